@@ -1,0 +1,41 @@
+"""Logging for entry points: pretty at a terminal, one JSON object a line elsewhere.
+
+Logs go to standard error, so that standard output carries only what a command was asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+__all__ = ["LEVELS", "configure_logs"]
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
+    """Configure structlog for this process; `json=None` decides by whether stderr is a terminal."""
+    terminal = sys.stderr.isatty()
+    as_json = not terminal if json is None else json
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(ensure_ascii=False)
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=terminal)
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            *([structlog.processors.format_exc_info] if as_json else []),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,174 @@
+"""An outcome: what became of one request, as a stream entry and as JSON on the channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+from sensestream_common.errors import ErrorCode, PipelineError
+from sensestream_common.request import VERSION
+from sensestream_common.transcript import Segment, Transcript
+
+__all__ = ["CacheUse", "Outcome", "Status", "outcome_from_entry", "outcome_from_json"]
+
+
+class Status(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class CacheUse(StrEnum):
+    """Where a transcript came from."""
+
+    MISS = "miss"  # transcribed now
+    HIT = "hit"  # found in the cache
+    COALESCED = "coalesced"  # joined a transcription already under way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One outcome; exactly one exists for every request entry.
+
+    Times are milliseconds since the epoch, `duration` is seconds of audio. An empty string,
+    an empty tuple or `None` is an absent field. `metadata` is JSON text, as it was sent.
+    """
+
+    id: str
+    entry: str
+    status: Status
+    audio: str = ""
+    text: str = ""
+    language: str = ""
+    emotion: str = ""
+    events: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    confidence: float | None = None
+    duration: float | None = None
+    cache: CacheUse | None = None
+    digest: str = ""
+    model: str = ""
+    submitted_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    worker: str = ""
+    attempt: int = 0
+    error: ErrorCode | None = None
+    message: str = ""
+    metadata: str = ""
+    traceparent: str = ""
+    v: str = VERSION
+
+    @property
+    def completed(self) -> bool:
+        return self.status is Status.COMPLETED
+
+    def with_transcript(self, transcript: Transcript) -> Outcome:
+        return replace(
+            self,
+            text=transcript.text,
+            language=transcript.language,
+            emotion=transcript.emotion,
+            events=transcript.events,
+            segments=transcript.segments,
+            confidence=transcript.confidence,
+            duration=transcript.duration,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome with native types, absent fields left out: what the channel carries.
+
+        A completed outcome always has its `text`, `events` and `segments`, empty or not.
+        """
+        value: dict[str, Any] = {}
+        for field in fields(self):
+            member = getattr(self, field.name)
+            always = self.completed and field.name in ("text", "events", "segments")
+            if always or member not in ("", None, ()):
+                value[field.name] = member
+        if "events" in value:
+            value["events"] = list(self.events)
+        if "segments" in value:
+            value["segments"] = [segment.to_json() for segment in self.segments]
+        if self.metadata:
+            value["metadata"] = json.loads(self.metadata)
+        return value
+
+    def dumps(self) -> str:
+        """The JSON text of `to_json`; the metadata stands in it byte for byte as it was sent."""
+        text = json.dumps(self._without_metadata(), ensure_ascii=False, separators=(",", ":"))
+        return f'{text[:-1]},"metadata":{self.metadata}}}' if self.metadata else text
+
+    def encode(self) -> dict[str, str]:
+        """The fields of the stream entry: every value a UTF-8 string."""
+        entry = {name: _field(value) for name, value in self._without_metadata().items()}
+        if self.metadata:
+            entry["metadata"] = self.metadata
+        return entry
+
+    def _without_metadata(self) -> dict[str, Any]:
+        return (replace(self, metadata="") if self.metadata else self).to_json()
+
+
+def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
+    """The outcome in an entry of the transcripts stream.
+
+    Raises `PipelineError` for an entry that no worker of this contract wrote.
+    """
+    value: dict[str, Any] = {
+        name.decode("utf-8", "replace"): text.decode("utf-8", "replace")
+        for name, text in raw.items()
+        if text
+    }
+    try:
+        for name in ("events", "segments"):
+            if name in value:
+                value[name] = json.loads(value[name])
+        return _outcome(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PipelineError(
+            f"an entry of the transcripts stream is no outcome: {error!r}"
+        ) from None
+
+
+def outcome_from_json(text: str | bytes) -> Outcome:
+    """The outcome in a message of the channel; `PipelineError` if it is none."""
+    try:
+        value = json.loads(text)
+        if "metadata" in value:
+            value["metadata"] = json.dumps(value["metadata"], ensure_ascii=False)
+        return _outcome(value)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise PipelineError(f"a message of the channel is no outcome: {error!r}") from None
+
+
+def _outcome(value: dict[str, Any]) -> Outcome:
+    """From native types or their text; fields of later versions are passed over."""
+    known = {name: value[name] for name in _FIELDS if name in value}
+    for name, convert in _CONVERT.items():
+        if name in known:
+            known[name] = convert(known[name])
+    return Outcome(**known)
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+_FIELDS = tuple(field.name for field in fields(Outcome))
+_CONVERT: dict[str, Any] = {
+    "status": Status,
+    "cache": CacheUse,
+    "error": ErrorCode.parse,
+    "events": lambda events: tuple(str(event) for event in events),
+    "segments": lambda segments: tuple(Segment.from_json(segment) for segment in segments),
+    "confidence": float,
+    "duration": float,
+    **dict.fromkeys(("submitted_at", "started_at", "finished_at", "attempt"), int),
+}
