@@ -1,0 +1,47 @@
+# One command for each chore. Everything runs in the virtual environment $(VENV), which the first
+# target that needs it makes; nothing outside this folder is touched.
+#   PYTHON=/path/to/python3.12   the interpreter to make it with (default: the first that fits)
+#   VENV=.venv-3.12              another environment
+#   ARGS="..."                   further arguments for demo, test and constraints
+
+VENV ?= .venv
+export PYTHON
+# Modules found through these would shadow those that are installed.
+unexport PYTHONPATH PYTHONHOME
+
+BIN = "$(VENV)/bin"
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format constraints ci clean
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
+		while read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+setup:  ## Make .venv ready, or leave it alone when it is (the other targets do this themselves)
+	@sh tools/bootstrap.sh "$(VENV)"
+
+demo: setup  ## Watch speech become text through the whole pipeline
+	@$(BIN)/sensestream demo $(ARGS)
+
+test: setup  ## Run the tests, on a real Redis of their own
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## Check style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: setup  ## Mend style and format where that can be done by machine
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+constraints: setup  ## Pin every version anew in constraints.txt (the newest with ARGS=--upgrade)
+	@$(BIN)/python tools/constraints.py $(ARGS)
+
+ci:  ## Everything that must hold before a change lands
+	@bash .ci/run
+
+clean:  ## Remove .venv and every cache
+	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
