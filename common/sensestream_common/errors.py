@@ -8,6 +8,7 @@ SensestreamError
 ├── SubmitRefused        the pipeline did not take a request: nothing was added
 │   └── BacklogFull      … because the backlog has reached its limit
 ├── WaitTimeout          no outcome within the time the caller was ready to wait
+├── RedisUnavailable     Redis did not answer within the time the caller was ready to try
 └── PipelineError        Redis holds something that is not this pipeline's (a key of another type)
 """
 
@@ -20,6 +21,7 @@ __all__ = [
     "ErrorCode",
     "ModelError",
     "PipelineError",
+    "RedisUnavailable",
     "RequestError",
     "SensestreamError",
     "SettingsError",
@@ -113,6 +115,10 @@ class BacklogFull(SubmitRefused):
 
 class WaitTimeout(SensestreamError):
     """No outcome came within the time given; the request may still be answered later."""
+
+
+class RedisUnavailable(SensestreamError):
+    """Redis did not answer; the message names its URL, without the password, and the setting."""
 
 
 class PipelineError(SensestreamError):
