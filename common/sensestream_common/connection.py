@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import redis
 from redis.asyncio import BlockingConnectionPool, Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -30,6 +31,7 @@ __all__ = [
     "BLOCK_SECONDS",
     "OUTAGE_ERRORS",
     "connect",
+    "connect_blocking",
     "is_out_of_memory",
     "redacted_url",
     "sentinel_address",
@@ -59,17 +61,7 @@ def connect(url: str, *, name: str, connections: int = 16) -> Redis:
     `name` is shown by CLIENT LIST. At most `connections` are open; further commands wait for one.
     Raises `SettingsError` for a URL that is none; does not touch the network yet.
     """
-    options: dict[str, Any] = {
-        "client_name": name,
-        "decode_responses": False,  # one field that is not UTF-8 would raise for a whole batch
-        "health_check_interval": 0,
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-        "socket_connect_timeout": _CONNECT_TIMEOUT,
-        "socket_timeout": _SOCKET_TIMEOUT,
-    }
-    if not url.startswith("unix://"):
-        options["socket_keepalive"] = True
+    options = {**_options(url, name, _SOCKET_TIMEOUT), "retry": Retry(NoBackoff(), 0)}
     try:
         if url.startswith("redis+sentinel://"):
             return _through_sentinel(url, options, connections)
@@ -79,6 +71,44 @@ def connect(url: str, *, name: str, connections: int = 16) -> Redis:
     except ValueError as error:
         raise SettingsError(f"SENSESTREAM_REDIS_URL={redacted_url(url)!r}: {error}") from None
     return Redis.from_pool(pool)
+
+
+def connect_blocking(url: str, *, name: str, timeout: float) -> redis.Redis:
+    """A blocking client with one connection, for a thread of its own; it retries nothing.
+
+    `timeout` bounds every command, in seconds. Replies are bytes.
+    """
+    options = {
+        **_options(url, name, timeout),
+        "retry": redis.retry.Retry(NoBackoff(), 0),
+        "socket_connect_timeout": timeout,
+    }
+    if url.startswith("redis+sentinel://"):
+        address = sentinel_address(url)
+        sentinel = redis.Sentinel(  # type: ignore[no-untyped-call]
+            list(address.sentinels),
+            sentinel_kwargs=_sentinel_options(address),
+            **_master_options(address),
+            **options,
+        )
+        master: redis.Redis = sentinel.master_for(address.master)  # type: ignore[no-untyped-call]
+        return master
+    client: redis.Redis = redis.Redis.from_url(url, max_connections=1, **options)
+    return client
+
+
+def _options(url: str, name: str, timeout: float) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "client_name": name,
+        "decode_responses": False,  # one field that is not UTF-8 would raise for a whole batch
+        "health_check_interval": 0,
+        "protocol": 2,
+        "socket_connect_timeout": _CONNECT_TIMEOUT,
+        "socket_timeout": timeout,
+    }
+    if not url.startswith("unix://"):
+        options["socket_keepalive"] = True
+    return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +152,25 @@ def _through_sentinel(url: str, options: dict[str, Any], connections: int) -> Re
     address = sentinel_address(url)
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         list(address.sentinels),
-        sentinel_kwargs={
-            "password": address.sentinel_password,
-            "socket_timeout": _CONNECT_TIMEOUT,
-            "socket_connect_timeout": _CONNECT_TIMEOUT,
-        },
-        db=address.db,
-        username=address.username,
-        password=address.password,
+        sentinel_kwargs=_sentinel_options(address),
         max_connections=connections,
+        **_master_options(address),
         **options,
     )
     client: Redis = sentinel.master_for(address.master)
     return client
+
+
+def _sentinel_options(address: SentinelAddress) -> dict[str, Any]:
+    return {
+        "password": address.sentinel_password,
+        "socket_timeout": _CONNECT_TIMEOUT,
+        "socket_connect_timeout": _CONNECT_TIMEOUT,
+    }
+
+
+def _master_options(address: SentinelAddress) -> dict[str, Any]:
+    return {"db": address.db, "username": address.username, "password": address.password}
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,0 +1,143 @@
+"""The result cache: what has been heard before, and who is listening to something right now.
+
+A result is found by identity: of the recording (its decoded samples), of the recogniser, of the
+language asked for and of inverse text normalisation. An alias leads from the digest of bytes to
+the identity of the audio in them, so that a repeat needs no decoding, and no reading where the
+sender names the digest. Nothing a sender claims is ever stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from hashlib import sha256
+
+import structlog
+from redis.exceptions import ResponseError
+from sensestream_common.connection import is_out_of_memory
+from sensestream_common.keys import Keys
+from sensestream_common.scripts import load_script
+from sensestream_common.transcript import Transcript
+
+from sensestream_consumer.backoff import Backoff, until_redis_answers
+from sensestream_consumer.commands import Commands
+from sensestream_consumer.holding import Holding, Lease
+
+__all__ = ["Cache", "Found"]
+
+log = structlog.get_logger(__name__)
+
+_RELEASE = load_script("sensestream_consumer.lua", "release_key")
+_HEX = frozenset(b"0123456789abcdef")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the cache knows about some bytes: the identity of their audio, and a transcript."""
+
+    audio: str = ""
+    transcript: Transcript | None = None
+
+
+class Cache:
+    """Results, aliases and leases of one pipeline, as one recogniser sees them."""
+
+    def __init__(
+        self, commands: Commands, keys: Keys, holding: Holding, consumer: str, fingerprint: str,
+        *, lease_ms: int,
+    ) -> None:  # fmt: skip
+        self._commands = commands
+        self._keys = keys
+        self._holding = holding
+        self._consumer = consumer
+        self._fingerprint = fingerprint
+        self._lease_ms = lease_ms
+
+    def identity(self, audio: str, language: str, itn: bool) -> str:
+        """The identity of a result, in hex, from the identity of the audio."""
+        parts = (audio, self._fingerprint, language, "1" if itn else "0")
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+    async def find(self, digest: str, language: str, itn: bool) -> Found:
+        """What is known about the bytes with this digest."""
+        audio = await self._get("GET", self._keys.audio(digest))
+        if audio is None or not _is_identity(audio):
+            return Found()
+        name = audio.decode()
+        return Found(name, await self.result(self.identity(name, language, itn)))
+
+    async def result(self, identity: str) -> Transcript | None:
+        """The transcript stored under an identity."""
+        return _transcript(await self._get("HGET", self._keys.result(identity), "transcript"))
+
+    async def acquire(self, identity: str) -> tuple[Lease | None, bool, Transcript | None]:
+        """Try to become the one that transcribes this.
+
+        Returns the lease if it is ours, whether somebody else has it, and the transcript if it has
+        come meanwhile. A lease that a full Redis refuses counts as none: (None, False, None).
+        """
+        lease = Lease(self._keys.lease(identity), f"{self._consumer}:{secrets.token_hex(8)}")
+        taken, transcript = await asyncio.gather(
+            until_redis_answers(lambda: self._set_lease(lease), "lease"), self.result(identity)
+        )
+        if taken is None:
+            return None, False, transcript
+        if not taken:
+            return None, True, transcript
+        self._holding.add_lease(lease)
+        return lease, False, transcript
+
+    async def release(self, lease: Lease) -> None:
+        self._holding.discard_lease(lease)
+        await until_redis_answers(
+            lambda: self._commands.run(_RELEASE, [lease.key], [lease.value]), "release"
+        )
+
+    async def look(self, identity: str) -> tuple[bool, Transcript | None]:
+        """Whether somebody still transcribes this, and the result if it is there."""
+        holder, transcript = await asyncio.gather(
+            self._get("GET", self._keys.lease(identity)), self.result(identity)
+        )
+        return holder is not None, transcript
+
+    async def await_other(self, identity: str) -> Transcript | None:
+        """Wait while another transcribes this: its transcript; `None` when it gave up or died."""
+        backoff = Backoff(first=0.02, longest=0.5)
+        while True:
+            held, transcript = await self.look(identity)
+            if transcript is not None or not held:
+                return transcript
+            await backoff.wait()
+
+    async def _set_lease(self, lease: Lease) -> bool | None:
+        try:
+            reply = await self._commands("SET", lease.key, lease.value, "NX", "PX", self._lease_ms)
+        except ResponseError as error:
+            if is_out_of_memory(error):
+                return None
+            raise
+        return reply is not None
+
+    async def _get(self, *command: str) -> bytes | None:
+        """A value of the cache; one that cannot be read is one that is not there."""
+        try:
+            value = await until_redis_answers(lambda: self._commands(*command), "look-up")
+        except ResponseError as error:
+            log.warning("cache_entry_unusable", key=command[1], error=str(error))
+            return None
+        return value if isinstance(value, bytes) else None
+
+
+def _is_identity(value: bytes) -> bool:
+    return len(value) == 64 and _HEX.issuperset(value)
+
+
+def _transcript(value: bytes | None) -> Transcript | None:
+    if value is None:
+        return None
+    try:
+        return Transcript.loads(value)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        log.warning("cache_entry_unusable", error=repr(error))
+        return None

@@ -1,0 +1,157 @@
+"""`sensestream-worker`: read the settings, load the model, run one worker until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, get_args
+
+import click
+import structlog
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from redis.exceptions import RedisError
+from sensestream_common import __version__
+from sensestream_common.connection import connect
+from sensestream_common.errors import SensestreamError, SettingsError
+from sensestream_common.keys import REQUESTS_GROUP
+from sensestream_common.logs import LEVELS, configure_logs
+from sensestream_common.settings import ENVIRONMENT_PREFIX, load_settings
+
+from sensestream_consumer.settings import WorkerSettings
+
+__all__ = ["main"]
+
+log = structlog.get_logger(__name__)
+
+_HELP = """Run a worker of a Sensestream pipeline.
+
+It reads requests from a Redis stream as one of a consumer group, answers what has been heard
+before from the cache, transcribes the rest with SenseVoice and publishes every outcome. Run as
+many as you like, on as many machines: each request is answered exactly once.
+
+\b
+  sensestream-worker --model demo
+  sensestream-worker --model /models/SenseVoiceSmall --audio-roots /data/audio
+  SENSESTREAM_REDIS_URL=redis://10.0.0.5:6379/0 SENSESTREAM_MODEL=demo sensestream-worker
+
+SIGTERM or Ctrl-C drains: what is started is finished within the drain time, what is not goes to
+the other workers at once. A second signal ends it immediately.
+"""
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every setting, named, described and typed as the settings are."""
+    for name, field in reversed(WorkerSettings.model_fields.items()):
+        command = _option(name, field)(command)
+    return command
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    flag = "--" + name.replace("_", "-")
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    text = f"{field.description}  [{variable}{_default(field)}]"
+    if field.annotation is bool:
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
+    kind = field.annotation if field.annotation in (int, float) else str
+    return click.option(flag, name, type=kind, default=None, help=text, metavar=_metavar(field))
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default
+    if default is PydanticUndefined or default in ("", ()):
+        return ""
+    shown = {True: "1", False: "0"}.get(default, default) if isinstance(default, bool) else default
+    return f", default {shown}"
+
+
+def _metavar(field: FieldInfo) -> str:
+    if field.annotation is int or field.annotation is float:
+        return "NUMBER"
+    return "LIST" if get_args(field.annotation) else "TEXT"
+
+
+@click.command(help=_HELP, context_settings={"max_content_width": 100})
+@_options
+@click.option("--health", is_flag=True, help="Exit 0 if a worker of this host is alive, else 1.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info",
+              envvar="SENSESTREAM_LOG_LEVEL", show_default=True, show_envvar=True,
+              help="How much is logged, to standard error.")  # fmt: skip
+@click.version_option(__version__, prog_name="sensestream-worker")
+def main(health: bool, log_level: str, **flags: Any) -> None:
+    configure_logs(log_level)
+    try:
+        settings = load_settings(WorkerSettings, **flags)
+        sys.exit(asyncio.run(_healthy(settings)) if health else _work(settings))
+    except SensestreamError as error:
+        usage = isinstance(error, SettingsError)
+        click.echo(f"sensestream-worker: {error}", err=True)
+        sys.exit(2 if usage else 1)
+
+
+def _work(settings: WorkerSettings) -> int:
+    # Imported here, so that --help and a wrong setting answer at once.
+    from sensestream_consumer.engine import Recogniser, resolve_model
+
+    if not settings.model:
+        raise SettingsError(
+            "SENSESTREAM_MODEL is not set: name a SenseVoice model directory, or `demo` for the "
+            "embedded model (--model demo), which knows spoken digits only"
+        )
+    directory = resolve_model(settings.model, allow_download=settings.allow_download)
+    recogniser = Recogniser.load(directory, device=settings.device)
+    recogniser.warm_up()
+    asyncio.run(_run(settings, recogniser))
+    # Threads that still compute for a request handed back would hold the process up.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _run(settings: WorkerSettings, recogniser: Any) -> None:
+    from sensestream_consumer.worker import Worker
+
+    worker = Worker(settings, recogniser)
+    running = asyncio.create_task(worker.run(), name="worker")
+    signals: list[int] = []
+
+    def on_signal(number: int) -> None:
+        signals.append(number)
+        if len(signals) == 1:
+            log.info("stopping", signal=signal.Signals(number).name)
+            worker.stop()
+        else:
+            running.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await running
+    except asyncio.CancelledError:
+        log.warning("stopped_at_once")
+
+
+async def _healthy(settings: WorkerSettings) -> int:
+    """0 if a consumer of this host has a living key, 1 with a sentence otherwise."""
+    import socket
+
+    redis = connect(settings.redis_url, name="sensestream-worker:health", connections=1)
+    keys = settings.keys
+    try:
+        for stream in (keys.requests, keys.requests_high):
+            for consumer in await redis.xinfo_consumers(stream, REQUESTS_GROUP):
+                name = consumer["name"].decode()
+                if name.startswith(socket.gethostname() + "-") and await redis.exists(
+                    keys.worker(name)
+                ):
+                    return 0
+    except (RedisError, OSError) as error:
+        click.echo(f"sensestream-worker: Redis does not answer: {error}", err=True)
+        return 1
+    finally:
+        await redis.aclose()
+    click.echo("sensestream-worker: no worker of this host is alive", err=True)
+    return 1

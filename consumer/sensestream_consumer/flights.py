@@ -1,0 +1,72 @@
+"""Single flight within a worker: identical requests that come together are transcribed once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sensestream_common.errors import RequestError, TransientError
+from sensestream_common.transcript import Transcript
+
+__all__ = ["Flight", "FlightKey", "Flights", "Landing"]
+
+FlightKey = tuple[str, str, bool]  # digest of the bytes, language, itn
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """What the leader of a flight found: for the followers to answer with."""
+
+    transcript: Transcript
+    audio: str  # identity of the audio
+
+
+class Flight:
+    """A transcription under way in this worker."""
+
+    def __init__(self) -> None:
+        self._landed: asyncio.Future[Landing | RequestError | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+
+    def land(self, landing: Landing) -> None:
+        self._landed.set_result(landing)
+
+    def crash(self, error: BaseException | None) -> None:
+        """Same bytes, same permanent error; after any other the followers try for themselves."""
+        if not self._landed.done():
+            permanent = isinstance(error, RequestError) and not isinstance(error, TransientError)
+            self._landed.set_result(error if permanent else None)  # type: ignore[arg-type]
+
+    async def follow(self) -> Landing | None:
+        """The leader's result, `None` to try again; raises the leader's permanent error."""
+        landing = await asyncio.shield(self._landed)
+        if isinstance(landing, RequestError):
+            raise type(landing)(landing.code, landing.message)
+        return landing
+
+
+class Flights:
+    """The flights under way, by what is transcribed."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[FlightKey, Flight] = {}
+
+    def get(self, key: FlightKey) -> Flight | None:
+        return self._under_way.get(key)
+
+    @contextmanager
+    def lead(self, key: FlightKey) -> Iterator[Flight]:
+        """Lead a flight; on the way out without a landing its followers are told."""
+        flight = self._under_way[key] = Flight()
+        error: BaseException | None = None
+        try:
+            yield flight
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            del self._under_way[key]
+            flight.crash(error)

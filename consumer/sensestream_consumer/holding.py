@@ -1,0 +1,219 @@
+"""What this worker holds, and the heartbeat that keeps it: in a thread and connection of its own,
+so that neither a busy event loop nor a full connection pool lets a living worker look dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from redis import Redis
+from redis.exceptions import NoScriptError, RedisError
+from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
+from sensestream_common.scripts import Script, load_script
+
+__all__ = ["Heartbeat", "Held", "Holding", "Lease"]
+
+log = structlog.get_logger(__name__)
+
+_RENEW = load_script("sensestream_consumer.lua", "renew")
+_RENEW_KEY = load_script("sensestream_consumer.lua", "renew_key")
+_RENEW_BATCH = 500  # entries renewed by one script: a script blocks Redis while it runs
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A request entry that this worker holds; `lost` once somebody else does."""
+
+    lane: Lane
+    entry: str
+    fields: Mapping[bytes, bytes]
+    attempt: int = 0  # which start this is; 0 until it is started
+    suspect: bool = False  # its earlier start, or its bytes', ended in a crash
+    lost: bool = False
+    lost_event: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to transcribe one recording, as long as it is renewed."""
+
+    key: str
+    value: str
+
+
+class Holding:
+    """The entries and leases in hand. Changed by the event loop, read by the heartbeat's thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[tuple[Lane, str], Held] = {}
+        self._leases: dict[str, Lease] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, held: Held) -> None:
+        with self._lock:
+            self._entries[held.lane, held.entry] = held
+
+    def discard(self, held: Held) -> None:
+        with self._lock:
+            if self._entries.get((held.lane, held.entry)) is held:
+                del self._entries[held.lane, held.entry]
+
+    def __contains__(self, held: Held) -> bool:
+        return (held.lane, held.entry) in self._entries
+
+    def add_lease(self, lease: Lease) -> None:
+        with self._lock:
+            self._leases[lease.key] = lease
+
+    def discard_lease(self, lease: Lease) -> None:
+        with self._lock:
+            if self._leases.get(lease.key) == lease:
+                del self._leases[lease.key]
+
+    def snapshot(self) -> tuple[list[Held], list[Lease]]:
+        with self._lock:
+            return list(self._entries.values()), list(self._leases.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """How a worker shows itself: its key, and the group's recogniser that it runs."""
+
+    consumer: str
+    fingerprint: str
+    facts: dict[str, str]
+
+
+class Heartbeat:
+    """Renews at `interval` what is held; tells the event loop what was lost.
+
+    `silent_for` is how long ago Redis last answered it: a worker that was silent must not reclaim,
+    because all that the living hold looks idle then, and the first to reconnect would take it.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys,
+        presence: Presence,
+        holding: Holding,
+        *,
+        reclaim_after: float,
+        on_lost: Callable[[Held], None],
+    ) -> None:
+        self.interval = min(5.0, reclaim_after / 4)
+        self._redis = redis
+        self._keys = keys
+        self._presence = presence
+        self._holding = holding
+        self._reclaim_after = reclaim_after
+        self._expiry = int(reclaim_after * 1000)
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._last_beat = time.monotonic()
+        self._no_reclaim_before = 0.0
+        self.clock_offset = 0.0  # milliseconds that Redis's clock is ahead of ours
+
+    def start(self) -> None:
+        """Beat once, so that a worker is known before it reads, then go on in the thread."""
+        self.beat()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=self.interval + 1)
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch by Redis's clock, which all workers share."""
+        return int(time.time() * 1000 + self.clock_offset)
+
+    def may_reclaim(self) -> bool:
+        """Whether idle entries are another's silence, and not the end of our own."""
+        now = time.monotonic()
+        return now - self._last_beat < 2 * self.interval and now >= self._no_reclaim_before
+
+    def _run(self) -> None:
+        wait = self.interval
+        while not self._stop.wait(wait):
+            try:
+                self.beat()
+                wait = self.interval
+            except (RedisError, OSError) as error:
+                log.warning("heartbeat_failed", error=str(error))
+                self._redis.connection_pool.disconnect()
+                wait = min(1.0, self.interval)  # soon, because the others count our silence
+
+    def beat(self) -> None:
+        """One round: the entries first, because they are what others may take."""
+        entries, leases = self._holding.snapshot()
+        for lane in Lane:
+            self._renew(lane, [held for held in entries if held.lane is lane])
+        self._note_silence()
+        for lease in leases:
+            if not self._call(_RENEW_KEY, [lease.key], [lease.value, self._expiry]):
+                log.warning("lease_lost", lease=lease.key)
+                self._holding.discard_lease(lease)
+        self._show()
+        seconds, microseconds = self._redis.time()
+        self.clock_offset = seconds * 1000 + microseconds / 1000 - time.time() * 1000
+
+    def _note_silence(self) -> None:
+        now = time.monotonic()
+        if now - self._last_beat > 2 * self.interval:
+            self._no_reclaim_before = now + self._reclaim_after
+            log.info("reclaim_postponed", seconds=self._reclaim_after, reason="was silent")
+        self._last_beat = now
+
+    def _renew(self, lane: Lane, entries: list[Held]) -> None:
+        by_id = {held.entry: held for held in entries}
+        ids = list(by_id)
+        for start in range(0, len(ids), _RENEW_BATCH):
+            batch = ids[start : start + _RENEW_BATCH]
+            arguments = [REQUESTS_GROUP, self._presence.consumer, *batch]
+            for lost in self._call(_RENEW, [self._keys.lane(lane)], arguments):
+                self._report(by_id[lost.decode()])
+
+    def _report(self, held: Held) -> None:
+        # Committed or handed back since the snapshot: not lost, just no longer ours.
+        if held in self._holding:
+            log.warning("entry_lost", entry=held.entry)
+            self._loop.call_soon_threadsafe(self._on_lost, held)
+
+    def _show(self) -> None:
+        """The worker's key and the group's recogniser; a full Redis may refuse to write them."""
+        facts = {**self._presence.facts, "in_flight": str(len(self._holding))}
+        key = self._keys.worker(self._presence.consumer)
+        pipeline = self._redis.pipeline(transaction=True)
+        pipeline.hset(key, items=[part for fact in facts.items() for part in fact])
+        pipeline.pexpire(key, self._expiry)
+        pipeline.set(
+            self._keys.recogniser, self._presence.fingerprint, nx=True, px=2 * self._expiry
+        )
+        try:
+            pipeline.execute()
+        except RedisError as error:
+            if "OOM" not in str(error):
+                raise
+            self._redis.pexpire(key, self._expiry)
+        self._call(
+            _RENEW_KEY,
+            [self._keys.recogniser],
+            [self._presence.fingerprint, 2 * self._expiry],
+        )
+
+    def _call(self, script: Script, keys: list[str], arguments: list[Any]) -> Any:
+        try:
+            return self._redis.evalsha(script.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return self._redis.eval(script.source, len(keys), *keys, *arguments)

@@ -1,0 +1,162 @@
+"""The worker's side of the request streams: reading, taking over, handing back.
+
+A read is never cancelled: a reply that was under way may have claimed entries, which would then
+be held by a worker that does not know of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+from sensestream_common.connection import OUTAGE_ERRORS
+from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
+from sensestream_common.scripts import load_script
+
+from sensestream_consumer.backoff import Backoff
+from sensestream_consumer.commands import Commands
+from sensestream_consumer.holding import Held
+
+__all__ = ["HANDED_BACK", "HANDED_BACK_IDLE", "Inbox"]
+
+log = structlog.get_logger(__name__)
+
+_READ = load_script("sensestream_consumer.lua", "read")
+_TAKE = load_script("sensestream_consumer.lua", "take")
+_HAND_BACK = load_script("sensestream_consumer.lua", "hand_back")
+
+HANDED_BACK = "handed-back"  # the consumer that owns what anybody may take
+HANDED_BACK_IDLE = 10**9  # milliseconds: more than any living worker's entry is ever idle
+BLOCK_MS = 1000  # how long an idle worker blocks before it looks for entries to take over
+_LANES = (Lane.HIGH, Lane.NORMAL)
+
+
+class Inbox:
+    """Entries in: new ones, handed-back ones and those of workers that died."""
+
+    def __init__(self, reader: Redis, commands: Commands, keys: Keys, consumer: str) -> None:
+        self._reader = reader
+        self._commands = commands
+        self._keys = keys
+        self._consumer = consumer
+        self._streams = [keys.lane(lane) for lane in _LANES]
+        self._backoff = Backoff()
+
+    async def create_groups(self) -> None:
+        """Make the group of both lanes, from the first entry on; no harm where they exist."""
+        for stream in self._streams:
+            try:
+                await self._reader.xgroup_create(stream, REQUESTS_GROUP, id="0", mkstream=True)
+                log.info("group_created", stream=stream)
+                await self._reader.hincrby(self._keys.stats, "groups_created", 1)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    async def read(self, count: int) -> list[Held]:
+        """At most `count` (and one) new entries, the high lane first; none if none wait."""
+        reply = await self._guarded(self._run_read(count))
+        if not reply:
+            return []
+        return [
+            _held(lane, entry, fields)
+            for lane, entries in zip(_LANES, reply, strict=True)
+            for entry, fields in entries
+        ]
+
+    async def wait(self, count: int) -> list[Held]:
+        """The next new entries, or none after `BLOCK_MS`."""
+        reply = await self._guarded(
+            self._reader.execute_command(  # type: ignore[no-untyped-call]
+                "XREADGROUP", "GROUP", REQUESTS_GROUP, self._consumer,
+                "COUNT", max(1, count // 2), "BLOCK", BLOCK_MS,
+                "STREAMS", *self._streams, ">", ">",
+            )
+        )  # fmt: skip
+        lanes = {stream.encode(): lane for stream, lane in zip(self._streams, _LANES, strict=True)}
+        return [
+            Held(lanes[stream], entry.decode(), fields)
+            for stream, entries in reply or ()
+            for entry, fields in entries
+        ]
+
+    async def take(self, count: int, min_idle_ms: int) -> list[Held]:
+        """At most `count` entries that nobody has renewed for `min_idle_ms`."""
+        taken: list[Held] = []
+        for lane in _LANES:
+            if len(taken) >= count:
+                break
+            reply = await self._guarded(
+                self._commands.run(
+                    _TAKE,
+                    [self._keys.lane(lane), self._keys.stats],
+                    [REQUESTS_GROUP, self._consumer, min_idle_ms, count - len(taken), HANDED_BACK],
+                )
+            )
+            if reply:
+                taken += [_held(lane, entry, fields) for entry, fields in reply[0]]
+                if reply[1]:
+                    log.warning("entries_reclaimed", lane=lane.value, count=reply[1])
+        return taken
+
+    async def hand_back(self, entries: list[Held], *, uncharge: bool = False) -> None:
+        """Let any worker take these at once; `uncharge` takes their start back too."""
+        for lane in _LANES:
+            if ids := [held.entry for held in entries if held.lane is lane]:
+                await self._commands.run(
+                    _HAND_BACK,
+                    [self._keys.lane(lane)],
+                    [REQUESTS_GROUP, self._consumer, HANDED_BACK, HANDED_BACK_IDLE,
+                     int(uncharge), *ids],
+                )  # fmt: skip
+
+    async def handed_back(self, most: int) -> int:
+        """How many entries wait for a worker with room, counted up to `most`."""
+        count = 0
+        for stream in self._streams:
+            rows = await self._guarded(
+                self._commands("XPENDING", stream, REQUESTS_GROUP, "-", "+", most, HANDED_BACK)
+            )
+            count += len(rows or ())
+        return count
+
+    async def _run_read(self, count: int) -> Any:
+        return await self._commands.run(
+            _READ, self._streams, [REQUESTS_GROUP, self._consumer, count]
+        )
+
+    async def _guarded(self, reply: Any) -> Any:
+        """The reply; `None` after having waited a little where Redis cannot give one now."""
+        try:
+            answer = await reply
+        except OUTAGE_ERRORS as error:
+            log.warning("redis_away", error=str(error))
+            await self._backoff.wait()
+            return None
+        except ResponseError as error:
+            await self._mend(error)
+            return None
+        self._backoff.reset()
+        return answer
+
+    async def _mend(self, error: ResponseError) -> None:
+        text = str(error)
+        # A reader whose group is gone fails at once and ignores BLOCK: without the wait this
+        # would be a hot loop. The group is lost with FLUSHALL, DEL or a lost data set.
+        await self._backoff.wait()
+        if "NOGROUP" in text or "UNBLOCKED" in text:
+            try:
+                await self.create_groups()
+            except (RedisError, OSError) as failure:
+                log.warning("group_not_created", error=str(failure))
+        elif "WRONGTYPE" in text:
+            log.error("requests_key_is_no_stream", streams=self._streams,
+                      mend="rename or delete the key: the worker goes on by itself")  # fmt: skip
+        else:
+            log.error("redis_refused", error=text)
+
+
+def _held(lane: Lane, entry: bytes, fields: list[bytes]) -> Held:
+    return Held(lane, entry.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))

@@ -1,0 +1,89 @@
+"""The worker's settings: every one is `SENSESTREAM_<NAME>` in the environment and a flag."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+from sensestream_common.settings import PipelineSettings
+
+__all__ = ["WorkerSettings"]
+
+
+def _cores() -> int:
+    """The processor cores this process may use (a container's limit included, where it is set)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerSettings(PipelineSettings):
+    """What one worker runs, what it may open, and how it holds and gives up."""
+
+    model: str = Field(
+        "",
+        description="A SenseVoice model directory, a hub name, or `demo` for the embedded model.",
+    )
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where it runs.")
+    allow_download: bool = Field(False, description="Whether a hub name may be downloaded.")
+    allow_mixed: bool = Field(
+        False, description="Join a group whose workers run another recogniser."
+    )
+    concurrency: int = Field(
+        default_factory=_cores, ge=1, le=256, description="Clips transcribed at once on a CPU."
+    )
+    read_ahead: int = Field(
+        128, ge=1, le=10_000, description="Entries held at once, so that hits pass the engine."
+    )
+
+    audio_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default_factory=lambda: (Path.cwd(),),
+        description="Folders that file:// may read, separated as in PATH.",
+    )
+    max_audio_bytes: int = Field(512 * 2**20, ge=1, description="Bytes of one recording.")
+    max_audio_seconds: float = Field(4 * 3600.0, gt=0, description="Seconds of one recording.")
+    fetch_timeout: float = Field(30.0, gt=0, description="Seconds for one fetch as a whole.")
+    allow_private_hosts: bool = Field(
+        False,
+        description="Whether http(s):// may reach private, loopback and link-local addresses.",
+    )
+    redis_prefixes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Key prefixes that redis:<key> may read beside uploads, comma-separated."
+    )
+    trust_digest: bool = Field(
+        True, description="Answer from the cache by the sender's digest, without reading the audio."
+    )
+
+    max_attempts: int = Field(3, ge=1, le=1000, description="Starts before the dead letter.")
+    reclaim_after: float = Field(
+        15.0, ge=0.2, description="Seconds until a silent worker's entries are replayed."
+    )
+    drain_timeout: float = Field(30.0, ge=0, description="Seconds to finish on SIGTERM.")
+
+    result_ttl: int = Field(604_800, ge=1, description="Seconds a result stays in the cache.")
+    transcripts_ttl: int = Field(86_400, ge=1, description="Seconds an outcome stays readable.")
+    transcripts_max: int = Field(1_000_000, ge=1, description="Outcomes kept at most.")
+    dead_max: int = Field(100_000, ge=1, description="Dead letters kept at most.")
+
+    @field_validator("audio_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("audio_roots")
+    @classmethod
+    def _roots_exist(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in roots:
+            if not root.is_dir():
+                raise ValueError(f"{root} is not a folder")
+        return tuple(root.resolve() for root in roots)
+
+    @field_validator("redis_prefixes", mode="before")
+    @classmethod
+    def _split_prefixes(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
