@@ -1,0 +1,11 @@
+"""The recognition engine: SenseVoice on ONNX Runtime, from samples to a transcript.
+
+`Recogniser` is one loaded model, `Engine` its asyncio face. Importing this package loads neither
+ONNX Runtime nor a model.
+"""
+
+from sensestream_consumer.engine.model_directory import resolve_model
+from sensestream_consumer.engine.pool import Engine
+from sensestream_consumer.engine.recogniser import Recogniser
+
+__all__ = ["Engine", "Recogniser", "resolve_model"]

@@ -1,0 +1,80 @@
+"""What a recogniser's answers depend on, as one digest: part of every cached result's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sensestream_consumer.engine.contract import Description
+    from sensestream_consumer.engine.vocabulary import Vocabulary
+
+__all__ = ["ENGINE_REVISION", "GraphFile", "fingerprint", "inspect_graph"]
+
+# Raised whenever a change of the engine changes answers: old results are then not found again.
+ENGINE_REVISION = 1
+
+_CHUNK = 1 << 22
+# Operators of integer graphs. Any of them means that CUDA would fall back to the CPU node by node.
+_INTEGER_OPERATORS = (
+    b"DynamicQuantizeLinear",
+    b"MatMulInteger",
+    b"QLinearMatMul",
+    b"DequantizeLinear",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFile:
+    """What a look at a graph's bytes told."""
+
+    digest: str  # hex SHA-256 of the file and of the weights kept beside it
+    integer: bool  # whether it computes in 8-bit integers
+
+
+def inspect_graph(graph: Path) -> GraphFile:
+    """Reads the graph once, whatever its size, in bounded memory.
+
+    Weights kept beside it (`model.onnx.data`, `model.onnx_data`) are part of it.
+    """
+    digest = hashlib.sha256()
+    integer = False
+    longest = max(len(name) for name in _INTEGER_OPERATORS)
+    for path in (graph, *sorted(graph.parent.glob(f"{graph.name}[._]*"))):
+        with path.open("rb") as file:
+            before = b""
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+                integer = integer or any(name in before + chunk for name in _INTEGER_OPERATORS)
+                before = chunk[-longest:]
+    return GraphFile(digest.hexdigest(), integer)
+
+
+def fingerprint(
+    graph: GraphFile,
+    vocabulary: Vocabulary,
+    description: Description,
+    *,
+    precision: str,
+    cutting: str,
+) -> str:
+    """32 hex digits that change with anything that may change an answer."""
+    digest = hashlib.sha256()
+    facts = {
+        "revision": ENGINE_REVISION,
+        "graph": graph.digest,
+        "precision": precision,
+        "cutting": cutting,
+        "frontend": asdict(description.options),
+        "languages": dict(description.languages),
+        "itn": [description.with_itn, description.without_itn],
+        "pieces": vocabulary.pieces,
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for statistics in (description.cmvn.shift, description.cmvn.scale):
+        digest.update(statistics.astype("<f4").tobytes())
+    return digest.hexdigest()[:32]

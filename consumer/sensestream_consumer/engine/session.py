@@ -1,0 +1,118 @@
+"""The ONNX Runtime session: which device, which options, and how its errors are told.
+
+The only module that imports onnxruntime, and only when a model is loaded. The CUDA options are
+written from ONNX Runtime's documentation and reports of others; nobody has run them here yet.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from sensestream_common.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["choose_device", "open_session", "quiet_run_options", "session_device"]
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_ERRORS_ONLY, _NOTHING = 3, 4  # ONNX Runtime's log severities
+
+
+def choose_device(device: str) -> str:
+    """`cpu` or `cuda:<index>` for `auto`, `cpu`, `cuda` or `cuda:<index>`.
+
+    `auto` is the first CUDA device where the installed runtime has CUDA at all, else the CPU.
+    """
+    if device == "cpu":
+        return "cpu"
+    found = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
+    if device != "auto" and found is None:
+        raise ModelError(f"device {device!r} is not known: use auto, cpu, cuda or cuda:<number>")
+    available = _runtime().get_available_providers()
+    if _CUDA not in available:
+        if device == "auto":
+            return "cpu"
+        raise ModelError(
+            f"device {device} was asked for and the installed ONNX Runtime has only "
+            f"{', '.join(available)}: install sensestream-consumer[gpu] without the onnxruntime "
+            "package beside it (the last one installed wins), or set SENSESTREAM_DEVICE=cpu"
+        )
+    return f"cuda:{int(found[1] or 0) if found else 0}"
+
+
+def open_session(graph: Path, device: str, threads: int) -> Any:
+    """A session of the graph on a device that `choose_device` gave; `ModelError` if it fails."""
+    runtime = _runtime()
+    cuda = device != "cpu"
+    if cuda and hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()  # finds the CUDA libraries that pip installed
+    try:
+        session = runtime.InferenceSession(
+            str(graph), _session_options(runtime, threads), providers=_providers(device)
+        )
+    except Exception as error:  # onnxruntime raises a class of its own per status code
+        raise ModelError(f"{graph} is no graph that ONNX Runtime can load: {error}") from error
+    if cuda and _CUDA not in session.get_providers():
+        raise ModelError(
+            f"device {device} was asked for and ONNX Runtime gave "
+            f"{', '.join(session.get_providers())}: its CUDA and cuDNN libraries or the driver "
+            "are missing (pip install 'onnxruntime-gpu[cuda,cudnn]', then look at nvidia-smi), "
+            "or set SENSESTREAM_DEVICE=cpu"
+        )
+    return session
+
+
+def session_device(session: Any) -> str:
+    """The device that a session really runs on: `cpu`, `cuda:0`."""
+    if _CUDA not in session.get_providers():
+        return "cpu"
+    return f"cuda:{session.get_provider_options()[_CUDA].get('device_id', '0')}"
+
+
+def quiet_run_options() -> Any:
+    """For a run that may fail by design: nothing of it in the log."""
+    options = _runtime().RunOptions()
+    options.log_severity_level = _NOTHING
+    return options
+
+
+def _session_options(runtime: Any, threads: int) -> Any:
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    # Waiting threads that spin cost as much as threads that work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # The arena keeps the largest clip's memory for ever, per-shape plans one for each length;
+    # neither gains time here.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.log_severity_level = _ERRORS_ONLY
+    return options
+
+
+def _providers(device: str) -> list[Any]:
+    if device == "cpu":
+        return [_CPU]
+    cuda = {
+        "device_id": device.partition(":")[2],
+        # The default, EXHAUSTIVE, tunes all 70 convolutions again for each new length.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+    return [(_CUDA, cuda), _CPU]
+
+
+def _runtime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            "ONNX Runtime is not installed: pip install 'sensestream-consumer[cpu]' or, on a "
+            f"machine with an NVIDIA GPU, 'sensestream-consumer[gpu]' ({error})"
+        ) from error
+    return onnxruntime

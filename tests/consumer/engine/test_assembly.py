@@ -1,0 +1,64 @@
+"""One transcript from several pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+from sensestream_common.transcript import Transcript
+from sensestream_consumer.engine.assembly import Heard, assemble, hear
+from sensestream_consumer.engine.ctc import Rows
+from sensestream_consumer.engine.frontend import FrontendOptions
+from sensestream_consumer.engine.segmentation import Piece
+from sensestream_consumer.engine.vocabulary import Vocabulary
+
+from tests.consumer.engine.models import PIECES
+
+VOCABULARY = Vocabulary(PIECES)
+SECOND = 16_000
+
+
+def _heard(start: int, stop: int, tags: list[str], *said: str, probability: float = 0.5) -> Heard:
+    ids = np.array([PIECES.index(piece) for piece in [*tags, "<|withitn|>", *said]])
+    rows = Rows(ids, np.where(ids == 0, 0.0, probability).astype(np.float32))
+    return hear(Piece(start * SECOND, stop * SECOND), rows, VOCABULARY)
+
+
+def _assemble(*heard: Heard) -> Transcript:
+    samples = heard[-1].piece.stop
+    return assemble(heard, VOCABULARY, FrontendOptions(), hint="auto", samples=samples)
+
+
+def test_language_and_emotion_are_those_of_most_of_the_speech() -> None:
+    transcript = _assemble(
+        _heard(0, 5, ["<|zh|>", "<|HAPPY|>", "<|Speech|>"], "你"),
+        _heard(5, 8, ["<|en|>", "<|NEUTRAL|>", "<|Speech|>"], "▁hello"),
+        _heard(8, 11, ["<|en|>", "<|NEUTRAL|>", "<|BGM|>"], "▁hello"),
+    )
+    assert (transcript.language, transcript.emotion) == ("en", "NEUTRAL")
+    assert transcript.events == ("Speech", "BGM")
+    assert transcript.text == "你hello hello"
+
+
+def test_a_long_silence_does_not_outvote_the_speech() -> None:
+    transcript = _assemble(
+        _heard(0, 30, ["<|nospeech|>", "<|EMO_UNKNOWN|>", "<|BGM|>"], "你"),
+        _heard(30, 32, ["<|ko|>", "<|HAPPY|>", "<|Speech|>"]),
+    )
+    assert (transcript.language, transcript.emotion) == ("ko", "HAPPY")
+    assert transcript.text == ""
+
+
+def test_silence_from_end_to_end_is_no_speech() -> None:
+    transcript = _assemble(
+        _heard(0, 30, ["<|nospeech|>", "<|EMO_UNKNOWN|>", "<|Event_UNK|>"]),
+        _heard(30, 60, ["<|nospeech|>", "<|EMO_UNKNOWN|>", "<|Event_UNK|>"]),
+    )
+    assert (transcript.language, transcript.emotion, transcript.events) == ("nospeech", "", ())
+
+
+def test_confidence_weighs_every_row_of_every_piece() -> None:
+    tags = ["<|en|>", "<|NEUTRAL|>", "<|Speech|>"]
+    transcript = _assemble(
+        _heard(0, 5, tags, "▁hello", "▁hello", "s", probability=0.5),
+        _heard(5, 8, tags, "▁hello", "<|en|>", probability=0.9),
+    )
+    assert transcript.confidence == 0.6  # three rows of 0.5, one of 0.9; the tag does not count

@@ -1,0 +1,114 @@
+"""Vocabularies of all three kinds, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sensestream_common.errors import ModelError
+from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
+
+from tests.consumer.engine.models import BPE, PIECES, write_vocabulary
+
+KINDS = [BPE, "tokens.json", "tokens.txt"]
+
+
+def _ids(*pieces: str) -> list[int]:
+    return [PIECES.index(piece) for piece in pieces]
+
+
+@pytest.fixture(params=KINDS)
+def vocabulary(request: pytest.FixtureRequest, tmp_path: Path) -> Vocabulary:
+    path = tmp_path / request.param
+    write_vocabulary(path, PIECES)
+    return read_vocabulary(path)
+
+
+def test_every_kind_has_the_same_pieces(vocabulary: Vocabulary) -> None:
+    assert list(vocabulary.pieces) == PIECES
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        (["▁hello", "▁wor", "ld", "."], "hello world."),
+        (["你", "好", "。"], "你好。"),
+        (["你", "▁hello", "好"], "你 hello好"),
+        (["<|zh|>", "▁hello", "<unk>", "<s>", "s", "<|Speech|>"], "hellos"),
+        (["▁", "ld", "▁"], "ld"),
+        (["<unk>"], ""),
+        ([], ""),
+    ],
+)
+def test_every_kind_gives_the_same_text(
+    vocabulary: Vocabulary, pieces: list[str], text: str
+) -> None:
+    assert vocabulary.text(_ids(*pieces)) == text
+
+
+def test_tags_are_known_by_their_names(vocabulary: Vocabulary) -> None:
+    assert vocabulary.tag(PIECES.index("<|yue|>")) == "yue"
+    assert vocabulary.tag(PIECES.index("你")) == ""
+    assert not vocabulary.is_text(PIECES.index("<|NEUTRAL|>"))
+    assert not vocabulary.is_text(0)
+
+
+def test_a_blank_that_looks_like_text_is_no_text() -> None:
+    vocabulary = Vocabulary(["a", "b"])
+    assert vocabulary.text([0, 1]) == "b"
+
+
+def test_byte_pieces_become_the_character_they_spell() -> None:
+    vocabulary = Vocabulary(["<unk>", "<0xE4>", "<0xBD>", "<0xA0>", "▁hi"])
+    assert vocabulary.text([4, 1, 2, 3]) == "hi你"
+    assert vocabulary.text([1, 2]) == "\ufffd"
+
+
+def test_a_text_file_of_bare_pieces_is_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    path.write_text("<unk>\r\n▁one\r\n7\r\n", encoding="utf-8")
+    assert read_vocabulary(path).pieces == ("<unk>", "▁one", "7")
+
+
+def test_numbered_pieces_are_put_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    path.write_text("b 1\n<unk> 0\n3 2\n", encoding="utf-8")
+    assert read_vocabulary(path).pieces == ("<unk>", "b", "3")
+
+
+def test_a_text_file_that_skips_an_id_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.txt"
+    path.write_text("a 0\nb 2\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"tokens\.txt.*not 0 to 1"):
+        read_vocabulary(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00garbage\xff"])
+def test_an_unreadable_vocabulary_is_refused_by_name(
+    kind: str, content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / kind
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=kind.replace(".", r"\.")):
+        read_vocabulary(path)
+
+
+@pytest.mark.parametrize("content", ['{"a": 0}', '["a", 1]', "[]"])
+def test_json_that_is_no_list_of_pieces_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    path.write_text(content)
+    with pytest.raises(ModelError, match=r"tokens\.json"):
+        read_vocabulary(path)
+
+
+def test_the_published_vocabulary_has_the_tags_of_sensevoice(data: Path) -> None:
+    vocabulary = read_vocabulary(data / "sensevoice" / "tokens.json")
+    assert len(vocabulary) == 25_055
+    assert [vocabulary.tag(number) for number in (24884, 24992, 25004, 24993, 25016)] == [
+        "zh",
+        "nospeech",
+        "NEUTRAL",
+        "Speech",
+        "withitn",
+    ]
