@@ -74,10 +74,11 @@ def is_ready(venv: Path) -> bool:
 def make_ready(venv: Path) -> None:
     started = time.monotonic()
     (venv / STAMP).unlink(missing_ok=True)
-    if not (wanted(version_of(venv)) and runs(venv, "-m", "pip", "--version")):
+    if not (wanted(version_of(venv)) and stands(venv) and runs(venv, "-m", "pip", "--version")):
+        say(f"making {venv} with {sys.executable}")
         create(venv)
     version = version_of(venv)
-    say(f"installing into {venv} (Python {version}, about 800 MB; log: {venv / LOG})")
+    say(f"installing into {venv} (Python {version}, about 1 GB; log: {venv / LOG})")
     install(venv)
     fresh = venv / f"{STAMP}.new"
     fresh.write_text(fingerprint(venv, version))
@@ -90,6 +91,12 @@ def wanted(version: str) -> bool:
     if os.environ.get("PYTHON"):
         return version == own_version()
     return version.startswith(("3.11.", "3.12."))
+
+
+def stands(venv: Path) -> bool:
+    """Whether the environment is where it was made: its scripts name that place."""
+    activate = venv / "bin" / "activate"
+    return activate.is_file() and str(venv.absolute()) in activate.read_text()
 
 
 def own_version() -> str:
