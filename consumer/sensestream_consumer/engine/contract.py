@@ -99,7 +99,7 @@ def _from_metadata(graph: Path, metadata: Mapping[str, str]) -> Description:
     languages = {
         name: _integer(graph, metadata, f"lang_{name}")
         for name in _LANGUAGE_IDS
-        # Its exporter of 2024 leaves this one out; the id is SenseVoice's own.
+        # sherpa-onnx never reads this one, so a graph may lack it; the id is SenseVoice's own.
         if name != "nospeech" or "lang_nospeech" in metadata
     }
     return Description(

@@ -7,7 +7,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from sensestream_common.errors import ModelError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sensestream_consumer.engine.contract import Description
@@ -19,6 +22,7 @@ __all__ = ["ENGINE_REVISION", "GraphFile", "fingerprint", "inspect_graph"]
 ENGINE_REVISION = 1
 
 _CHUNK = 1 << 22
+_LFS_POINTER = b"version https://git-lfs"
 # Operators of integer graphs. Any of them means that CUDA would fall back to the CPU node by node.
 _INTEGER_OPERATORS = (
     b"DynamicQuantizeLinear",
@@ -37,7 +41,7 @@ class GraphFile:
 
 
 def inspect_graph(graph: Path) -> GraphFile:
-    """Reads the graph once, whatever its size, in bounded memory.
+    """Reads the graph once, whatever its size, in bounded memory; `ModelError` if it cannot.
 
     Weights kept beside it (`model.onnx.data`, `model.onnx_data`) are part of it.
     """
@@ -45,13 +49,26 @@ def inspect_graph(graph: Path) -> GraphFile:
     integer = False
     longest = max(len(name) for name in _INTEGER_OPERATORS)
     for path in (graph, *sorted(graph.parent.glob(f"{graph.name}[._]*"))):
-        with path.open("rb") as file:
-            before = b""
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-                integer = integer or any(name in before + chunk for name in _INTEGER_OPERATORS)
-                before = chunk[-longest:]
+        before = b""
+        for chunk in _chunks(path):
+            digest.update(chunk)
+            integer = integer or any(name in before + chunk for name in _INTEGER_OPERATORS)
+            before = chunk[-longest:]
     return GraphFile(digest.hexdigest(), integer)
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                if chunk.startswith(_LFS_POINTER):
+                    raise ModelError(
+                        f"{path} is a Git LFS pointer and not the model itself: fetch it with "
+                        "`git lfs pull`"
+                    )
+                yield chunk
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def fingerprint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -41,18 +42,21 @@ class Engine:
         """The transcript of int16[n] samples, 16 kHz mono; waits for a free thread.
 
         Clips start in the order they came. Cancelled while it waits, a clip is never started;
-        cancelled while it runs, it runs to its end in its thread, which is free only then, and
-        its transcript is dropped. Raises what `Recogniser.recognise` raises, and `RuntimeError`
-        once the engine is closed.
+        cancelled while it runs, it runs to the end of its piece (at most 30 s of audio) in its
+        thread, which is free only then, and what it heard is dropped. Raises
+        what `Recogniser.recognise` raises, and `RuntimeError` once the engine is closed.
         """
         if self._closed.is_set():
             raise RuntimeError("the engine is closed")
         loop = asyncio.get_running_loop()
+        abandoned = threading.Event()
+        work = functools.partial(
+            self.recogniser.recognise, samples, language, itn, abandoned=abandoned
+        )
         try:
-            return await loop.run_in_executor(
-                self._threads, self.recogniser.recognise, samples, language, itn
-            )
+            return await loop.run_in_executor(self._threads, work)
         except asyncio.CancelledError:
+            abandoned.set()
             task = asyncio.current_task()
             if self._closed.is_set() and task is not None and not task.cancelling():
                 # Nobody cancelled the caller: without this its task would end without a word.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from sensestream_consumer.engine.session import choose_device
 from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
+    import threading
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -90,13 +92,21 @@ class Recogniser:
         """Whether rows may be padded beyond the longest clip of a batch (see `Graph`)."""
         return self._graph.pads_freely
 
-    def recognise(self, samples: NDArray[np.int16], language: str, itn: bool) -> Transcript:
+    def recognise(
+        self,
+        samples: NDArray[np.int16],
+        language: str,
+        itn: bool,
+        *,
+        abandoned: threading.Event | None = None,
+    ) -> Transcript:
         """The transcript of int16[n] samples, 16 kHz mono, of any length.
 
         Raises `RequestError` for a language this model does not take, for no samples at all, and
-        for a clip on which the model fails.
+        for a clip on which the model fails. `abandoned`, once set, stops a long recording before
+        its next piece: `concurrent.futures.CancelledError`.
         """
-        heard = self.recognise_pieces(samples, language, itn=itn)
+        heard = self.recognise_pieces(samples, language, itn=itn, abandoned=abandoned)
         return assemble(
             heard,
             self._vocabulary,
@@ -106,7 +116,12 @@ class Recogniser:
         )
 
     def recognise_pieces(
-        self, samples: NDArray[np.int16], language: str, *, itn: bool
+        self,
+        samples: NDArray[np.int16],
+        language: str,
+        *,
+        itn: bool,
+        abandoned: threading.Event | None = None,
     ) -> list[Heard]:
         """What the model says about each piece of a recording, in order: ids before text."""
         if samples.dtype != np.int16 or samples.ndim != 1:
@@ -118,14 +133,13 @@ class Recogniser:
             )
         if samples.shape[0] == 0:
             raise RequestError(ErrorCode.AUDIO_EMPTY, "the audio has no samples")
-        return [
-            hear(
-                piece,
-                self._rows(samples[piece.start : piece.stop], language, itn=itn),
-                self._vocabulary,
-            )
-            for piece in self._cutter.cut(samples)
-        ]
+        heard = []
+        for piece in self._cutter.cut(samples):
+            if abandoned is not None and abandoned.is_set():
+                raise CancelledError
+            rows = self._rows(samples[piece.start : piece.stop], language, itn=itn)
+            heard.append(hear(piece, rows, self._vocabulary))
+        return heard
 
     def warm_up(self) -> None:
         """Runs once on a second of silence, so that the first request pays for nothing."""

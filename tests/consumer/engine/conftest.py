@@ -10,23 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
-import soxr
 from numpy.typing import NDArray
 from sensestream_consumer.engine import resolve_model
 
-ROOT = Path(__file__).parents[3]
-Samples = NDArray[np.int16]
-
-
-def read_speech(path: Path) -> Samples:
-    """int16 mono at 16 kHz."""
-    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono = audio.mean(axis=1)
-    if rate != 16_000:
-        mono = soxr.resample(mono, rate, 16_000)
-    samples: Samples = np.clip(np.round(mono * 32768), -32768, 32767).astype(np.int16)
-    return samples
+from tests.consumer.engine.speech import ROOT, Samples, read_speech
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,12 @@ def test_a_file_that_is_no_graph_is_named(content: bytes, tmp_path: Path) -> Non
     assert "no graph that ONNX Runtime can load" in _refusal(directory)
 
 
+def test_a_pointer_of_git_lfs_is_told_from_a_graph(tmp_path: Path) -> None:
+    directory = TinyModel().write(tmp_path)
+    (directory / "model.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid 1\n")
+    assert "git lfs pull" in _refusal(directory)
+
+
 def test_a_foreign_graph_is_refused_with_the_inputs_it_has(tmp_path: Path) -> None:
     names = ("speech", "speech_lengths", "hotwords", "style", "logits")
     message = _refusal(TinyModel(names=names).write(tmp_path))

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from sensestream_consumer.engine import Recogniser
 
-from tests.consumer.engine.conftest import ROOT, Samples, read_speech
+from tests.consumer.engine.speech import ROOT, Samples, read_speech
 
 CLIPS = ROOT / "consumer" / "sensestream_consumer" / "clips"
 Reference = Callable[[Path, Samples], NDArray[np.float32]]

@@ -28,9 +28,13 @@ class Gate:
         self.open = threading.Event()
         self.started: list[str] = []
         self.finished: list[str] = []
+        self.abandoned: dict[str, threading.Event] = {}
         self._changed = threading.Condition()
 
-    def recognise(self, _samples: NDArray[np.int16], language: str, _itn: bool) -> Transcript:
+    def recognise(
+        self, _samples: NDArray[np.int16], language: str, _itn: bool, *, abandoned: threading.Event
+    ) -> Transcript:
+        self.abandoned[language] = abandoned
         self._note(self.started, language)
         assert self.open.wait(PATIENCE)
         self._note(self.finished, language)
@@ -117,9 +121,11 @@ def test_a_clip_cancelled_while_it_runs_keeps_its_thread_until_it_ends(gate: Gat
         with pytest.raises(asyncio.CancelledError):
             await running
         assert gate.started == ["a"]  # no second clip beside it
+        assert gate.abandoned["a"].is_set()
         gate.open.set()
         assert (await waiting).text == "b"
         assert gate.finished == ["a", "b"]
+        assert not gate.abandoned["b"].is_set()
         await engine.aclose()
 
     asyncio.run(scenario())

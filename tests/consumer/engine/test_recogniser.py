@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,20 @@ def test_a_graph_that_fails_on_a_clip_fails_that_request_only(tmp_path: Path) ->
         recogniser.recognise(AUDIO, "ko", itn=True)
     assert failed.value.code is ErrorCode.INTERNAL
     assert recogniser.recognise(AUDIO, "en", itn=True).text == "hello world"
+
+
+def test_an_abandoned_recording_stops_before_its_next_piece(tmp_path: Path) -> None:
+    abandoned = threading.Event()
+    abandoned.set()
+    with pytest.raises(CancelledError):
+        _recogniser(tmp_path).recognise(AUDIO, "auto", itn=True, abandoned=abandoned)
+
+
+def test_looking_for_the_older_mask_leaves_no_error_in_the_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert not _recogniser(tmp_path, TinyModel(wide_mask=False)).pads_freely
+    assert capfd.readouterr().err == ""
 
 
 def test_threads_share_one_recogniser(tmp_path: Path) -> None:

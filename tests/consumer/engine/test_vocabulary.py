@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
 from sensestream_common.errors import ModelError
 from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
 
@@ -44,6 +45,12 @@ def test_every_kind_gives_the_same_text(
     vocabulary: Vocabulary, pieces: list[str], text: str
 ) -> None:
     assert vocabulary.text(_ids(*pieces)) == text
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=st.lists(st.integers(0, len(PIECES) - 1), max_size=20))
+def test_every_kind_decodes_any_ids_alike(vocabulary: Vocabulary, ids: list[int]) -> None:
+    assert vocabulary.text(ids) == Vocabulary(PIECES).text(ids)
 
 
 def test_tags_are_known_by_their_names(vocabulary: Vocabulary) -> None:
