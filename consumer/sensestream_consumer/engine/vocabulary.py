@@ -39,7 +39,7 @@ class Vocabulary:
         self._special = frozenset(
             number
             for number, piece in enumerate(self.pieces)
-            if number == BLANK or number in self._tags or piece in _CONTROL
+            if number == BLANK or number in self._tags or piece in _CONTROL or not piece
         )
 
     def __len__(self) -> int:

@@ -27,6 +27,7 @@ __all__ = ["RowClock", "join_texts", "seconds", "segments_of"]
 
 _WITHOUT_SPACES = frozenset({"zh", "yue", "ja"})
 _SENTENCE_ENDS = frozenset("。！？.!?…")
+_INSIDE_WORDS = frozenset("'’-")
 # Scripts written without spaces: kana, ideographs and their extensions, halfwidth kana.
 _UNSPACED_SCRIPTS = (
     (0x3040, 0x30FF),
@@ -116,7 +117,10 @@ def _continues(before: str, piece: str, *, unspaced: bool) -> bool:
         return not _is_unspaced(piece[0])
     if _is_unspaced(piece[0]) or _is_unspaced(before[-1]):
         return False
-    return not unspaced or (piece[0].isalpha() and before[-1].isalpha())
+    # Among characters, letters go on with a foreign word: `it`, `'`, `s`.
+    return not unspaced or (
+        piece[0].isalpha() and (before[-1].isalpha() or before[-1] in _INSIDE_WORDS)
+    )
 
 
 def _segment(sentence: list[list[Token]], vocabulary: Vocabulary, clock: RowClock) -> list[Segment]:

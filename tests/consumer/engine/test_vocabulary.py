@@ -65,6 +65,10 @@ def test_a_blank_that_looks_like_text_is_no_text() -> None:
     assert vocabulary.text([0, 1]) == "b"
 
 
+def test_a_piece_of_nothing_is_no_text() -> None:
+    assert not Vocabulary(["<unk>", ""]).is_text(1)
+
+
 def test_byte_pieces_become_the_character_they_spell() -> None:
     vocabulary = Vocabulary(["<unk>", "<0xE4>", "<0xBD>", "<0xA0>", "▁hi"])
     assert vocabulary.text([4, 1, 2, 3]) == "hi你"

@@ -63,6 +63,7 @@ def test_each_character_is_a_word_where_nobody_writes_spaces(language: str) -> N
 
 def test_foreign_words_among_characters_stay_whole() -> None:
     assert _words("zh", "你", "▁lo", "ng", "好") == ["你", "long", "好"]
+    assert _words("zh", "你", "▁it", "'", "s", "好") == ["你", "it's", "好"]
     assert _words("en", "▁a", "你", "好", "s") == ["a", "你", "好", "s"]
 
 
