@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from av.audio.frame import AudioFrame
+    from av.codec.context import CodecContext
 
     from .window import Window
 
@@ -33,6 +34,8 @@ _CODECS = frozenset(
         "mp1float", "mp2", "mp2float", "mp3", "mp3float", "opus", "speex", "vorbis",
     }
 )  # fmt: skip
+# Besides FFmpeg's own errors: on headers that say there are no channels, or 2**31 of them.
+_WHAT_PYAV_RAISES = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, ValueError)
 _CODEC_FAMILIES = ("pcm_", "adpcm_")
 
 _log = structlog.get_logger(__name__)
@@ -64,7 +67,7 @@ def read_pyav(
                 message = "there is no audio track in it; send the recording and not its pictures"
                 raise RequestError(ErrorCode.AUDIO_UNREADABLE, message)
             stream = container.streams.audio[0]
-            _require_codec(stream.codec_context.name)
+            _require_codec(stream.codec_context)
             stream.thread_type = "NONE"
             stream.codec_context.thread_count = 1
             for packet in container.demux(stream):
@@ -72,7 +75,7 @@ def read_pyav(
                 for frame in _decoded(packet, av):
                     done += frame.samples
                     yield _block(frame), frame.sample_rate
-    except (av.FFmpegError, ValueError, OSError, MemoryError, OverflowError) as error:
+    except (av.FFmpegError, *_WHAT_PYAV_RAISES) as error:
         if not done:
             raise NotRead(str(error)) from error
         _log.warning("audio_cut_short", decoder="ffmpeg", frames=done, why=str(error))
@@ -97,7 +100,8 @@ def _block(frame: AudioFrame) -> NDArray[np.float64]:
     return samples
 
 
-def _require_codec(name: str) -> None:
+def _require_codec(context: CodecContext | None) -> None:
+    name = context.name if context else "unknown"  # None for a codec that FFmpeg lacks
     if name in _CODECS or name.startswith(_CODEC_FAMILIES):
         return
     message = f"its audio is coded as {name!r}, which is not decoded here; store it as FLAC or Opus"

@@ -12,6 +12,7 @@ import base64
 import logging
 import ssl
 from contextlib import suppress
+from functools import cache
 from http import HTTPStatus
 
 import certifi
@@ -25,7 +26,7 @@ from .policy import AudioPolicy, too_large
 from .reference import Reference, parse_reference
 from .spool import CHUNK, Fetched, Spool
 
-__all__ = ["Web"]
+__all__ = ["Web", "trusted"]
 
 # At DEBUG httpcore logs the headers of every answer, and with them a redirect's query string.
 logging.getLogger("httpcore").setLevel(logging.INFO)
@@ -38,12 +39,20 @@ _PASSING = {408, 425, 429}
 
 
 class Web:
-    """Fetches over HTTP/1.1; one pool of connections, shared by all requests of a worker."""
+    """Fetches over HTTP/1.1; one pool of connections, shared by all requests of a worker.
 
-    def __init__(self, policy: AudioPolicy, resolve: Resolve = resolve) -> None:
+    `tls` says which certificates are trusted, by default those of `trusted()`.
+    """
+
+    def __init__(
+        self,
+        policy: AudioPolicy,
+        resolve: Resolve = resolve,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._policy = policy
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=_ssl_context(),
+            ssl_context=tls or trusted(),
             max_connections=None,  # the worker bounds how many requests it works on
             max_keepalive_connections=8,
             keepalive_expiry=5.0,
@@ -111,9 +120,14 @@ class Web:
         return {"connect": connect, "read": whole, "write": whole, "pool": whole}
 
 
-def _ssl_context() -> ssl.SSLContext:
+@cache
+def trusted() -> ssl.SSLContext:
+    """The public authorities and the system's own, among which a company's may be.
+
+    Read once, since it takes 70 ms; `SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded.
+    """
     context = ssl.create_default_context(cafile=certifi.where())
-    context.load_default_certs()  # and the system's own, where a company's authority may be
+    context.load_default_certs()
     return context
 
 
