@@ -1,0 +1,114 @@
+"""An upstream service installs the client side alone: no numpy, no runtime, and it submits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.packaging.workspace import ROOT
+
+# What a service that only submits must not have to install.
+HEAVY = {
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "funasr-onnx",
+    "av",
+    "soundfile",
+    "scipy",
+}
+
+SUBMIT = """
+import asyncio, importlib.metadata, json, os, sys
+from sensestream_producer import Client
+
+async def main():
+    async with Client(sys.argv[1], pipeline="alone") as client:
+        return await client.submit("file:///data/a.wav", id="ticket-7", language="yue")
+
+receipt = asyncio.run(main())
+installed = [one.metadata["Name"].lower() for one in importlib.metadata.distributions()]
+print(json.dumps({"installed": installed, "loaded": sorted(sys.modules), "id": receipt.id}))
+"""
+
+
+def pip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Wheels of common and producer, built from the checkout by the backend that is pinned."""
+    folder = tmp_path_factory.mktemp("wheels")
+    built = pip(
+        "wheel", "--no-deps", "--no-build-isolation", "-w", folder, "./common", "./producer"
+    )
+    assert built.returncode == 0, built.stderr
+    return sorted(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def alone(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a clean environment that holds the two and what they ask for."""
+    venv = tmp_path_factory.mktemp("alone") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    python = venv / "bin" / "python"
+    installed = pip("--python", python, "install", "-q", "-c", ROOT / "constraints.txt", *wheels)
+    if installed.returncode != 0:
+        offline = "Could not find a version" in installed.stderr
+        if offline and os.environ.get("CI", "").lower() not in ("1", "true"):
+            pytest.skip("no package index can be reached")
+        pytest.fail(installed.stderr)
+    return python
+
+
+def test_the_client_side_alone_submits_without_the_engines_libraries(
+    alone: Path, redis_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [alone, "-I", "-W", "error", "-c", SUBMIT, redis_url],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert HEAVY.isdisjoint(said["installed"])
+    assert HEAVY.isdisjoint(said["loaded"])
+
+    with Redis.from_url(redis_url) as redis:
+        ((_, request),) = redis.xrange("{alone}:requests")
+    assert said["id"] == "ticket-7"
+    assert request[b"audio"] == b"file:///data/a.wav"
+    assert request[b"language"] == b"yue"
+
+
+def test_the_environment_has_everything_the_client_side_asks_for(alone: Path) -> None:
+    check = pip("--python", alone, "check")
+    assert check.returncode == 0, check.stdout
+
+
+def test_the_wheels_carry_types_scripts_and_licence(wheels: list[Path], alone: Path) -> None:
+    site = next((alone.parent.parent / "lib").glob("python3.*/site-packages"))
+    for package in ("sensestream_common", "sensestream_producer"):
+        assert (site / package / "py.typed").is_file()
+        assert list(site.glob(f"{package}-*.dist-info/licenses/LICENSE"))
+    installed = {path.relative_to(site) for path in site.rglob("*.lua")}
+    source = {
+        path.relative_to(ROOT / folder)
+        for folder in ("common", "producer")
+        for path in (ROOT / folder).rglob("*.lua")
+    }
+    assert installed == source
