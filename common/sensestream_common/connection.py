@@ -175,7 +175,7 @@ def _master_options(address: SentinelAddress) -> dict[str, Any]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether Redis refused a write because `maxmemory` is reached."""
-    return "OOM" in str(error)[:64]
+    return "OOM command not allowed" in str(error)  # 6.2 quotes it late in a script's error
 
 
 def redacted_url(url: str) -> str:
