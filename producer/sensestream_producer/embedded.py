@@ -29,6 +29,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 from sensestream_common.errors import SensestreamError
 
+from sensestream_producer.lifeline import Lifeline
+
 __all__ = ["EmbeddedRedis", "RedisServerMissing", "find_redis_server"]
 
 OLDEST_VERSION = (6, 2)
@@ -37,11 +39,6 @@ _STOP_TIMEOUT = 10.0
 _POLL = 0.005
 _SOCKET_PATH_LIMIT = 100  # bytes; sun_path holds 108 on Linux and 104 on macOS
 _PORT_ATTEMPTS = 5
-
-# Reads one line from the process that started it. The line means "stopped in good order"; the end
-# of the pipe means that the starter is dead, by whatever signal, and the server must go as well.
-# (PR_SET_PDEATHSIG would not do: it follows the starting thread, and exists on Linux only.)
-_WATCHDOG = 'trap "" INT HUP TERM; read line || { kill -9 "$1"; rm -rf "$2"; }'
 
 
 class RedisServerMissing(SensestreamError):
@@ -79,7 +76,7 @@ class EmbeddedRedis:
         }
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._lifeline: Lifeline | None = None
         self._password = ""
         self._port = 0
 
@@ -189,13 +186,7 @@ class EmbeddedRedis:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the starter, which stops this in its order
         )
-        self._watchdog = subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", _WATCHDOG, "watchdog", str(self._process.pid), str(self.directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._lifeline = Lifeline(self._process.pid, self.directory)
 
     def _fixed_directives(self) -> dict[str, str]:
         listening = (
@@ -227,7 +218,7 @@ class EmbeddedRedis:
 
     def _end(self, signum: int) -> None:
         process, self._process = self._process, None
-        watchdog, self._watchdog = self._watchdog, None
+        lifeline, self._lifeline = self._lifeline, None
         if process is not None:
             if process.poll() is None:
                 process.send_signal(signum)
@@ -236,8 +227,8 @@ class EmbeddedRedis:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        if watchdog is not None:
-            watchdog.communicate(b"stopped\n")
+        if lifeline is not None:
+            lifeline.release()
 
 
 def find_redis_server() -> str:

@@ -1,0 +1,224 @@
+"""The asyncio client of a pipeline: submit recordings, wait for transcripts, follow them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sensestream_common.errors import SensestreamError, WaitTimeout
+from sensestream_common.keys import Keys
+from sensestream_common.outcome import Outcome
+
+from sensestream_producer.follow import Followed, Gap, follow
+from sensestream_producer.letters import DeadLetters
+from sensestream_producer.link import Link
+from sensestream_producer.listen import listen
+from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
+from sensestream_producer.status import (
+    PipelineStatus,
+    RequestStatus,
+    pipeline_status,
+    request_status,
+)
+from sensestream_producer.submission import Receipt, Submission, new_request_id
+from sensestream_producer.submitting import Submit, Submitter, UploadVanished
+from sensestream_producer.tail import Tail
+from sensestream_producer.uploads import Staged, Uploads
+
+__all__ = ["Client"]
+
+_MANY = 256  # submissions of `submit_many` that are under way at once
+_PATIENCE = 15.0
+_STAGINGS = 3
+
+
+class Client:
+    """A client of the pipeline called `pipeline` in the Redis at `url`.
+
+    An outage of Redis is met with retries for `patience` seconds, then with `RedisUnavailable`.
+    At most `max_backlog` requests may wait in the pipeline; an upload has at most
+    `max_upload_bytes`. Use it as `async with Client(url) as client:`, in one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        pipeline: str = "sensestream",
+        *,
+        max_backlog: int = 1_000_000,
+        max_upload_bytes: int = MAX_UPLOAD_BYTES,
+        patience: float = _PATIENCE,
+    ) -> None:
+        self.keys = Keys(pipeline)
+        self._link = Link(url, patience=patience)
+        self._submitter = Submitter(self._link, self.keys, max_backlog=max_backlog)
+        self._uploads = Uploads(self._link, self.keys, max_bytes=max_upload_bytes)
+        self._tail = Tail(self._link, self.keys)
+        self.dead = DeadLetters(self._link, self.keys, max_backlog=max_backlog)
+
+    @classmethod
+    def from_settings(cls, settings: ProducerSettings, *, patience: float = _PATIENCE) -> Client:
+        return cls(
+            settings.redis_url,
+            settings.pipeline,
+            max_backlog=settings.max_backlog,
+            max_upload_bytes=settings.max_upload_bytes,
+            patience=patience,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Finish what is being sent, and disconnect."""
+        await self._submitter.close()
+        await self._tail.close()
+        await self._link.close()
+
+    async def ping(self) -> None:
+        """Return when Redis answers; `RedisUnavailable` if it does not."""
+        await self._link.run(self._link.redis.ping)
+
+    async def submit(self, audio: str | Path | bytes | Submission, **options: Any) -> Receipt:
+        """Hand in one recording; `options` are the fields of `Submission`.
+
+        Returns when Redis holds the request. Raises `RequestError` for a value that no request
+        takes (before anything is sent), `BacklogFull` and other `SubmitRefused` when it was not
+        taken, `PipelineError` when a key holds something foreign.
+        """
+        submission = _submission(audio, options)
+        receipt = await self._submit(_identified(submission))
+        # A made-up id stands already only when a lost reply made the client send it twice.
+        return receipt if submission.id else replace(receipt, duplicate=False)
+
+    async def submit_file(self, file: str | Path | bytes, **options: Any) -> Receipt:
+        """Upload a file, or bytes, and hand it in: for workers that cannot open it themselves."""
+        return await self.submit(file if isinstance(file, bytes) else Path(file), **options)
+
+    async def submit_many(
+        self, submissions: Iterable[Submission | str]
+    ) -> list[Receipt | SensestreamError]:
+        """Hand in many, pipelined; each has its receipt or its own error, in the order given."""
+        results: list[Receipt | SensestreamError] = []
+        chunk: list[Submission | str] = []
+        for submission in submissions:
+            chunk.append(submission)
+            if len(chunk) == _MANY:
+                results += await self._submit_chunk(chunk)
+                chunk = []
+        return results + await self._submit_chunk(chunk)
+
+    async def transcribe(
+        self,
+        audio: str | Path | bytes | Submission,
+        *,
+        timeout: float | None = 60.0,
+        **options: Any,
+    ) -> Outcome:
+        """Hand in one recording and wait for its outcome, which may be a failed one.
+
+        Raises what `submit` does, and `WaitTimeout` after `timeout` seconds (`None`: never); the
+        request stands all the same.
+        """
+        submission = _identified(_submission(audio, options))
+        with _timed(submission.id, timeout):
+            async with asyncio.timeout(timeout), self._tail.expecting(submission.id) as expected:
+                return await self._tail.settle(expected, await self._submit(submission))
+
+    async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
+        """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
+        with _timed(request_id, timeout):
+            async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
+                return await self._tail.look_up(expected)
+
+    def follow(self, position: str = "$") -> AsyncGenerator[Followed | Gap]:
+        """All outcomes behind `position`, for ever, from the stream.
+
+        `"0"` begins with the oldest that is kept, `"$"` with the next. Keep the `position` of
+        what you have dealt with and hand it in again to go on there: nothing is lost across
+        reconnects and restarts, and where it must be, a `Gap` says so.
+        """
+        return follow(self._link, self.keys, position)
+
+    def listen(self) -> AsyncGenerator[Outcome]:
+        """Outcomes as they are announced: a live hint that misses what it is not there for."""
+        return listen(self._link, self.keys)
+
+    async def status(self, request_id: str) -> RequestStatus | None:
+        """Where a request stands; `None` for an id that is not known (any more)."""
+        redis = self._link.redis
+        return await self._link.run(lambda: request_status(redis, self.keys, request_id))
+
+    async def pipeline_status(self) -> PipelineStatus:
+        """Backlog, workers and counters."""
+        return await self._link.run(lambda: pipeline_status(self._link.redis, self.keys))
+
+    async def _submit_chunk(
+        self, chunk: list[Submission | str]
+    ) -> list[Receipt | SensestreamError]:
+        async def one(submission: Submission | str) -> Receipt | SensestreamError:
+            try:
+                return await self.submit(submission)
+            except SensestreamError as error:
+                return error
+
+        return list(await asyncio.gather(*map(one, chunk)))
+
+    async def _submit(self, submission: Submission) -> Receipt:
+        """Send a submission that has its id; staged bytes are never left behind."""
+        request = submission.request(submission.id, self.keys)
+        submit = Submit(request, submission.lane, submission.time_left)
+        if isinstance(submission.audio, str):
+            return await self._submitter.send(submit)
+        for _ in range(_STAGINGS):
+            staged = await self._uploads.stage(submission.audio)
+            request = replace(request, digest=staged.digest)
+            try:
+                return await self._submitter.send(
+                    replace(submit, request=request, staged=staged.key)
+                )
+            except UploadVanished:
+                continue
+            except SensestreamError:
+                await self._discard(staged)
+                raise
+        raise UploadVanished(f"the upload of {submission.id!r} vanished {_STAGINGS} times")
+
+    async def _discard(self, staged: Staged) -> None:
+        with suppress(SensestreamError):  # it expires by itself
+            await self._uploads.discard(staged)
+
+
+def _submission(audio: str | Path | bytes | Submission, options: dict[str, Any]) -> Submission:
+    if isinstance(audio, Submission):
+        return replace(audio, **options)
+    return Submission(audio=audio, **options)
+
+
+def _identified(submission: Submission) -> Submission:
+    return submission if submission.id else replace(submission, id=new_request_id())
+
+
+@contextmanager
+def _timed(request_id: str, timeout: float | None) -> Iterator[None]:
+    """Turns the end of `asyncio.timeout` into a `WaitTimeout`."""
+    try:
+        yield
+    except TimeoutError:
+        raise WaitTimeout(
+            f"no outcome of {request_id!r} within {timeout} s; it may still come: wait again, or "
+            "look at `sensestream status`"
+        ) from None

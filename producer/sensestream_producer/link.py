@@ -1,0 +1,122 @@
+"""The client's way to Redis: commands with patience in an outage, and errors in our own words.
+
+Only what may run twice goes through `Link.run`: it is tried again when a reply was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+)
+from sensestream_common.connection import (
+    OUTAGE_ERRORS,
+    connect,
+    is_out_of_memory,
+    redacted_url,
+)
+from sensestream_common.errors import (
+    PipelineError,
+    RedisUnavailable,
+    SensestreamError,
+    SubmitRefused,
+)
+
+__all__ = ["Backoff", "Link", "passes"]
+
+_FIRST_PAUSE = 0.05  # seconds
+_LONGEST_PAUSE = 2.0
+
+T = TypeVar("T")
+
+
+def passes(error: BaseException) -> bool:
+    """Whether waiting may help: an outage, but not a refused password (redis-py mixes them)."""
+    refused = (AuthenticationError, AuthorizationError)
+    return isinstance(error, OUTAGE_ERRORS) and not isinstance(error, refused)
+
+
+class Backoff:
+    """Pauses that double up to a limit, with jitter so that many clients do not come at once."""
+
+    def __init__(self) -> None:
+        self._pause = _FIRST_PAUSE
+
+    def next(self) -> float:
+        """The seconds to wait before the next try."""
+        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+
+    def reset(self) -> None:
+        self._pause = _FIRST_PAUSE
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self.next())
+
+
+class Link:
+    """One pipeline's Redis; `patience` is for how many seconds an outage is met with retries."""
+
+    def __init__(self, url: str, *, patience: float) -> None:
+        self.url = url
+        self.patience = patience
+        self.redis: Redis = connect(url, name="sensestream-client")
+
+    def reader(self, name: str) -> Redis:
+        """A connection of its own, for reads that block; the caller closes it."""
+        return connect(self.url, name=f"sensestream-{name}", connections=1)
+
+    async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """The result of `operation`, tried again while Redis is away.
+
+        Raises `RedisUnavailable` when patience runs out, `SubmitRefused` when Redis is full,
+        `PipelineError` for any other refusal.
+        """
+        deadline = time.monotonic() + self.patience
+        backoff = Backoff()
+        while True:
+            try:
+                return await operation()
+            except (RedisError, OSError) as error:
+                pause = backoff.next()
+                if not passes(error) or time.monotonic() + pause > deadline:
+                    raise self.translate(error) from error
+            await asyncio.sleep(pause)
+
+    def translate(self, error: Exception) -> SensestreamError:
+        """What a person can do about an error of redis-py."""
+        where = f"Redis at {redacted_url(self.url)}"
+        if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+            return RedisUnavailable(
+                f"{where} refuses this user: {error}. Check the user and the password in "
+                "--redis-url or SENSESTREAM_REDIS_URL"
+            )
+        if isinstance(error, OUTAGE_ERRORS):
+            return RedisUnavailable(
+                f"{where} does not answer ({_reason(error)}): start it, or name another one with "
+                "--redis-url or SENSESTREAM_REDIS_URL"
+            )
+        if isinstance(error, OutOfMemoryError) or is_out_of_memory(error):
+            return SubmitRefused(
+                f"{where} has no memory left and takes no more requests: submit again when "
+                "workers have caught up, or raise its maxmemory"
+            )
+        return PipelineError(f"{where}: {error}")
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
