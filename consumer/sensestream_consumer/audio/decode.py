@@ -42,17 +42,20 @@ def decode(fetched: Fetched, policy: AudioPolicy) -> NDArray[np.int16]:
     try:
         _read(fetched, container, mixdown)
     except NotRead as error:
+        mixdown.check_time()
         raise _unreadable("its contents are damaged or not what its first bytes say") from error
+    mixdown.check_time()  # what looks like the end may be where it was stopped
     return mixdown.finish()
 
 
 def _read(fetched: Fetched, container: Container, mixdown: Mixdown) -> None:
     """Through libsndfile where it reads the format, else, or when it fails, through FFmpeg."""
-    window = Window(fetched.file, container.offset)
+    window = Window(fetched.file, container.offset, mixdown.is_over)
     if container.libsndfile:
         try:
             _mix(read_soundfile(window), mixdown)
         except NotRead:
+            mixdown.check_time()
             window.seek(0)
         else:
             return

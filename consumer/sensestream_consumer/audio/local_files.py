@@ -67,7 +67,7 @@ def _path_of(reference: Reference) -> str:
         host, slash, tail = rest[2:].partition("/")
         if host.lower() not in {"", "localhost"}:
             message = (
-                f"{reference} names the host {host!r}, and a worker reads its own disk only; "
+                f"{reference} names another host, and a worker reads its own disk only; "
                 "write file:///path, with three slashes, or give an http:// address"
             )
             raise RequestError(ErrorCode.BAD_REQUEST, message)
@@ -113,7 +113,7 @@ def _open_below(display: str, path: str, policy: AudioPolicy) -> int:
         if place is None or not any(_is_below(place, root) for root in true_roots):
             raise _outside(display, policy)
         _require_regular(display, os.fstat(held).st_mode)
-        return _open_for_reading(display, held)
+        return _open_for_reading(display, held, place)
     finally:
         os.close(held)
 
@@ -142,13 +142,21 @@ def _require_regular(display: str, mode: int) -> None:
     raise RequestError(ErrorCode.AUDIO_FORBIDDEN, message)
 
 
-def _open_for_reading(display: str, held: int) -> int:
+def _open_for_reading(display: str, held: int, place: str) -> int:
     if not _HOLD:
         return os.dup(held)
-    try:
+    with suppress(OSError):
         return os.open(f"/proc/self/fd/{held}", _READ)
+    # No permission, or no /proc: a process that gave up its rights may not look there.
+    try:
+        descriptor = os.open(place, _READ | os.O_NOFOLLOW)
     except OSError as error:
         raise _refused(display, error) from error
+    if os.path.samestat(os.fstat(descriptor), os.fstat(held)):
+        return descriptor
+    os.close(descriptor)
+    message = f"{display} was replaced while it was opened"
+    raise TransientError(ErrorCode.AUDIO_UNAVAILABLE, message)
 
 
 def _refused(display: str, error: OSError) -> RequestError:

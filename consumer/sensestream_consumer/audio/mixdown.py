@@ -44,9 +44,13 @@ class Mixdown:
         self._samples = bytearray()
         self._deadline = thread_time() + _MAX_PROCESSOR_SECONDS
 
+    def is_over(self) -> bool:
+        """Whether decoding has taken more of the processor than any audio needs."""
+        return thread_time() > self._deadline
+
     def check_time(self) -> None:
-        """`audio_unreadable` once decoding has taken more of the processor than any audio needs."""
-        if thread_time() > self._deadline:
+        """`audio_unreadable` once it is over."""
+        if self.is_over():
             message = (
                 f"decoding the audio took more than {_MAX_PROCESSOR_SECONDS:g} seconds of "
                 "processor time; store it in a usual format, such as FLAC"

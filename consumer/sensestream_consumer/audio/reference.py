@@ -40,7 +40,8 @@ def parse_reference(uri: str, schemes: Collection[str] = SCHEMES) -> Reference:
     """The reference in `uri`; `bad_request` for what is none, or of a scheme not in `schemes`."""
     match = _SCHEME.match(uri)
     if match is None:
-        raise _bad(f"audio {_shown(uri)!r} has no scheme; {_taken(schemes)}")
+        shown = _shown(_without_user(uri.partition("?")[0]))
+        raise _bad(f"audio {shown!r} has no scheme; {_taken(schemes)}")
     scheme = match[1].lower()
     if scheme not in schemes:
         raise _bad(f"audio has the scheme {_shown(scheme)!r}; {_taken(schemes)}")
@@ -53,8 +54,14 @@ def _display(scheme: str, rest: str) -> str:
     if scheme == "data":
         return _shown("data:" + re.split("[;,]", rest, maxsplit=1)[0])
     if scheme in {"file", "redis"}:
-        return _shown(f"{scheme}:{rest}")
+        # Neither has a user, but somebody may have written redis://user:password@host.
+        return _shown(f"{scheme}:{_without_user(rest) if rest.startswith('//') else rest}")
     return _shown(_without_secrets(f"{scheme}:{rest}", scheme))
+
+
+def _without_user(rest: str) -> str:
+    """`//user@host/path` as `//host/path`."""
+    return re.sub(r"^(//)?[^/]*@", r"\1", rest)
 
 
 def _without_secrets(uri: str, scheme: str) -> str:

@@ -10,6 +10,7 @@ __all__ = ["FORMATS", "Container", "sniff"]
 FORMATS = "WAV, FLAC, OGG, OPUS, MP3, M4A/AAC, WebM and AMR"
 
 _HEAD = 16  # bytes that tell any container from the others
+_MAX_TAGS = 16  # before the audio; a file of nothing but empty tags is none
 _SEARCH = 1024 * 1024  # bytes looked through at once for further Ogg streams
 _OGG_BEGIN = b"OggS\0\x02"  # capture pattern, version 0, "beginning of stream" (RFC 3533)
 
@@ -63,13 +64,14 @@ def _ffmpeg_demuxer(head: bytes) -> str | None:
 def _behind_tags(file: BinaryIO) -> int:
     """Where the audio begins: ID3v2 tags may stand before any of the formats."""
     offset = 0
-    while True:
+    for _ in range(_MAX_TAGS):
         file.seek(offset)
         head = file.read(10)
         if len(head) < 10 or head[:3] != b"ID3" or any(byte & 0x80 for byte in head[6:]):
-            return offset
+            break
         size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
         offset += 10 + size + (10 if head[5] & 0x10 else 0)
+    return offset
 
 
 def _has_several_streams(file: BinaryIO, offset: int) -> bool:

@@ -74,7 +74,7 @@ class Web:
             raise _unavailable(f"{reference} took longer than {limit:g} seconds") from error
         except httpcore.TimeoutException as error:
             raise _unavailable(f"{reference} did not answer in time") from error
-        except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
             raise _broken(reference, error) from error
 
     async def _follow(self, reference: Reference) -> Fetched:

@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import WriteableBuffer
 
 __all__ = ["Window"]
@@ -18,10 +20,14 @@ class Window(io.RawIOBase):
     A lying header makes a library seek before the beginning or beyond what an offset can hold.
     Python's files raise then, which libsndfile's callbacks can only print to stderr; here the
     position is held within the file instead. Closing the view leaves the file open.
+
+    Once `is_over` says so the file ends here: a header of a million chunks, each of which is
+    read on its own, keeps a library from ever coming back to us by itself.
     """
 
-    def __init__(self, file: BinaryIO, offset: int) -> None:
+    def __init__(self, file: BinaryIO, offset: int, is_over: Callable[[], bool]) -> None:
         self._file = file
+        self._is_over = is_over
         self._offset = offset
         self._size = max(0, file.seek(0, os.SEEK_END) - offset)
         self._position = 0
@@ -41,6 +47,8 @@ class Window(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if self._is_over():
+            return 0
         self._file.seek(self._offset + self._position)
         data = self._file.read(memoryview(buffer).nbytes)
         memoryview(buffer).cast("B")[: len(data)] = data

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_consumer.audio import SAMPLE_RATE, AudioPolicy, audio_identity, decode
+from sensestream_consumer.audio import SAMPLE_RATE, AudioPolicy, audio_identity, decode, mixdown
 
 from .recordings import (
     amr,
@@ -265,6 +266,26 @@ def test_a_codec_outside_the_list_is_named() -> None:
     error = refusal(file)
     assert error.code is ErrorCode.AUDIO_UNREADABLE
     assert "'ac3'" in error.message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_decoding_that_takes_too_much_of_the_processor_is_given_up(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixdown, "_MAX_PROCESSOR_SECONDS", 0.0)
+    error = refusal(FORMATS[name])
+    assert error.code is ErrorCode.AUDIO_UNREADABLE
+    assert "processor time" in error.message
+
+
+def test_a_header_of_a_million_chunks_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixdown, "_MAX_PROCESSOR_SECONDS", 0.2)
+    wav = FORMATS["wav"]
+    chunks = b"junk\x04\x00\x00\x00\x00\x00\x00\x00" * 1_000_000
+    begun = time.thread_time()
+    error = refusal(wav[:12] + chunks + wav[12:])
+    assert "processor time" in error.message
+    assert time.thread_time() - begun < 5
 
 
 def test_decoding_leaves_no_thread_and_no_open_file_behind() -> None:

@@ -6,6 +6,9 @@ import asyncio
 import hashlib
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -142,14 +145,42 @@ async def test_devices_are_refused_even_below_a_root() -> None:
         assert "is a device" in error.message
 
 
-async def test_a_file_without_permission_is_forbidden_in_a_sentence(root: Path) -> None:
-    (root / "mine.wav").write_bytes(b"sound")
-    (root / "mine.wav").chmod(0)
-    if os.access(root / "mine.wav", os.R_OK):
-        pytest.skip("root reads everything: nothing is forbidden to the user of this run")
-    error = await refusal(f"file://{root}/mine.wav", root)
-    assert error.code is ErrorCode.AUDIO_FORBIDDEN
-    assert "may not be read by the worker's user" in error.message
+UNPRIVILEGED = """
+import asyncio, os, sys
+from pathlib import Path
+from sensestream_common.errors import RequestError
+from sensestream_consumer.audio import AudioPolicy, parse_reference
+from sensestream_consumer.audio.local_files import open_file
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for name in sys.argv[2:]:
+    uri, policy = f"file://{sys.argv[1]}/{name}", AudioPolicy(roots=(Path(sys.argv[1]),))
+    try:
+        with asyncio.run(open_file(parse_reference(uri), policy)) as fetched:
+            print(fetched.file.read())
+    except RequestError as error:
+        print(error.code, error.message)
+"""
+
+
+def test_a_file_without_permission_is_forbidden_in_a_sentence() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file, mode in (("open.wav", 0o644), ("closed.wav", 0)):
+            (folder / file).write_bytes(b"sound")
+            (folder / file).chmod(mode)
+        (folder / "closed").mkdir(mode=0)
+        command = [sys.executable, "-c", UNPRIVILEGED, name, "open.wav", "closed.wav", "closed/a"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    heard, *refused = done.stdout.splitlines()
+    assert heard == "b'sound'"
+    assert len(refused) == 2
+    for line in refused:
+        assert line.startswith("audio_forbidden file://")
+        assert "may not be read by the worker's user" in line
 
 
 async def test_without_roots_nothing_is_read() -> None:

@@ -18,6 +18,8 @@ from sensestream_consumer.audio import parse_reference
         ("redis:{sensestream}:upload:1", "redis", "redis:{sensestream}:upload:1"),
         ("data:audio/wav;base64,UklGRg==", "data", "data:audio/wav"),
         ("data:,abc", "data", "data:"),
+        ("redis://user:pass@host/0", "redis", "redis://host/0"),
+        ("file://user:pass@host/a@b.wav", "file", "file://host/a@b.wav"),
         ("file:///data/two\nlines\x00.wav", "file", "file:///data/two%0Alines%00.wav"),
         ("http://user:pass@host:port/a", "http", "http://…"),
         ("http://user:pa/ss@example.org/", "http", "http://…"),
@@ -33,7 +35,17 @@ def test_a_reference_is_displayed_without_user_and_query(
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "a.wav", "/data/a.wav", "ftp://example.org/a", "s3://key:secret@bucket/a", "C:\\a.wav"],
+    [
+        "",
+        "a.wav",
+        "/data/a.wav",
+        "C:\\a.wav",
+        "ftp://example.org/a?secret",
+        "s3://key:secret@bucket/a",
+        "//user:secret@host/a",
+        "user:secret@host/a",
+        "example.org/a?token=secret",
+    ],
 )
 def test_another_scheme_is_refused_and_those_taken_are_named(uri: str) -> None:
     with pytest.raises(RequestError, match="file:///path, http://…, https://…, redis:<key>") as e:
