@@ -11,8 +11,8 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
-import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -255,7 +255,7 @@ def run_quietly(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()
-        raise BootstrapError(f"{json.dumps(command)} failed:\n{said}")
+        raise BootstrapError(f"{shlex.join(command)} failed:\n{said}")
 
 
 def say(text: str) -> None:

@@ -23,9 +23,11 @@ def compose() -> dict[str, Any]:
     """The file with its defaults filled in: by docker where it can, by our own reading else."""
     docker = shutil.which("docker")
     if docker and _runs([docker, "compose", "version"]):
+        # The defaults, whatever a developer's environment and .env say.
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        options = ["--env-file", os.devnull, "--profile", "*"]
         done = subprocess.run(
-            [docker, "compose", "--profile", "*", "config", "--format", "json"],
+            [docker, "compose", *options, "config", "--format", "json"],
             cwd=ROOT,
             env=environment,
             capture_output=True,
