@@ -23,7 +23,7 @@ REFUSALS = {ErrorCode.AUDIO_UNREADABLE, ErrorCode.AUDIO_EMPTY, ErrorCode.AUDIO_T
 NEW_CASES = int(os.environ.get("SENSESTREAM_FUZZ", "0"))
 in_bounded_time = settings(
     deadline=5000,
-    max_examples=NEW_CASES or 250,
+    max_examples=NEW_CASES or 120,
     derandomize=not NEW_CASES,
     suppress_health_check=[HealthCheck.too_slow],
 )
