@@ -20,6 +20,7 @@ from redis.exceptions import (
     ClusterDownError,
     ConnectionError as RedisConnectionError,
     MasterDownError,
+    OutOfMemoryError,
     ReadOnlyError,
     TimeoutError as RedisTimeoutError,
     TryAgainError,
@@ -175,7 +176,8 @@ def _master_options(address: SentinelAddress) -> dict[str, Any]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether Redis refused a write because `maxmemory` is reached."""
-    return "OOM command not allowed" in str(error)  # 6.2 quotes it late in a script's error
+    # redis-py takes the code off a plain error; 6.2 quotes it late in a script's.
+    return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
 
 
 def redacted_url(url: str) -> str:

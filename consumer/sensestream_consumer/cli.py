@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
 import structlog
@@ -23,7 +23,10 @@ from sensestream_common.settings import ENVIRONMENT_PREFIX, load_settings
 
 from sensestream_consumer.settings import WorkerSettings
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    from sensestream_consumer.engine import Recogniser
+
+__all__ = ["main", "run_until_stopped"]
 
 log = structlog.get_logger(__name__)
 
@@ -85,14 +88,16 @@ def main(health: bool, log_level: str, **flags: Any) -> None:
     configure_logs(log_level)
     try:
         settings = load_settings(WorkerSettings, **flags)
-        sys.exit(asyncio.run(_healthy(settings)) if health else _work(settings))
+        if health:
+            sys.exit(asyncio.run(_healthy(settings)))
+        _work(settings)
     except SensestreamError as error:
         usage = isinstance(error, SettingsError)
         click.echo(f"sensestream-worker: {error}", err=True)
         sys.exit(2 if usage else 1)
 
 
-def _work(settings: WorkerSettings) -> int:
+def _work(settings: WorkerSettings) -> NoReturn:
     # Imported here, so that --help and a wrong setting answer at once.
     from sensestream_consumer.engine import Recogniser, resolve_model
 
@@ -104,13 +109,32 @@ def _work(settings: WorkerSettings) -> int:
     directory = resolve_model(settings.model, allow_download=settings.allow_download)
     recogniser = Recogniser.load(directory, device=settings.device)
     recogniser.warm_up()
-    asyncio.run(_run(settings, recogniser))
-    # Threads that still compute for a request handed back would hold the process up.
+    run_until_stopped(settings, recogniser)
+
+
+def run_until_stopped(settings: WorkerSettings, recogniser: Recogniser) -> NoReturn:
+    """Run one worker until it is told to stop; ends the process, with status 0.
+
+    Not through asyncio.run, nor through the interpreter's own exit: both wait for threads, and one
+    that computes for a request that was handed back cannot be stopped.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(_run(settings, recogniser))
+    except SensestreamError as error:
+        _end(1, str(error))
+    _end(0)
+
+
+def _end(status: int, message: str = "") -> NoReturn:
+    if message:
+        click.echo(f"sensestream-worker: {message}", err=True)
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
-async def _run(settings: WorkerSettings, recogniser: Any) -> None:
+async def _run(settings: WorkerSettings, recogniser: Recogniser) -> None:
     from sensestream_consumer.worker import Worker
 
     worker = Worker(settings, recogniser)

@@ -7,10 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sensestream_common.errors import RequestError, TransientError
+from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.transcript import Transcript
 
 __all__ = ["Flight", "FlightKey", "Flights", "Landing"]
+
+# Faults of the bytes, which every request for them shares. A deadline, a start too many or a lost
+# connection are one request's own.
+_FAULTS = frozenset(
+    {
+        ErrorCode.AUDIO_EMPTY,
+        ErrorCode.AUDIO_TOO_LONG,
+        ErrorCode.AUDIO_UNREADABLE,
+        ErrorCode.UNSUPPORTED_LANGUAGE,
+    }
+)
 
 FlightKey = tuple[str, str, bool]  # digest of the bytes, language, itn
 
@@ -35,16 +46,16 @@ class Flight:
         self._landed.set_result(landing)
 
     def crash(self, error: BaseException | None) -> None:
-        """Same bytes, same permanent error; after any other the followers try for themselves."""
+        """Same bytes, same fault; after any other error the followers try for themselves."""
         if not self._landed.done():
-            permanent = isinstance(error, RequestError) and not isinstance(error, TransientError)
-            self._landed.set_result(error if permanent else None)  # type: ignore[arg-type]
+            fault = error if isinstance(error, RequestError) and error.code in _FAULTS else None
+            self._landed.set_result(fault)
 
     async def follow(self) -> Landing | None:
-        """The leader's result, `None` to try again; raises the leader's permanent error."""
+        """The leader's result, `None` to try again; raises the fault of these bytes."""
         landing = await asyncio.shield(self._landed)
         if isinstance(landing, RequestError):
-            raise type(landing)(landing.code, landing.message)
+            raise RequestError(landing.code, landing.message)
         return landing
 
 

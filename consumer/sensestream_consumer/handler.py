@@ -32,7 +32,7 @@ from sensestream_consumer.engine import Engine
 from sensestream_consumer.flights import Flight, Flights, Landing
 from sensestream_consumer.holding import Held, Lease
 from sensestream_consumer.outbox import Keep, Outbox
-from sensestream_consumer.room import EngineRoom, NoRoom, Places
+from sensestream_consumer.room import NoRoom, Places
 from sensestream_consumer.starts import EntryLost, Starts
 
 __all__ = ["Handler"]
@@ -96,7 +96,6 @@ class Handler:
         self._result_ttl = result_ttl
         self._trust_digest = trust_digest
         self._flights = Flights()
-        self._room = EngineRoom()
         self._fetches = asyncio.Semaphore(_FETCHES)
 
     async def handle(self, held: Held) -> None:
@@ -221,10 +220,7 @@ class Handler:
 
     async def _transcribe(self, held: Held, request: Request, fetched: Fetched) -> Answer:
         with self._places.place():
-            await self._starts.charge(held, request.id, fetched.digest)
-            async with self._room.enter(alone=held.suspect):
-                if held.lost:
-                    raise EntryLost
+            async with self._starts.start(held, request.id, fetched.digest):
                 self._check_deadline(request)
                 return await self._hear(request, fetched)
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
+from sensestream_common.connection import is_out_of_memory
 from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import Script, load_script
 
@@ -203,7 +204,7 @@ class Heartbeat:
         try:
             pipeline.execute()
         except RedisError as error:
-            if "OOM" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             self._redis.pexpire(key, self._expiry)
         self._call(

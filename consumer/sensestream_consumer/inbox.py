@@ -45,7 +45,11 @@ class Inbox:
         self._backoff = Backoff()
 
     async def create_groups(self) -> None:
-        """Make the group of both lanes, from the first entry on; no harm where they exist."""
+        """Make the group of both lanes, from the first entry on, and join it; may be repeated.
+
+        Joining at once, and not with the first entry, makes the group's list of consumers the
+        list of its workers.
+        """
         for stream in self._streams:
             try:
                 await self._reader.xgroup_create(stream, REQUESTS_GROUP, id="0", mkstream=True)
@@ -54,6 +58,7 @@ class Inbox:
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+            await self._reader.xgroup_createconsumer(stream, REQUESTS_GROUP, self._consumer)
 
     async def read(self, count: int) -> list[Held]:
         """At most `count` (and one) new entries, the high lane first; none if none wait."""

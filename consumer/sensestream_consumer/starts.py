@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import structlog
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.keys import REQUESTS_GROUP, Keys
@@ -10,6 +13,7 @@ from sensestream_common.scripts import load_script
 from sensestream_consumer.backoff import until_redis_answers
 from sensestream_consumer.commands import Commands
 from sensestream_consumer.holding import Held
+from sensestream_consumer.room import EngineRoom
 
 __all__ = ["EntryLost", "Starts"]
 
@@ -24,53 +28,70 @@ class EntryLost(Exception):
 
 
 class Starts:
-    """Charges starts, and refuses one too many."""
+    """The way to the engine: through its room, and charged."""
 
-    def __init__(self, commands: Commands, keys: Keys, consumer: str, *, most: int) -> None:
+    def __init__(
+        self, commands: Commands, keys: Keys, room: EngineRoom, consumer: str, *, most: int
+    ) -> None:
         self._commands = commands
         self._keys = keys
+        self._room = room
         self._consumer = consumer
         self._most = most
 
-    async def charge(self, held: Held, request_id: str, digest: str) -> None:
-        """Charge a start, once for each time the entry is held; sets `attempt` and `suspect`.
+    @asynccontextmanager
+    async def start(self, held: Held, request_id: str, digest: str) -> AsyncIterator[None]:
+        """In the engine's room, with a start charged (once for each time the entry is held).
 
+        An entry whose earlier start, or whose bytes', ended in a crash is in there alone.
         Raises `EntryLost`, or `RequestError` (attempts_exhausted) with nothing charged.
         """
-        if held.attempt:
-            return
-        outcome, starts, crashes = await until_redis_answers(
-            lambda: self._commands.run(
-                _START,
-                [
-                    self._keys.lane(held.lane),
-                    self._keys.request(request_id),
-                    self._keys.crashes(digest),
-                ],
-                [REQUESTS_GROUP, self._consumer, held.entry, self._most, _CRASH_TTL_MS],
-            ),
-            "start",
-        )
-        if outcome == b"lost":
+        if not held.suspect:
+            async with self._room.enter(alone=False):
+                if await self._charge(held, request_id, digest, alone=False):
+                    yield
+                    return
+            held.suspect = True
+        async with self._room.enter(alone=True):
+            await self._charge(held, request_id, digest, alone=True)
+            yield
+
+    async def _charge(self, held: Held, request_id: str, digest: str, *, alone: bool) -> bool:
+        """Whether it may go on; false for a suspect that is not alone."""
+        if held.lost:
             raise EntryLost
-        if outcome == b"exhausted":
-            held.attempt = starts
-            raise RequestError(
-                ErrorCode.ATTEMPTS_EXHAUSTED, _exhausted(starts, crashes, self._most)
-            )
+        if held.attempt:
+            return True
+        keys = [
+            self._keys.lane(held.lane),
+            self._keys.request(request_id),
+            self._keys.crashes(digest),
+        ]
+        arguments = [
+            REQUESTS_GROUP, self._consumer, held.entry, self._most, _CRASH_TTL_MS, int(alone),
+        ]  # fmt: skip
+        what, starts, crashes = await until_redis_answers(
+            lambda: self._commands.run(_START, keys, arguments), "start"
+        )
+        if what == b"lost":
+            raise EntryLost
+        if what == b"suspect":
+            return False
         held.attempt = starts
-        held.suspect = starts > 1 or crashes > 0
-        if held.suspect:
+        if what == b"exhausted":
+            message = _exhausted(starts, crashes, self._most)
+            raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
+        if alone:
             log.warning("suspect_started", entry=held.entry, attempt=starts, crashes=crashes)
+        return True
 
 
 def _exhausted(starts: int, crashes: int, most: int) -> str:
     if starts >= most:
-        return (
-            f"it was started {starts} times and its worker ended each time before it answered "
-            f"(SENSESTREAM_MAX_ATTEMPTS={most}): look at the recording, then replay the dead letter"
-        )
+        what = f"it was started {starts} times and its worker ended each time before it answered"
+    else:
+        what = f"copies of it ended {crashes} workers"
     return (
-        f"the same recording ended {crashes} workers (SENSESTREAM_MAX_ATTEMPTS={most}): "
-        "look at the recording, then replay the dead letter"
+        f"{what} (SENSESTREAM_MAX_ATTEMPTS={most}): look at the recording, "
+        "then replay the dead letter"
     )

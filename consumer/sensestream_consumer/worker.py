@@ -29,7 +29,7 @@ from sensestream_consumer.holding import Heartbeat, Held, Holding, Presence
 from sensestream_consumer.inbox import HANDED_BACK_IDLE, Inbox
 from sensestream_consumer.janitor import Janitor
 from sensestream_consumer.outbox import Outbox
-from sensestream_consumer.room import NoRoom, Places
+from sensestream_consumer.room import EngineRoom, NoRoom, Places
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import EntryLost, Starts
 
@@ -153,7 +153,9 @@ class Worker:
                 self._commands, keys, self._holding, self.consumer,
                 request_ttl=settings.request_ttl,
             ),
-            starts=Starts(self._commands, keys, self.consumer, most=settings.max_attempts),
+            starts=Starts(
+                self._commands, keys, EngineRoom(), self.consumer, most=settings.max_attempts
+            ),
             places=self._places,
             # Half of what may be held: followers of one hot clip must not fill every place.
             following=Places(max(1, settings.read_ahead // 2), self._changed.set),

@@ -1,0 +1,231 @@
+"""Workers that die, freeze, drain and meet: every request still has exactly one outcome."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+from sensestream_consumer.audio import audio_identity
+
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
+from tests.support.clips import tone, write_clip
+from tests.support.waiting import wait_until_sync
+
+SOON = 1.0  # seconds until a silent worker's entries are replayed, in these tests
+
+
+def exactly_once(pipeline: Pipeline, entries: list[str]) -> bool:
+    """Whether each entry has one outcome, and there is no other."""
+    return Counter(o["entry"] for o in pipeline.outcomes()) == Counter(entries)
+
+
+def started(pipeline: Pipeline) -> list[str]:
+    return [r["message_id"].decode() for r in pipeline.pending() if r["times_delivered"] > 1]
+
+
+def test_a_killed_worker_loses_nothing_and_charges_only_what_it_had_started(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    victim = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
+    entries = [pipeline.submit(write_clip(clips, n)) for n in range(12)]
+    wait_until_sync(lambda: started(pipeline) and len(pipeline.pending()) == 12)
+    begun = started(pipeline)
+    assert len(begun) < 12
+    victim.kill()
+    gate.unlink()
+    start_worker(reclaim_after=SOON)
+    outcomes = {o["entry"]: o for o in pipeline.wait_for(12)}
+    assert exactly_once(pipeline, entries)
+    assert all(o["status"] == "completed" for o in outcomes.values())
+    assert {e for e, o in outcomes.items() if o["attempt"] == "2"} == set(begun)
+    assert pipeline.pending() == []
+
+
+def test_by_default_a_dead_workers_entries_are_taken_over_within_fifteen_seconds(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    victim = start_worker(gate=gate, concurrency=1)
+    entry = pipeline.submit(write_clip(clips, 1))
+    wait_until_sync(lambda: started(pipeline))
+    start_worker()
+    victim.kill()
+    died = time.monotonic()
+    pipeline.wait_for(1)
+    assert exactly_once(pipeline, [entry])
+    # 15 s from the last renewal, and half a second between two looks.
+    assert time.monotonic() - died < 17
+
+
+def test_twenty_identical_requests_at_once_are_transcribed_once_by_two_workers(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    workers = [start_worker(gate=gate, read_ahead=10) for _ in range(2)]
+    audio = write_clip(clips, 1)
+    entries = [pipeline.submit(audio) for _ in range(20)]
+    wait_until_sync(lambda: all(worker.holds(pipeline.redis, KEYS.requests) for worker in workers))
+    gate.unlink()
+    uses = Counter(o["cache"] for o in pipeline.wait_for(20))
+    assert uses["miss"] == 1
+    assert uses["coalesced"] + uses["hit"] == 19
+    assert exactly_once(pipeline, entries)
+    assert pipeline.stats()["misses"] == 1
+    assert pipeline.redis.keys("*:lease:*") == []
+
+
+def test_two_workers_share_the_work(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    workers = [start_worker(gate=gate, concurrency=1) for _ in range(2)]
+    entries = [pipeline.submit(write_clip(clips, n)) for n in range(12)]
+    # One has read most of them, and gives back what it has no room for: the other takes that.
+    wait_until_sync(lambda: all(w.holds(pipeline.redis, KEYS.requests) >= 4 for w in workers))
+    gate.unlink()
+    outcomes = pipeline.wait_for(12)
+    assert exactly_once(pipeline, entries)
+    assert {o["worker"] for o in outcomes} == {w.consumer for w in workers}
+    assert {o["attempt"] for o in outcomes} == {"1"}
+
+
+def test_a_frozen_worker_that_wakes_up_writes_nothing_after_anothers_commit(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    zombie = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
+    entries = [pipeline.submit(write_clip(clips, n)) for n in range(3)]
+    wait_until_sync(lambda: zombie.holds(pipeline.redis, KEYS.requests) == 3)
+    wait_until_sync(lambda: started(pipeline))
+    zombie.signal(signal.SIGSTOP)
+    gate.unlink()
+    start_worker(reclaim_after=SOON)
+    pipeline.wait_for(3)
+    zombie.signal(signal.SIGCONT)
+    wait_until_sync(lambda: zombie.logged("request_answered_by_another"))
+    last = pipeline.submit(write_clip(clips, 9))
+    pipeline.wait_for(4)
+    assert exactly_once(pipeline, [*entries, last])
+    assert pipeline.stats()["completed"] == 4
+
+
+def test_a_lease_holder_that_dies_is_succeeded_by_a_follower(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    audio = write_clip(clips, 1)
+    first = pipeline.submit(audio)
+    holder = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
+    wait_until_sync(lambda: pipeline.redis.keys("*:lease:*"))
+    follower = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
+    second = pipeline.submit(audio, high=True)
+    wait_until_sync(lambda: len(pipeline.pending()) == 2)
+    holder.kill()
+    gate.unlink()
+    outcomes = pipeline.wait_for(2)
+    assert exactly_once(pipeline, [first, second])
+    assert {o["worker"] for o in outcomes} == {follower.consumer}
+    assert Counter(o["cache"] for o in outcomes)["miss"] == 1
+
+
+def test_a_poison_clip_ends_as_a_dead_letter_and_condemns_no_neighbour(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path
+) -> None:
+    poison = audio_identity(tone(666))
+    bad = pipeline.submit(write_clip(clips, 666), id="poison")
+    good = [pipeline.submit(write_clip(clips, n)) for n in range(6)]
+    copies = [pipeline.submit(write_clip(clips, 666)) for _ in range(5)]
+    deaths = 0
+    while deaths < 8 and len(pipeline.outcomes()) < 12:
+        worker = start_worker(poison=(poison,), concurrency=2, reclaim_after=SOON)
+        wait_until_sync(
+            lambda worker=worker: worker.process.poll() is not None
+            or len(pipeline.outcomes()) == 12,
+            timeout=30,
+        )  # fmt: skip
+        deaths += worker.process.poll() is not None
+    outcomes = {o["entry"]: o for o in pipeline.wait_for(12)}
+    assert exactly_once(pipeline, [bad, *good, *copies])
+    assert all(outcomes[entry]["status"] == "completed" for entry in good)
+    assert {outcomes[e].get("error") for e in (bad, *copies)} == {"attempts_exhausted"}
+    assert deaths == 3  # the copies cost no worker more
+    letters = [fields[b"dead:error"] for _, fields in pipeline.redis.xrange(KEYS.dead)]
+    assert letters == [b"attempts_exhausted"] * 6
+
+
+def test_sigterm_finishes_what_is_started_and_hands_back_the_rest_uncharged(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    leaving = start_worker(gate=gate, concurrency=1)
+    entries = [pipeline.submit(write_clip(clips, n)) for n in range(20)]
+    wait_until_sync(lambda: started(pipeline) and len(pipeline.pending()) == 20)
+    leaving.signal(signal.SIGTERM)
+    wait_until_sync(lambda: leaving.logged("draining"))
+    mine = started(pipeline)
+    gate.unlink()
+    assert leaving.process.wait(20) == 0
+    done = pipeline.outcomes()
+    assert {o["entry"] for o in done} == set(mine)
+    left = [row for row in pipeline.pending() if row["consumer"] != b"handed-back"]
+    assert left == []
+    names = [c["name"] for c in pipeline.redis.xinfo_consumers(KEYS.requests, "workers")]
+    assert names == [b"handed-back"]
+    began = time.monotonic()
+    start_worker()
+    outcomes = pipeline.wait_for(20)
+    assert time.monotonic() - began < 12  # at once, not after the 15 s of a silent worker
+    assert exactly_once(pipeline, entries)
+    assert {o["attempt"] for o in outcomes} == {"1"}
+
+
+def test_a_second_signal_ends_the_worker_at_once_and_loses_nothing(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    leaving = start_worker(gate=gate, concurrency=1)
+    entry = pipeline.submit(write_clip(clips, 1))
+    wait_until_sync(lambda: started(pipeline))
+    leaving.signal(signal.SIGINT)
+    wait_until_sync(lambda: leaving.logged("draining"))
+    leaving.signal(signal.SIGINT)
+    assert leaving.process.wait(8) == 0
+    gate.unlink()
+    start_worker()
+    [outcome] = pipeline.wait_for(1)
+    assert outcome["entry"] == entry
+    assert outcome["attempt"] == "1"
+
+
+def test_a_worker_with_another_recogniser_refuses_to_join(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path
+) -> None:
+    start_worker()
+    pipeline.redis.set(KEYS.recogniser, "f" * 64)
+    other = start_worker(ready=False)
+    assert other.process.wait(20) == 1
+    message = other.log_file.read_text()
+    assert "SENSESTREAM_ALLOW_MIXED" in message
+    assert "Traceback" not in message
+    start_worker(allow_mixed=1)
+    entry = pipeline.submit(write_clip(clips, 1))
+    assert pipeline.wait_for(1)[0]["entry"] == entry
+
+
+def test_the_recogniser_of_a_group_that_is_gone_keeps_nobody_out(
+    pipeline: Pipeline, start_worker: StartWorker
+) -> None:
+    pipeline.redis.set(KEYS.recogniser, "f" * 64)
+    start_worker()
+    assert pipeline.redis.get(KEYS.recogniser) != b"f" * 64

@@ -1,0 +1,62 @@
+"""A real worker process whose recogniser can be made to wait, or to take the process down.
+
+Run as a program: `python stubborn_worker.py` with the worker's own settings in the environment and
+
+    STUBBORN_GATE      a file: while it exists, every recognition waits
+    STUBBORN_POISON    SHA-256 identities of samples that end the process with SIGKILL
+
+Everything else is the worker that users run; only what a slow model or a crash in native code
+would do is played, because neither can be had at will.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sensestream_common.logs import configure_logs
+from sensestream_common.settings import load_settings
+from sensestream_common.transcript import Transcript
+from sensestream_consumer.audio import audio_identity
+from sensestream_consumer.cli import run_until_stopped
+from sensestream_consumer.engine import Recogniser, resolve_model
+from sensestream_consumer.settings import WorkerSettings
+
+
+class StubbornRecogniser:
+    """The embedded model behind a gate."""
+
+    def __init__(self, real: Recogniser, gate: Path | None, poison: frozenset[str]) -> None:
+        self._real = real
+        self._gate = gate
+        self._poison = poison
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def recognise(
+        self, samples: NDArray[np.int16], language: str, itn: bool, **options: Any
+    ) -> Transcript:
+        if audio_identity(samples) in self._poison:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while self._gate and self._gate.exists():
+            time.sleep(0.005)
+        return self._real.recognise(samples, language, itn, **options)
+
+
+def main() -> None:
+    configure_logs("info")
+    gate = os.environ.get("STUBBORN_GATE")
+    poison = frozenset(os.environ.get("STUBBORN_POISON", "").split())
+    real = Recogniser.load(resolve_model("demo", allow_download=False), device="cpu")
+    recogniser: Any = StubbornRecogniser(real, Path(gate) if gate else None, poison)
+    run_until_stopped(load_settings(WorkerSettings), recogniser)
+
+
+if __name__ == "__main__":
+    main()
