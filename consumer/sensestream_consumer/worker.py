@@ -38,9 +38,10 @@ __all__ = ["Worker"]
 log = structlog.get_logger(__name__)
 
 _LEAVE = load_script("sensestream_consumer.lua", "leave")
+_RELEASE = load_script("sensestream_consumer.lua", "release_key")
 _PLACES_PER_SLOT = 4  # misses in hand for each that the engine runs: it never waits for a fetch
 _TAKE_PERIOD = 0.5  # seconds between looks for entries to take over, while places are free
-_ENGINE_CLOSE = 2.0  # seconds to wait for clips whose entries were handed back already
+_ENGINE_CLOSE = 0.2  # seconds to wait for clips whose entries were handed back already
 _FULL_PAUSE = 0.25  # seconds between looks at the stream while there is no room to read
 
 
@@ -217,9 +218,11 @@ class Worker:
             await asyncio.wait([task for task, _ in unfinished])
 
     async def _shut_down(self) -> None:
-        held, _ = self._holding.snapshot()
+        held, leases = self._holding.snapshot()
         try:
             await self._inbox.hand_back(held, uncharge=True)
+            for lease in leases:  # or whoever takes the entry would wait for its end
+                await self._commands.run(_RELEASE, [lease.key], [lease.value])
             left = await self._commands.run(
                 _LEAVE,
                 [self._keys.requests_high, self._keys.requests, self._keys.worker(self.consumer)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from sensestream_consumer.audio import audio_identity
@@ -12,6 +13,7 @@ from sensestream_consumer.audio import audio_identity
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import tone, write_clip
 from tests.support.waiting import wait_until_sync
+from tests.support.workers import WorkerProcess
 
 SOON = 1.0  # seconds until a silent worker's entries are replayed, in these tests
 
@@ -19,6 +21,14 @@ SOON = 1.0  # seconds until a silent worker's entries are replayed, in these tes
 def exactly_once(pipeline: Pipeline, entries: list[str]) -> bool:
     """Whether each entry has one outcome, and there is no other."""
     return Counter(o["entry"] for o in pipeline.outcomes()) == Counter(entries)
+
+
+def ended(worker: WorkerProcess) -> bool:
+    return worker.process.poll() is not None
+
+
+def ended_or_answered(worker: WorkerProcess, pipeline: Pipeline, count: int) -> bool:
+    return ended(worker) or len(pipeline.outcomes()) == count
 
 
 def started(pipeline: Pipeline) -> list[str]:
@@ -147,12 +157,8 @@ def test_a_poison_clip_ends_as_a_dead_letter_and_condemns_no_neighbour(
     deaths = 0
     while deaths < 8 and len(pipeline.outcomes()) < 12:
         worker = start_worker(poison=(poison,), concurrency=2, reclaim_after=SOON)
-        wait_until_sync(
-            lambda worker=worker: worker.process.poll() is not None
-            or len(pipeline.outcomes()) == 12,
-            timeout=30,
-        )  # fmt: skip
-        deaths += worker.process.poll() is not None
+        wait_until_sync(partial(ended_or_answered, worker, pipeline, 12), timeout=30)
+        deaths += ended(worker)
     outcomes = {o["entry"]: o for o in pipeline.wait_for(12)}
     assert exactly_once(pipeline, [bad, *good, *copies])
     assert all(outcomes[entry]["status"] == "completed" for entry in good)
@@ -201,6 +207,7 @@ def test_a_second_signal_ends_the_worker_at_once_and_loses_nothing(
     wait_until_sync(lambda: leaving.logged("draining"))
     leaving.signal(signal.SIGINT)
     assert leaving.process.wait(8) == 0
+    assert pipeline.redis.keys("*:lease:*") == []
     gate.unlink()
     start_worker()
     [outcome] = pipeline.wait_for(1)

@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from sensestream_common.keys import KEY_MAP, Retention
@@ -136,7 +137,7 @@ def test_language_and_itn_are_part_of_what_a_result_is_found_by(
 ) -> None:
     audio = write_clip(clips, 1)
     start_worker()
-    wanted = [{}, {"language": "en"}, {"language": "zh"}, {"itn": "0"}]
+    wanted: list[dict[str, Any]] = [{}, {"language": "en"}, {"language": "zh"}, {"itn": "0"}]
     for fields in wanted:
         pipeline.submit(audio, **fields)
     assert Counter(o["cache"] for o in pipeline.wait_for(4)) == {"miss": 4}

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 __all__ = ["wait_until", "wait_until_sync"]
 
@@ -14,9 +14,17 @@ T = TypeVar("T")
 _POLL = 0.01
 
 
+@overload
 async def wait_until(
-    condition: Callable[[], T | Awaitable[T]], *, timeout: float = 20.0, what: str = ""
-) -> T:
+    condition: Callable[[], Awaitable[T]], *, timeout: float = 20.0, what: str = ""
+) -> T: ...
+
+
+@overload
+async def wait_until(condition: Callable[[], T], *, timeout: float = 20.0, what: str = "") -> T: ...
+
+
+async def wait_until(condition: Callable[[], Any], *, timeout: float = 20.0, what: str = "") -> Any:
     """The first true value of `condition`, a function or a coroutine function.
 
     `AssertionError` names `what` was waited for, and the last value, after `timeout` seconds.
@@ -24,7 +32,7 @@ async def wait_until(
     deadline = time.monotonic() + timeout
     while True:
         answer = condition()
-        value: T = await answer if inspect.isawaitable(answer) else answer
+        value = await answer if inspect.isawaitable(answer) else answer
         if value:
             return value
         _check(deadline, timeout, what or repr(condition), value)

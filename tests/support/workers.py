@@ -46,7 +46,7 @@ class WorkerProcess:
 
     @property
     def consumer(self) -> str:
-        return next(e["consumer"] for e in self.events() if e["event"] == "worker_ready")
+        return next(str(e["consumer"]) for e in self.events() if e["event"] == "worker_ready")
 
     def events(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
