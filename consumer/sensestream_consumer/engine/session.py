@@ -115,4 +115,5 @@ def _runtime() -> Any:
             "ONNX Runtime is not installed: pip install 'sensestream-consumer[cpu]' or, on a "
             f"machine with an NVIDIA GPU, 'sensestream-consumer[gpu]' ({error})"
         ) from error
+    onnxruntime.disable_telemetry_events()  # some builds collect them; speech is nobody's business
     return onnxruntime

@@ -1,0 +1,185 @@
+"""Two workers and one entry: whoever commits first answers it, and only once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sensestream_common.errors import ErrorCode
+from sensestream_common.keys import REQUESTS_GROUP, Lane
+from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.transcript import Transcript
+from sensestream_consumer.holding import Held
+from sensestream_consumer.outbox import Keep
+
+from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+
+pytestmark = pytest.mark.anyio
+
+
+def transcript_of(held: Held, text: str = "one two", **fields: Any) -> Outcome:
+    return Outcome(
+        id=fields.pop("id", held.entry), entry=held.entry, status=Status.COMPLETED,
+        cache=CacheUse.MISS, digest="sha256:" + "0" * 64, model="m", **fields,
+    ).with_transcript(Transcript(text))  # fmt: skip
+
+
+def failure_of(held: Held, error: ErrorCode = ErrorCode.AUDIO_NOT_FOUND) -> Outcome:
+    return Outcome(
+        id=held.entry, entry=held.entry, status=Status.FAILED, error=error, message="gone"
+    )
+
+
+async def outcomes(parts: Parts) -> list[bytes]:
+    return [fields[b"status"] for _, fields in await parts.redis.xrange(KEYS.transcripts)]
+
+
+async def two_holders(make_parts: MakeParts) -> tuple[Parts, Held, Parts, Held]:
+    """One worker that has lost its entry without knowing, and the one that has it now."""
+    old, new = make_parts("old"), make_parts("new")
+    await old.inbox.create_groups()
+    await submit(old.redis)
+    [held] = await old.read()
+    return old, held, new, await new.steal(held)
+
+
+async def test_two_workers_that_finish_one_entry_give_one_outcome(make_parts: MakeParts) -> None:
+    old, held, new, stolen = await two_holders(make_parts)
+    assert await new.outbox.commit(stolen, transcript_of(stolen))
+    assert not await old.outbox.commit(held, transcript_of(held))
+    assert await outcomes(new) == [b"completed"]
+    assert await new.redis.xlen(KEYS.requests) == 0
+    assert await new.redis.hget(KEYS.stats, "completed") == b"1"
+
+
+async def test_a_transcript_counts_even_from_a_worker_that_lost_its_entry(
+    make_parts: MakeParts,
+) -> None:
+    old, held, new, stolen = await two_holders(make_parts)
+    assert await old.outbox.commit(held, transcript_of(held))
+    assert not await new.outbox.commit(stolen, failure_of(stolen))
+    assert await outcomes(new) == [b"completed"]
+    assert await new.redis.exists(KEYS.dead) == 0
+
+
+async def test_a_zombies_failure_does_not_count_against_the_living_owner(
+    make_parts: MakeParts,
+) -> None:
+    old, held, new, stolen = await two_holders(make_parts)
+    assert not await old.outbox.commit(held, failure_of(held))
+    assert await outcomes(new) == []
+    assert await new.redis.xlen(KEYS.requests) == 1
+    assert await new.outbox.commit(stolen, transcript_of(stolen))
+    assert await outcomes(new) == [b"completed"]
+
+
+async def test_a_commit_whose_reply_was_lost_is_not_repeated_by_its_retry(
+    make_parts: MakeParts,
+) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    await submit(parts.redis)
+    [held] = await parts.read()
+    assert await parts.outbox.commit(held, failure_of(held))
+    assert not await parts.outbox.commit(held, failure_of(held))
+    assert await outcomes(parts) == [b"failed"]
+    assert await parts.redis.xlen(KEYS.dead) == 1
+
+
+async def test_a_request_submitted_again_meanwhile_keeps_its_own_state(
+    make_parts: MakeParts,
+) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    await submit(parts.redis, id="a")
+    await parts.redis.hset(
+        KEYS.request("a"), mapping={"state": "queued", "entry": "9999999999999-0"}
+    )
+    [held] = await parts.read()
+    assert await parts.outbox.commit(held, transcript_of(held, id="a"))
+    assert await parts.redis.hget(KEYS.request("a"), "state") == b"queued"
+    assert await parts.redis.ttl(KEYS.request("a")) == -1
+
+
+async def test_the_lease_of_a_commit_goes_with_it_and_anothers_stays(
+    make_parts: MakeParts,
+) -> None:
+    one, two = make_parts("one"), make_parts("two")
+    await one.inbox.create_groups()
+    for _ in range(2):
+        await submit(one.redis)
+    first, second = await one.read()
+    lease, elsewhere, _ = await one.cache.acquire("x")
+    assert lease is not None
+    assert not elsewhere
+    assert (await two.cache.acquire("x"))[:2] == (None, True)
+    keep = Keep(result="x", transcript=Transcript("t").dumps(), ttl_ms=10_000)
+    assert await one.outbox.commit(first, transcript_of(first), keep=keep, lease=lease)
+    assert (await two.cache.look("x"))[0] is False
+    assert (await two.cache.result("x")) == Transcript("t")
+    theirs, _, known = await two.cache.acquire("x")
+    assert theirs is not None
+    assert known == Transcript("t")
+    assert await one.outbox.commit(second, transcript_of(second), lease=lease)
+    assert (await two.cache.look("x"))[0] is True
+
+
+async def test_an_outcome_with_a_callback_is_put_before_the_senders(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    await submit(parts.redis)
+    [held] = await parts.read()
+    await parts.outbox.commit(held, transcript_of(held), callback_url="http://h/hook")
+    [(_, hook)] = await parts.redis.xrange(KEYS.webhooks)
+    [(outcome, _)] = await parts.redis.xrange(KEYS.transcripts)
+    assert hook == {b"outcome": outcome, b"url": b"http://h/hook", b"id": held.entry.encode()}
+
+
+async def test_the_normal_lane_gets_a_place_however_many_wait_in_the_high_one(
+    make_parts: MakeParts,
+) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    for _ in range(10):
+        await submit(parts.redis, lane=Lane.HIGH)
+        await submit(parts.redis)
+    lanes = [held.lane for held in await parts.read(4)]
+    assert lanes == [Lane.HIGH] * 4 + [Lane.NORMAL]
+
+
+async def test_what_was_handed_back_is_taken_at_once_and_uncharged(make_parts: MakeParts) -> None:
+    one, two = make_parts("one"), make_parts("two")
+    await one.inbox.create_groups()
+    await submit(one.redis, id="a")
+    [held] = await one.read()
+    async with one.starts.start(held, "a", "sha256:0"):
+        assert held.attempt == 1
+    assert await two.inbox.take(5, 60_000) == []
+    await one.inbox.hand_back([held], uncharge=True)
+    [taken] = await two.inbox.take(5, 60_000)
+    assert taken.fields == held.fields
+    async with two.starts.start(taken, "a", "sha256:0"):
+        assert taken.attempt == 1
+        assert not taken.suspect
+
+
+async def test_handing_back_takes_nothing_from_a_new_owner(make_parts: MakeParts) -> None:
+    old, held, new, stolen = await two_holders(make_parts)
+    await old.inbox.hand_back([held])
+    assert await new.owner(stolen) == "new"
+
+
+async def test_a_worker_that_still_holds_entries_cannot_be_removed(make_parts: MakeParts) -> None:
+    from sensestream_common.scripts import load_script
+
+    leave = load_script("sensestream_consumer.lua", "leave")
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    await submit(parts.redis)
+    [held] = await parts.read()
+    keys = [KEYS.requests_high, KEYS.requests, KEYS.worker("one")]
+    assert await parts.commands.run(leave, keys, [REQUESTS_GROUP, "one"]) == 1
+    assert await parts.owner(held) == "one"
+    await parts.outbox.commit(held, transcript_of(held))
+    assert await parts.commands.run(leave, keys, [REQUESTS_GROUP, "one"]) == 0
+    assert await parts.redis.xinfo_consumers(KEYS.requests, REQUESTS_GROUP) == []

@@ -1,0 +1,114 @@
+"""The heartbeat: renews what is owned, steals nothing back, and knows its own silence."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sensestream_common.connection import connect_blocking
+from sensestream_common.keys import REQUESTS_GROUP
+from sensestream_consumer.holding import Heartbeat, Held, Presence
+
+from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+
+pytestmark = pytest.mark.anyio
+
+RECLAIM_AFTER = 60.0
+
+
+class Beating:
+    """Parts of a worker with a heartbeat that beats when the test says so."""
+
+    def __init__(self, parts: Parts, url: str) -> None:
+        self.parts = parts
+        self.lost: list[Held] = []
+        self.heartbeat = Heartbeat(
+            connect_blocking(url, name="heartbeat", timeout=2),
+            KEYS,
+            Presence(parts.consumer, "fingerprint", {"host": "h"}),
+            parts.holding,
+            reclaim_after=RECLAIM_AFTER,
+            on_lost=self.lost.append,
+        )
+
+    async def beat(self) -> None:
+        await asyncio.to_thread(self.heartbeat.beat)
+        await asyncio.sleep(0)  # what it found is reported to the event loop
+
+
+@pytest.fixture
+async def beating(make_parts: MakeParts, redis_url: str) -> Beating:
+    parts = make_parts("me")
+    await parts.inbox.create_groups()
+    return Beating(parts, redis_url)
+
+
+async def test_a_beat_renews_what_is_held_and_counts_no_delivery(beating: Beating) -> None:
+    redis = beating.parts.redis
+    await submit(redis)
+    [held] = await beating.parts.read()
+    # As if it had been read a minute ago.
+    await redis.xclaim(
+        KEYS.requests, REQUESTS_GROUP, "me", 0, [held.entry], idle=60_000, justid=True
+    )
+    await beating.beat()
+    [row] = await redis.xpending_range(KEYS.requests, REQUESTS_GROUP, "-", "+", 10)
+    assert row["time_since_delivered"] < 30_000
+    assert row["times_delivered"] == 1
+    assert beating.lost == []
+    assert await redis.pttl(KEYS.worker("me")) > 0
+    assert await redis.get(KEYS.recogniser) == b"fingerprint"
+
+
+async def test_a_beat_does_not_steal_back_what_another_has_reclaimed(
+    beating: Beating, make_parts: MakeParts
+) -> None:
+    await submit(beating.parts.redis)
+    [held] = await beating.parts.read()
+    other = make_parts("other")
+    await other.steal(held)
+    await beating.beat()
+    assert await other.owner(held) == "other"
+    assert beating.lost == [held]
+
+
+async def test_what_was_committed_since_is_not_reported_as_lost(beating: Beating) -> None:
+    await submit(beating.parts.redis)
+    [held] = await beating.parts.read()
+    await beating.parts.redis.xack(KEYS.requests, REQUESTS_GROUP, held.entry)
+    beating.parts.holding.discard(held)
+    await beating.beat()
+    assert beating.lost == []
+
+
+async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
+    beating: Beating,
+) -> None:
+    redis = beating.parts.redis
+    lease, _, _ = await beating.parts.cache.acquire("x")
+    assert lease is not None
+    await redis.pexpire(lease.key, 1000)
+    await beating.beat()
+    assert await redis.pttl(lease.key) > 30_000
+    await redis.set(lease.key, "another's", px=1000)
+    await beating.beat()
+    assert await redis.get(lease.key) == b"another's"
+    assert await redis.pttl(lease.key) <= 1000
+    assert beating.parts.holding.snapshot()[1] == []
+
+
+async def test_after_a_silence_a_worker_renews_and_does_not_reclaim(beating: Beating) -> None:
+    assert beating.heartbeat.may_reclaim()
+    # As if the last answer had come before an outage longer than a heartbeat.
+    beating.heartbeat._last_beat -= 3 * beating.heartbeat.interval
+    assert not beating.heartbeat.may_reclaim()
+    await beating.beat()
+    assert not beating.heartbeat.may_reclaim()
+    beating.heartbeat._no_reclaim_before -= RECLAIM_AFTER
+    assert beating.heartbeat.may_reclaim()
+
+
+async def test_times_are_told_by_the_clock_of_redis(beating: Beating) -> None:
+    await beating.beat()
+    seconds, microseconds = await beating.parts.redis.time()
+    assert abs(beating.heartbeat.now_ms() - (seconds * 1000 + microseconds / 1000)) < 1000

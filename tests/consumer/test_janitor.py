@@ -1,0 +1,72 @@
+"""Retention: exact, by Redis's clock, and remembered for those who read on from a position."""
+
+from __future__ import annotations
+
+import pytest
+from sensestream_consumer.janitor import Janitor
+
+from tests.consumer.conftest import KEYS, MakeParts, Parts
+
+pytestmark = pytest.mark.anyio
+
+
+def janitor(parts: Parts, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
+    return Janitor(parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead)
+
+
+async def add(parts: Parts, key: str, age_seconds: int, count: int) -> list[bytes]:
+    seconds, _ = await parts.redis.time()
+    return [
+        await parts.redis.xadd(key, {"n": n}, id=f"{(seconds - age_seconds) * 1000}-{n + 1}")
+        for n in range(count)
+    ]
+
+
+async def test_outcomes_go_by_age(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    old = await add(parts, KEYS.transcripts, 200, 3)
+    new = await add(parts, KEYS.transcripts, 50, 2)
+    await janitor(parts).sweep()
+    assert [entry for entry, _ in await parts.redis.xrange(KEYS.transcripts)] == new
+    assert await parts.redis.get(KEYS.trimmed) == old[-1]
+
+
+async def test_outcomes_go_by_count_exactly(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    entries = await add(parts, KEYS.transcripts, 50, 250)
+    await janitor(parts, most=7).sweep()
+    assert [entry for entry, _ in await parts.redis.xrange(KEYS.transcripts)] == entries[-7:]
+    assert await parts.redis.get(KEYS.trimmed) == entries[-8]
+
+
+async def test_a_sweep_without_anything_to_do_remembers_nothing(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    await add(parts, KEYS.transcripts, 50, 3)
+    await janitor(parts).sweep()
+    assert await parts.redis.xlen(KEYS.transcripts) == 3
+    assert await parts.redis.get(KEYS.trimmed) is None
+
+
+async def test_dead_letters_are_kept_up_to_a_number(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    entries = await add(parts, KEYS.dead, 10**6, 5)
+    await janitor(parts, dead=2).sweep()
+    assert [entry for entry, _ in await parts.redis.xrange(KEYS.dead)] == entries[-2:]
+
+
+async def test_an_upload_without_its_request_gets_an_end_and_a_queued_one_none(
+    make_parts: MakeParts,
+) -> None:
+    parts = make_parts("one")
+    await parts.inbox.create_groups()
+    entry = await parts.redis.xadd(KEYS.requests, {"audio": "redis:x", "id": "queued"})
+    await parts.redis.hset(KEYS.request("queued"), mapping={"state": "queued", "entry": entry})
+    for name in ("queued", "orphan"):
+        await parts.redis.set(KEYS.upload(name), b"bytes")
+    await janitor(parts).sweep()
+    assert await parts.redis.ttl(KEYS.upload("queued")) == -1
+    assert 0 < await parts.redis.ttl(KEYS.upload("orphan")) <= 3600

@@ -1,0 +1,139 @@
+"""Attempts are starts: charged once, in Redis, and to the culprit alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_consumer.holding import Held
+from sensestream_consumer.room import EngineRoom, NoRoom, Places
+from sensestream_consumer.starts import EntryLost
+
+from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+DIGEST = "sha256:" + "a" * 64
+
+
+async def first(make_parts: MakeParts) -> tuple[Parts, Held]:
+    parts = make_parts("worker-0")
+    await parts.inbox.create_groups()
+    await submit(parts.redis, id="a")
+    [held] = await parts.read()
+    return parts, held
+
+
+async def start(parts: Parts, held: Held) -> None:
+    async with parts.starts.start(held, "a", DIGEST):
+        pass
+
+
+async def test_starts_that_end_in_crashes_are_counted_and_then_refused(
+    make_parts: MakeParts,
+) -> None:
+    parts, held = await first(make_parts)
+    for attempt in (1, 2, 3):
+        await start(parts, held)
+        assert held.attempt == attempt
+        assert held.suspect == (attempt > 1)
+        parts = make_parts(f"worker-{attempt}")
+        held = await parts.steal(held)
+    with pytest.raises(RequestError, match="3 times") as refused:
+        await start(parts, held)
+    assert refused.value.code is ErrorCode.ATTEMPTS_EXHAUSTED
+
+
+async def test_merely_holding_an_entry_charges_nothing(make_parts: MakeParts) -> None:
+    parts, held = await first(make_parts)
+    for n in range(10):
+        parts = make_parts(f"later-{n}")
+        held = await parts.steal(held)
+    await start(parts, held)
+    assert held.attempt == 1
+    assert not held.suspect
+
+
+async def test_copies_of_bytes_that_killed_workers_are_refused_without_a_start(
+    make_parts: MakeParts,
+) -> None:
+    parts, held = await first(make_parts)
+    await parts.redis.set(KEYS.crashes(DIGEST), 3)
+    with pytest.raises(RequestError, match="copies of it ended 3 workers"):
+        await start(parts, held)
+    assert held.attempt == 0
+
+
+async def test_an_entry_that_is_anothers_now_is_not_started(make_parts: MakeParts) -> None:
+    parts, held = await first(make_parts)
+    await make_parts("thief").steal(held)
+    with pytest.raises(EntryLost):
+        await start(parts, held)
+
+
+async def test_a_suspect_waits_until_it_is_alone_before_it_is_charged(
+    make_parts: MakeParts,
+) -> None:
+    parts, held = await first(make_parts)
+    await start(parts, held)  # and its worker died
+    await submit(parts.redis, id="b")
+    [neighbour] = await parts.read()
+    suspect = await parts.steal(held)
+    leave = asyncio.Event()
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with parts.starts.start(neighbour, "b", "sha256:" + "b" * 64):
+            inside.set()
+            await leave.wait()
+
+    working = asyncio.create_task(work())
+    await inside.wait()
+    alone = asyncio.create_task(start(parts, suspect))
+    await wait_until(lambda: suspect.suspect)
+    [_, row] = sorted(
+        await parts.redis.xpending_range(KEYS.requests, "workers", "-", "+", 10),
+        key=lambda row: row["message_id"] == held.entry.encode(),
+    )
+    assert row["times_delivered"] == 2  # its first start only
+    leave.set()
+    await asyncio.gather(working, alone)
+    assert suspect.attempt == 2
+
+
+async def test_a_room_admits_many_or_one_alone() -> None:
+    room = EngineRoom()
+    order: list[str] = []
+
+    async def visit(name: str, leave: asyncio.Event, *, alone: bool) -> None:
+        async with room.enter(alone=alone):
+            order.append(name)
+            await leave.wait()
+
+    go = asyncio.Event()
+    stay = asyncio.Event()
+    tasks = [asyncio.create_task(visit("a", go, alone=False)),
+             asyncio.create_task(visit("b", go, alone=False))]  # fmt: skip
+    await wait_until(lambda: len(order) == 2)
+    tasks.append(asyncio.create_task(visit("alone", stay, alone=True)))
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(visit("c", go, alone=False)))
+    go.set()
+    await wait_until(lambda: "alone" in order)
+    assert order == ["a", "b", "alone"]
+    stay.set()
+    await asyncio.gather(*tasks)
+    assert order[-1] == "c"
+
+
+async def test_a_place_is_taken_or_refused_at_once() -> None:
+    freed: list[bool] = []
+    places = Places(1, lambda: freed.append(True))
+    with places.place():
+        with pytest.raises(NoRoom), places.place():
+            pass
+        assert places.free == 0
+    assert places.free == 1
+    assert freed == [True]
