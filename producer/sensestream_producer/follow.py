@@ -19,7 +19,7 @@ from sensestream_common.errors import SensestreamError
 from sensestream_common.keys import Keys
 from sensestream_common.outcome import Outcome, outcome_from_entry
 
-from sensestream_producer.link import Backoff, Link, passes
+from sensestream_producer.link import Backoff, Link, heeding, passes
 from sensestream_producer.streams import ORIGIN, Entry, StreamId, id_text, last_id, parse_id
 
 __all__ = ["Followed", "Gap", "GapReason", "follow"]
@@ -71,9 +71,9 @@ async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Follow
     try:
         while True:
             try:
-                events = await follower.read(redis)
+                events = await heeding(follower.read(redis))
                 if not events:
-                    await follower.wait(redis)
+                    await heeding(follower.wait(redis))
             except (RedisError, OSError) as error:
                 if not passes(error):
                     raise link.translate(error) from error

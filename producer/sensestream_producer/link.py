@@ -32,7 +32,7 @@ from sensestream_common.errors import (
     SubmitRefused,
 )
 
-__all__ = ["Backoff", "Link", "passes"]
+__all__ = ["Backoff", "Link", "heeding", "passes"]
 
 _FIRST_PAUSE = 0.05  # seconds
 _LONGEST_PAUSE = 2.0
@@ -44,6 +44,20 @@ def passes(error: BaseException) -> bool:
     """Whether waiting may help: an outage, but not a refused password (redis-py mixes them)."""
     refused = (AuthenticationError, AuthorizationError)
     return isinstance(error, OUTAGE_ERRORS) and not isinstance(error, refused)
+
+
+async def heeding(operation: Awaitable[T]) -> T:
+    """The result of a command of redis-py, or the cancellation that came meanwhile.
+
+    Python 3.11's `wait_for`, through which redis-py sends, drops a cancellation that arrives
+    together with its result: a task that is cancelled once would then go on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    result = await operation
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 class Backoff:
@@ -86,7 +100,7 @@ class Link:
         backoff = Backoff()
         while True:
             try:
-                return await operation()
+                return await heeding(operation())
             except (RedisError, OSError) as error:
                 pause = backoff.next()
                 if not passes(error) or time.monotonic() + pause > deadline:

@@ -13,7 +13,7 @@ from sensestream_common.errors import PipelineError
 from sensestream_common.keys import Keys
 from sensestream_common.outcome import Outcome, outcome_from_json
 
-from sensestream_producer.link import Backoff, Link, passes
+from sensestream_producer.link import Backoff, Link, heeding, passes
 
 __all__ = ["listen"]
 
@@ -44,9 +44,9 @@ async def listen(link: Link, keys: Keys) -> AsyncGenerator[Outcome]:
 
 async def _messages(redis: Redis, channel: str) -> AsyncGenerator[bytes]:
     async with redis.pubsub(ignore_subscribe_messages=True) as subscriber:
-        await subscriber.subscribe(channel)
+        await heeding(subscriber.subscribe(channel))
         while True:
-            message: Any = await subscriber.get_message(timeout=BLOCK_SECONDS)
+            message: Any = await heeding(subscriber.get_message(timeout=BLOCK_SECONDS))
             if message is not None:
                 yield message["data"]
 

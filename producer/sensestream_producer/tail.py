@@ -16,7 +16,7 @@ from sensestream_common.errors import SensestreamError, WaitTimeout
 from sensestream_common.keys import Keys
 from sensestream_common.outcome import Outcome, outcome_from_entry
 
-from sensestream_producer.link import Backoff, Link, passes
+from sensestream_producer.link import Backoff, Link, heeding, passes
 from sensestream_producer.streams import Entry, StreamId, entries, id_text, last_id, parse_id
 from sensestream_producer.submission import Receipt, RequestState
 
@@ -140,7 +140,7 @@ class Tail:
                 if self._expected:
                     needed = time.monotonic()
                 try:
-                    news = await self._next(redis)
+                    news = await heeding(self._next(redis))
                 except (RedisError, OSError) as error:
                     if not passes(error):
                         raise
@@ -182,8 +182,8 @@ class Tail:
                 await asyncio.sleep(_LOOK_SECONDS)
                 waiting = [one for several in self._expected.values() for one in several]
                 try:
-                    await self._rewind()
-                    await self._look([one for one in waiting if one.entry is not None])
+                    await heeding(self._rewind())
+                    await heeding(self._look([one for one in waiting if one.entry is not None]))
                 except (RedisError, OSError) as error:
                     if not passes(error):
                         self._fail_all(self._link.translate(error))

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -296,7 +297,7 @@ async def test_a_lost_reply_does_not_make_a_duplicate_of_a_made_up_id(
     await client.ping()
     submits = [asyncio.create_task(client.submit(AUDIO)) for _ in range(1000)]
     for added in range(1, 1000, 150):
-        await wait_until(lambda added=added: _longer(redis, keys, added))
+        await wait_until(partial(_longer, redis, keys, added))
         await redis.client_kill_filter(_type="normal", skipme=True)
     receipts = [await submit for submit in submits]
     assert not any(receipt.duplicate for receipt in receipts)

@@ -12,6 +12,7 @@ from sensestream_common.errors import ErrorCode
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import CacheUse, Outcome, Status
 from sensestream_common.request import Request, decode_request
+from sensestream_producer.link import heeding
 
 __all__ = ["answer", "answering", "dead_letter", "publish", "requests", "write_outcome"]
 
@@ -101,14 +102,16 @@ async def answering(redis: Redis, keys: Keys, *, text: str = "hello") -> AsyncIt
         group = {keys.requests: "0-0", keys.requests_high: "0-0"}
         while True:
             streams: Any = group
-            news: Any = await redis.xread(streams, block=100)
+            news: Any = await heeding(redis.xread(streams, block=100))
             for stream, entries in news or ():
                 group[stream.decode()] = entries[-1][0].decode()
                 lane = Lane.HIGH if stream.decode() == keys.requests_high else Lane.NORMAL
                 for entry, raw in entries:
                     request = decode_request(entry.decode(), raw)
                     assert isinstance(request, Request)
-                    await answer(redis, keys, entry.decode(), request, lane=lane, text=text)
+                    await heeding(
+                        answer(redis, keys, entry.decode(), request, lane=lane, text=text)
+                    )
 
     task = asyncio.create_task(answer_all(), name="answering")
     try:

@@ -1,0 +1,161 @@
+"""Waiting for outcomes: many at once, across outages, and never for an outcome already there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from redis.asyncio import Redis
+from sensestream_common.connection import connect
+from sensestream_common.errors import ErrorCode, SensestreamError, WaitTimeout
+from sensestream_common.keys import Keys
+from sensestream_common.outcome import Outcome, Status
+from sensestream_producer import Client
+from sensestream_producer.embedded import EmbeddedRedis
+
+from tests.support.pipeline import answer, answering, requests, write_outcome
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+AUDIO = "file:///data/a.wav"
+
+
+async def waiting_requests(redis: Redis, keys: Keys, count: int) -> None:
+    async def there() -> bool:
+        return int(await redis.xlen(keys.requests)) == count
+
+    await wait_until(there, what=f"{count} requests")
+
+
+async def test_transcribe_gives_the_outcome(client: Client, redis: Redis, keys: Keys) -> None:
+    async with answering(redis, keys, text="good morning"):
+        outcome = await client.transcribe(AUDIO, id="x", timeout=20)
+    assert (outcome.id, outcome.status, outcome.text) == ("x", Status.COMPLETED, "good morning")
+
+
+async def test_a_failed_outcome_is_an_outcome(client: Client, redis: Redis, keys: Keys) -> None:
+    waiting = asyncio.create_task(client.transcribe(AUDIO, timeout=20))
+    await waiting_requests(redis, keys, 1)
+    [(entry, request)] = await requests(redis, keys)
+    await answer(redis, keys, entry, request, error=ErrorCode.AUDIO_NOT_FOUND)
+    assert (await waiting).error is ErrorCode.AUDIO_NOT_FOUND
+
+
+async def test_an_outcome_that_came_before_the_wait_is_found_at_once(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    receipt = await client.submit(AUDIO)
+    [(entry, request)] = await requests(redis, keys)
+    await answer(redis, keys, entry, request)
+    assert (await client.wait(receipt.id, timeout=2)).entry == receipt.entry
+
+
+async def test_transcribing_a_completed_id_gives_the_outcome_it_had(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    async with answering(redis, keys):
+        first = await client.transcribe(AUDIO, id="x", timeout=20)
+    assert await client.transcribe(AUDIO, id="x", timeout=2) == first
+
+
+async def test_an_outcome_no_longer_kept_is_said_to_be(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    async with answering(redis, keys):
+        await client.transcribe(AUDIO, id="x", timeout=20)
+    await redis.xtrim(keys.transcripts, maxlen=0)
+    with pytest.raises(WaitTimeout, match="no longer kept"):
+        await client.transcribe(AUDIO, id="x", timeout=20)
+    with pytest.raises(WaitTimeout, match="not kept"):
+        await client.wait("x", timeout=20)
+
+
+async def test_the_outcome_of_an_earlier_request_with_the_id_does_not_count(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    waiting = asyncio.create_task(client.transcribe(AUDIO, id="x", timeout=20))
+    await waiting_requests(redis, keys, 1)
+    stale = Outcome(id="x", entry="1-0", status=Status.COMPLETED, text="of another recording")
+    await write_outcome(redis, keys, stale)
+    [(entry, request)] = await requests(redis, keys)
+    await answer(redis, keys, entry, request, text="of this one")
+    assert (await waiting).text == "of this one"
+
+
+async def test_no_outcome_in_time_is_a_wait_timeout_and_the_request_stands(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    with pytest.raises(WaitTimeout, match="'x'"):
+        await client.transcribe(AUDIO, id="x", timeout=0.05)
+    assert await redis.xlen(keys.requests) == 1
+
+
+async def test_hundreds_wait_on_one_connection(client: Client, redis: Redis, keys: Keys) -> None:
+    async with answering(redis, keys):
+        waits = [asyncio.create_task(client.transcribe(AUDIO, timeout=30)) for _ in range(256)]
+        outcomes = await asyncio.gather(*waits)
+    assert len({outcome.id for outcome in outcomes}) == 256
+    tails = [each for each in await redis.client_list() if each["name"] == "sensestream-tail"]
+    assert len(tails) == 1
+
+
+async def test_several_may_wait_for_one_request(client: Client, redis: Redis, keys: Keys) -> None:
+    async with answering(redis, keys):
+        outcomes = await asyncio.gather(
+            *(client.transcribe(AUDIO, id="x", timeout=20) for _ in range(20))
+        )
+    assert len({outcome.entry for outcome in outcomes}) == 1
+
+
+async def test_the_next_wait_works_after_a_cancelled_one(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    waiting = asyncio.create_task(client.transcribe(AUDIO, id="x", timeout=None))
+    await waiting_requests(redis, keys, 1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with answering(redis, keys):
+        assert (await client.wait("x", timeout=20)).id == "x"
+
+
+async def test_a_wait_outlasts_a_restart_of_redis(
+    own_redis: Callable[..., EmbeddedRedis], keys: Keys
+) -> None:
+    server = own_redis(appendonly=True, appendfsync="always")
+    async with Client(server.url, patience=30) as client:
+        receipt = await client.submit(AUDIO)
+        waiting = asyncio.create_task(client.wait(receipt.id, timeout=60))
+        late = asyncio.create_task(client.transcribe(AUDIO, timeout=60))
+        redis = connect(server.url, name="test")
+        await waiting_requests(redis, keys, 2)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.restart)
+        async with answering(redis, keys):
+            assert (await waiting).entry == receipt.entry
+            assert (await late).completed
+        await redis.aclose()
+
+
+async def test_an_outcome_below_the_tail_position_is_found_by_its_key(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    """After a failover, Redis may give ids below those that the tail has seen."""
+    await redis.xadd(keys.transcripts, {"v": "1"}, id="99999999999999-0")
+    waiting = asyncio.create_task(client.transcribe(AUDIO, timeout=30))
+    await waiting_requests(redis, keys, 1)
+    await redis.delete(keys.transcripts)
+    [(entry, request)] = await requests(redis, keys)
+    await answer(redis, keys, entry, request)
+    assert (await waiting).entry == entry
+
+
+async def test_closing_the_client_ends_its_waits(redis_url: str) -> None:
+    async with Client(redis_url) as client:
+        waiting = asyncio.create_task(client.wait("never", timeout=None))
+        await wait_until(lambda: client._tail._expected)
+        await client.ping()
+    with pytest.raises(SensestreamError, match="closed"):
+        await waiting
