@@ -17,7 +17,7 @@ from sensestream_common.outcome import (
 from sensestream_common.transcript import Segment, Transcript, Word
 
 times = st.floats(0, 1e5)
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 words = st.builds(Word, times, times, texts)
 segments = st.builds(Segment, times, times, texts, st.lists(words, max_size=3).map(tuple))
 transcripts = st.builds(
@@ -33,7 +33,7 @@ transcripts = st.builds(
 outcomes = st.builds(
     lambda transcript, **rest: Outcome(**rest).with_transcript(transcript),
     transcript=transcripts,
-    id=st.text(st.characters(exclude_categories=("C", "Z")), min_size=1),
+    id=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1),
     entry=st.just("1-0"),
     status=st.just(Status.COMPLETED),
     audio=st.just("file:///a.wav"),

@@ -1,4 +1,4 @@
-"""Requests: what is taken, what is refused, and that nothing hostile gets further than its entry."""
+"""Requests: what is taken, what is refused, and that a bad field spoils its own entry only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ json_values = st.recursive(
 requests = st.builds(
     Request,
     audio=st.sampled_from(["file:///a.wav", "https://h/ä?x=1", "redis:{s}:upload:1", "data:,x"]),
-    id=st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=200),
+    id=st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=200),
     language=st.sampled_from(LANGUAGES),
     itn=st.booleans(),
     digest=st.just("") | st.just("sha256:" + "0af" * 21 + "b"),
@@ -51,9 +51,7 @@ def test_a_request_survives_the_stream(request: Request) -> None:
 
 def test_one_field_is_a_full_request() -> None:
     request = decode_request(ENTRY, {b"audio": b"file:///data/a.wav"})
-    assert request == Request(
-        audio="file:///data/a.wav", id=ENTRY, submitted_at=1_700_000_000_000
-    )
+    assert request == Request(audio="file:///data/a.wav", id=ENTRY, submitted_at=1_700_000_000_000)
 
 
 def test_an_empty_value_is_an_absent_field() -> None:
