@@ -25,6 +25,7 @@ from sensestream_producer.status import (
     pipeline_status,
     request_status,
 )
+from sensestream_producer.streams import id_text, last_id
 from sensestream_producer.submission import Receipt, Submission, new_request_id
 from sensestream_producer.submitting import Submit, Submitter, UploadVanished
 from sensestream_producer.tail import Tail
@@ -152,6 +153,11 @@ class Client:
         reconnects and restarts, and where it must be, a `Gap` says so.
         """
         return follow(self._link, self.keys, position)
+
+    async def position(self) -> str:
+        """The position of now: to follow what comes from here on, later."""
+        redis = self._link.redis
+        return id_text(await self._link.run(lambda: last_id(redis, self.keys.transcripts)))
 
     def listen(self) -> AsyncGenerator[Outcome]:
         """Outcomes as they are announced: a live hint that misses what it is not there for."""

@@ -1,0 +1,76 @@
+"""The command line: `sensestream submit`, `watch`, `status`, `dead` and `demo`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+from sensestream_common import __version__
+from sensestream_common.errors import SensestreamError
+from sensestream_common.logs import LEVELS, configure_logs
+
+from sensestream_producer.cli.dead import dead
+from sensestream_producer.cli.demo import demo
+from sensestream_producer.cli.setup import Setup
+from sensestream_producer.cli.status import status
+from sensestream_producer.cli.submit import submit
+from sensestream_producer.cli.watch import watch
+
+__all__ = ["main", "sensestream"]
+
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--redis-url", metavar="URL", help="The pipeline's Redis [SENSESTREAM_REDIS_URL].")
+@click.option("--pipeline", metavar="NAME", help="The pipeline's name [SENSESTREAM_PIPELINE].")
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="warning",
+    show_default=True,
+    help="On stderr.",
+)
+@click.version_option(__version__, prog_name="sensestream")
+@click.pass_context
+def sensestream(
+    context: click.Context, redis_url: str | None, pipeline: str | None, log_level: str
+) -> None:
+    """Speech in, transcripts out, through one Redis.
+
+    \b
+    See it work, with a Redis and a worker of its own:
+      sensestream demo
+    Transcribe a file, and wait for the text:
+      sensestream submit --wait talk.wav
+    See every transcript as it comes:
+      sensestream watch
+    """
+    configure_logs(log_level)
+    context.obj = Setup({"redis_url": redis_url, "pipeline": pipeline})
+
+
+for command in (submit, watch, status, dead, demo):
+    sensestream.add_command(command)
+
+
+def main() -> None:
+    """The entry point: an error is one sentence on stderr and status 1, a wrong usage status 2."""
+    try:
+        sensestream.main(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SensestreamError as error:
+        click.echo(f"sensestream: {error}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(_INTERRUPTED)
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends; nobody reads it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_PIPE_CLOSED)

@@ -1,0 +1,171 @@
+"""`sensestream dead`: look at the requests given up on, replay them, purge them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+from sensestream_common.errors import ErrorCode, SensestreamError
+
+from sensestream_producer.cli.setup import Setup, age, echo_json, note, run, shown
+from sensestream_producer.letters import DeadLetter, Replay, Selection
+
+__all__ = ["dead"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _selecting(command: F) -> F:
+    """The conditions that choose letters; a letter must meet all that are given."""
+    codes = [code.value for code in ErrorCode if code.dead_letter]
+    for option in (
+        click.option("--newer-than", type=age, metavar="AGE", help="Given up later than that."),
+        click.option(
+            "--older-than", type=age, metavar="AGE", help="Given up before, as 12h or 7d."
+        ),
+        click.option("--error", "errors", multiple=True, type=click.Choice(codes), metavar="CODE"),
+        click.argument("ids", nargs=-1, metavar="[ID]…"),
+    ):
+        command = option(command)
+    return command
+
+
+def _selection(
+    ids: tuple[str, ...],
+    errors: tuple[str, ...],
+    older_than: timedelta | None,
+    newer_than: timedelta | None,
+) -> Selection:
+    return Selection(
+        ids=frozenset(ids),
+        errors=frozenset(errors),
+        older_than=older_than,
+        newer_than=newer_than,
+    )
+
+
+@click.group(short_help="List, show, replay and purge requests given up on.")
+def dead() -> None:
+    """Requests given up on that a person could mend, kept whole.
+
+    \b
+    sensestream dead list --error audio_not_found --newer-than 12h
+    sensestream dead show call-7
+    sensestream dead replay --error audio_unavailable --dry-run
+    sensestream dead purge --older-than 7d
+    """
+
+
+@dead.command("list")
+@_selecting
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def list_letters(setup: Setup, /, as_json: bool, **conditions: Any) -> None:
+    """Print the letters, oldest first: by id, error and age, or all."""
+
+    async def work() -> None:
+        async with setup.client() as client:
+            async for letter in client.dead.select(_selection(**conditions)):
+                if as_json:
+                    echo_json(letter.to_json())
+                else:
+                    click.echo(_line(letter))
+
+    run(work())
+
+
+@dead.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@click.pass_obj
+def show(setup: Setup, ids: tuple[str, ...]) -> None:
+    """Print letters whole: the request as it was sent, and why it was given up."""
+
+    async def work() -> int:
+        async with setup.client() as client:
+            found = [letter async for letter in client.dead.select(Selection(ids=frozenset(ids)))]
+        for letter in found:
+            for name, value in {**letter.to_json(), "at": _moment(letter)}.items():
+                if isinstance(value, dict):
+                    for field, text in value.items():
+                        click.echo(f"  {shown(field)}: {shown(text)}")
+                else:
+                    click.echo(f"{name}: {shown(str(value))}")
+        return len(found)
+
+    if run(work()) == 0:
+        raise SensestreamError(f"no dead letter has the id {', '.join(ids)}")
+
+
+@dead.command()
+@_selecting
+@click.option("--all", "every", is_flag=True, help="Every letter.")
+@click.option("--dry-run", is_flag=True, help="Only print which letters would be replayed.")
+@click.option("--ignore-deadline", is_flag=True, help="Leave out a deadline that has passed.")
+@click.pass_obj
+def replay(
+    setup: Setup, /, every: bool, dry_run: bool, ignore_deadline: bool, **conditions: Any
+) -> None:
+    """Send requests again as they were; each letter goes in the same step."""
+    _need_condition(every, conditions)
+
+    async def work() -> bool:
+        kept = done = 0
+        async with setup.client() as client:
+            async for letter in client.dead.select(_selection(**conditions)):
+                if dry_run:
+                    click.echo(f"would replay {_line(letter)}")
+                    continue
+                result = await client.dead.replay(letter, ignore_deadline=ignore_deadline)
+                if result.result is Replay.QUEUED:
+                    click.echo(shown(result.sentence))
+                    done += 1
+                else:
+                    note(shown(result.sentence))
+                    kept += result.result is not Replay.GONE
+        if not dry_run:
+            note(f"{done} replayed" + (f", {kept} not" if kept else ""))
+        return kept == 0
+
+    if not run(work()):
+        sys.exit(1)
+
+
+@dead.command()
+@_selecting
+@click.option("--all", "every", is_flag=True, help="Every letter.")
+@click.option("--dry-run", is_flag=True, help="Only print which letters would be purged.")
+@click.pass_obj
+def purge(setup: Setup, /, every: bool, dry_run: bool, **conditions: Any) -> None:
+    """Remove letters for good, with the uploaded bytes kept for their replay."""
+    _need_condition(every, conditions)
+
+    async def work() -> None:
+        done = 0
+        async with setup.client() as client:
+            async for letter in client.dead.select(_selection(**conditions)):
+                if dry_run:
+                    click.echo(f"would purge {_line(letter)}")
+                elif await client.dead.purge(letter):
+                    click.echo(shown(letter.id))
+                    done += 1
+        if not dry_run:
+            note(f"{done} purged")
+
+    run(work())
+
+
+def _need_condition(every: bool, conditions: dict[str, Any]) -> None:
+    if every == any(conditions.values()):
+        raise click.UsageError("choose letters by id, --error or age, or say --all")
+
+
+def _line(letter: DeadLetter) -> str:
+    parts = (letter.letter, _moment(letter), letter.error, letter.id, letter.audio, letter.message)
+    return "\t".join(shown(part) for part in parts)
+
+
+def _moment(letter: DeadLetter) -> str:
+    return datetime.fromtimestamp(letter.at / 1000, UTC).isoformat(timespec="seconds")

