@@ -123,6 +123,8 @@ def run_until_stopped(settings: WorkerSettings, recogniser: Recogniser) -> NoRet
         loop.run_until_complete(_run(settings, recogniser))
     except SensestreamError as error:
         _end(1, str(error))
+    except RedisError as error:
+        _end(1, f"Redis refused a command that a worker needs: {error}")
     _end(0)
 
 

@@ -9,7 +9,7 @@ import socket
 import time
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from sensestream_common.connection import (
     connect,
     connect_blocking,
@@ -88,6 +88,7 @@ class Worker:
         self._pool = connect(settings.redis_url, name=name)
         self._commands = Commands(self._pool)
         self._inbox = Inbox(self._reader, self._commands, keys, self.consumer)
+        await until_redis_answers(self._knock, "connect")
         await until_redis_answers(self._inbox.create_groups, "create groups")
         await self._join()
         self._heartbeat = self._make_heartbeat(name)
@@ -109,6 +110,16 @@ class Worker:
             redis=redacted_url(settings.redis_url), model=self._recogniser.name,
             device=self._recogniser.device, concurrency=self._engine.capacity,
         )  # fmt: skip
+
+    async def _knock(self) -> None:
+        """A refused password will not mend itself, as an outage does: say so and end."""
+        try:
+            await self._pool.ping()
+        except (AuthenticationError, AuthorizationError) as error:
+            raise PipelineError(
+                f"Redis at {redacted_url(self._settings.redis_url)} lets nobody in with this user "
+                f"and password: {error} (setting SENSESTREAM_REDIS_URL)"
+            ) from error
 
     def _make_heartbeat(self, name: str) -> Heartbeat:
         settings = self._settings

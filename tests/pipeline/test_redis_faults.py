@@ -156,3 +156,15 @@ def test_an_entry_deleted_by_hand_while_it_is_held_is_not_claimed_forever(
     wait_until_sync(lambda: pipeline.pending() == [])
     assert pipeline.stats()["vanished"] == 1
     assert pipeline.outcomes() == []
+
+
+def test_a_wrong_password_is_told_in_a_sentence(
+    own_redis: OwnRedis, start_worker: StartWorker
+) -> None:
+    host = own_redis(tcp=True).url.rpartition("@")[2]
+    worker = start_worker(url=f"redis://:wrong-secret@{host}", ready=False)
+    assert worker.process.wait(20) == 1
+    message = worker.log_file.read_text()
+    assert "SENSESTREAM_REDIS_URL" in message
+    assert "Traceback" not in message
+    assert "wrong-secret" not in message
