@@ -18,6 +18,7 @@ __all__ = [
     "LANGUAGES",
     "MAX_CALLBACK_LENGTH",
     "MAX_DATA_BYTES",
+    "MAX_FIELDS",
     "MAX_METADATA_BYTES",
     "MAX_TTL",
     "VERSION",
@@ -34,6 +35,8 @@ MAX_DATA_BYTES = 256 * 1024  # of a data: URL, decoded
 # The longest reference is a data: URL with every byte percent-encoded, and its media type.
 _MAX_AUDIO_LENGTH = 3 * MAX_DATA_BYTES + 1024
 MAX_CALLBACK_LENGTH = 8192
+# Of one entry, unknown ones included: a script cannot pass on thousands of values at once.
+MAX_FIELDS = 256
 _MAX_ID_LENGTH = 200
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -119,8 +122,14 @@ def decode_request(entry: str, raw: Mapping[bytes, bytes]) -> Request | BadReque
 
     Unknown fields are ignored (the dead letter keeps them: it is written from `raw`).
     """
-    values, broken = _texts(raw)
+    values, broken = _texts(raw) if len(raw) <= MAX_FIELDS else ({}, "")
     try:
+        if len(raw) > MAX_FIELDS:
+            raise RequestError(
+                ErrorCode.BAD_REQUEST,
+                f"it has {len(raw)} fields: a request has at most {MAX_FIELDS}, "
+                "known and unknown; put what is your own into metadata",
+            )
         if broken:
             raise RequestError(
                 ErrorCode.BAD_REQUEST,

@@ -143,3 +143,10 @@ def test_a_client_learns_of_a_wrong_value_before_anything_is_sent() -> None:
         Request(audio="file:///a", ttl=-1)
     with pytest.raises(RequestError, match="audio"):
         Request(audio="file:///\udcff")
+
+
+def test_an_entry_of_thousands_of_fields_is_refused_whole() -> None:
+    fields = {f"f{n}".encode(): b"x" for n in range(10_000)}
+    request = decode_request(ENTRY, {b"audio": b"file:///a", b"id": b"mine", **fields})
+    assert isinstance(request, BadRequest)
+    assert "at most 256" in request.error.message

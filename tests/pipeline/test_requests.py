@@ -54,29 +54,31 @@ def test_every_malformed_request_gets_a_failed_outcome_and_spoils_no_other(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     good = write_clip(clips, 1)
-    wrong: dict[str, tuple[str, dict[str, str | bytes]]] = {
-        pipeline.submit(""): ("bad_request", {}),
-        pipeline.submit("clip.wav"): ("bad_request", {}),
-        pipeline.submit("ftp://host/clip.wav"): ("bad_request", {}),
-        pipeline.submit(good, language="klingon"): ("unsupported_language", {}),
-        pipeline.submit(good, itn="yes"): ("bad_request", {}),
-        pipeline.submit(good, ttl="-1"): ("bad_request", {}),
-        pipeline.submit(good, metadata="{"): ("bad_request", {}),
-        pipeline.submit(good, id=b"\xff\xfe"): ("bad_request", {}),
-        pipeline.submit(good, v="2"): ("bad_request", {}),
-        pipeline.submit(good, digest="md5:1"): ("bad_request", {}),
-        pipeline.submit(good, digest="sha256:" + "0" * 64): ("digest_mismatch", {}),
-        pipeline.submit(good, deadline="1"): ("expired", {}),
-        pipeline.submit(clips.joinpath("none.wav").as_uri()): ("audio_not_found", {}),
-        pipeline.submit("file:///etc/hostname"): ("audio_forbidden", {}),
-        pipeline.submit("http://127.0.0.1:9/a.wav"): ("audio_forbidden", {}),
-        pipeline.submit("data:audio/wav;base64,AAAA"): ("audio_unreadable", {}),
+    thousands: dict[str, Any] = {f"f{n}": "x" for n in range(10_000)}
+    wrong = {
+        pipeline.submit(""): "bad_request",
+        pipeline.submit("clip.wav"): "bad_request",
+        pipeline.submit("ftp://host/clip.wav"): "bad_request",
+        pipeline.submit(good, language="klingon"): "unsupported_language",
+        pipeline.submit(good, itn="yes"): "bad_request",
+        pipeline.submit(good, ttl="-1"): "bad_request",
+        pipeline.submit(good, metadata="{"): "bad_request",
+        pipeline.submit(good, id=b"\xff\xfe"): "bad_request",
+        pipeline.submit(good, v="2"): "bad_request",
+        pipeline.submit(good, **thousands): "bad_request",
+        pipeline.submit(good, digest="md5:1"): "bad_request",
+        pipeline.submit(good, digest="sha256:" + "0" * 64): "digest_mismatch",
+        pipeline.submit(good, deadline="1"): "expired",
+        pipeline.submit(clips.joinpath("none.wav").as_uri()): "audio_not_found",
+        pipeline.submit("file:///etc/hostname"): "audio_forbidden",
+        pipeline.submit("http://127.0.0.1:9/a.wav"): "audio_forbidden",
+        pipeline.submit("data:audio/wav;base64,AAAA"): "audio_unreadable",
     }
     right = pipeline.submit(good)
     start_worker()
     outcomes = {o["entry"]: o for o in pipeline.wait_for(len(wrong) + 1)}
     assert outcomes.pop(right)["status"] == "completed"
-    assert {e: o["error"] for e, o in outcomes.items()} == {e: w[0] for e, w in wrong.items()}
+    assert {e: o["error"] for e, o in outcomes.items()} == wrong
     assert all(o["status"] == "failed" and o["message"] for o in outcomes.values())
     dead = {f[b"dead:error"].decode() for _, f in pipeline.redis.xrange(KEYS.dead)}
     assert dead == {"audio_not_found", "audio_forbidden", "audio_unreadable"}
