@@ -19,7 +19,7 @@ from sensestream_common.errors import SensestreamError
 from sensestream_common.keys import Keys
 from sensestream_common.outcome import Outcome, outcome_from_entry
 
-from sensestream_producer.link import Backoff, Link, heeding, passes
+from sensestream_producer.link import Backoff, Link, cancellations, heeding, passes
 from sensestream_producer.streams import ORIGIN, Entry, StreamId, id_text, last_id, parse_id
 
 __all__ = ["Followed", "Gap", "GapReason", "follow"]
@@ -64,6 +64,7 @@ async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Follow
     Survives the loss of its connection and of Redis itself. Raises `SensestreamError` for a
     position that is none, and `RedisUnavailable` when Redis cannot be reached at the start.
     """
+    before = cancellations()
     follower = _Follower(link, keys, await _start(link, keys, position))
     redis = link.reader("follow")
     backoff = Backoff()
@@ -71,9 +72,9 @@ async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Follow
     try:
         while True:
             try:
-                events = await heeding(follower.read(redis))
+                events = await heeding(follower.read(redis), before)
                 if not events:
-                    await heeding(follower.wait(redis))
+                    await heeding(follower.wait(redis), before)
             except (RedisError, OSError) as error:
                 if not passes(error):
                     raise link.translate(error) from error

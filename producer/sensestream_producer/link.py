@@ -32,7 +32,7 @@ from sensestream_common.errors import (
     SubmitRefused,
 )
 
-__all__ = ["Backoff", "Link", "heeding", "passes"]
+__all__ = ["Backoff", "Link", "cancellations", "heeding", "passes"]
 
 _FIRST_PAUSE = 0.05  # seconds
 _LONGEST_PAUSE = 2.0
@@ -46,16 +46,23 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, OUTAGE_ERRORS) and not isinstance(error, refused)
 
 
-async def heeding(operation: Awaitable[T]) -> T:
+def cancellations() -> int:
+    """How often the current task has been cancelled so far."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
+async def heeding(operation: Awaitable[T], since: int | None = None) -> T:
     """The result of a command of redis-py, or the cancellation that came meanwhile.
 
     Python 3.11's `wait_for`, through which redis-py sends, drops a cancellation that arrives
-    together with its result: a task that is cancelled once would then go on for ever.
+    together with its result: a task that is cancelled once would then go on for ever. A loop
+    says with `since` how many `cancellations` there were when it began, because one that comes
+    between two commands (by a signal's handler) is dropped by the next.
     """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
+    before = cancellations() if since is None else since
     result = await operation
-    if task and task.cancelling() > before:
+    if cancellations() > before:
         raise asyncio.CancelledError
     return result
 
@@ -98,9 +105,10 @@ class Link:
         """
         deadline = time.monotonic() + self.patience
         backoff = Backoff()
+        before = cancellations()
         while True:
             try:
-                return await heeding(operation())
+                return await heeding(operation(), before)
             except (RedisError, OSError) as error:
                 pause = backoff.next()
                 if not passes(error) or time.monotonic() + pause > deadline:

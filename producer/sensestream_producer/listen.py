@@ -13,7 +13,7 @@ from sensestream_common.errors import PipelineError
 from sensestream_common.keys import Keys
 from sensestream_common.outcome import Outcome, outcome_from_json
 
-from sensestream_producer.link import Backoff, Link, heeding, passes
+from sensestream_producer.link import Backoff, Link, cancellations, heeding, passes
 
 __all__ = ["listen"]
 
@@ -26,11 +26,12 @@ async def listen(link: Link, keys: Keys) -> AsyncGenerator[Outcome]:
     Raises `RedisUnavailable` when Redis cannot be reached at the start.
     """
     await link.run(link.redis.ping)
+    before = cancellations()
     backoff = Backoff()
     while True:
         redis = link.reader("listen")
         try:
-            async for message in _messages(redis, keys.channel):
+            async for message in _messages(redis, keys.channel, before):
                 backoff.reset()
                 if outcome := _outcome(message):
                     yield outcome
@@ -42,11 +43,11 @@ async def listen(link: Link, keys: Keys) -> AsyncGenerator[Outcome]:
             await redis.aclose()
 
 
-async def _messages(redis: Redis, channel: str) -> AsyncGenerator[bytes]:
+async def _messages(redis: Redis, channel: str, before: int) -> AsyncGenerator[bytes]:
     async with redis.pubsub(ignore_subscribe_messages=True) as subscriber:
-        await heeding(subscriber.subscribe(channel))
+        await heeding(subscriber.subscribe(channel), before)
         while True:
-            message: Any = await heeding(subscriber.get_message(timeout=BLOCK_SECONDS))
+            message: Any = await heeding(subscriber.get_message(timeout=BLOCK_SECONDS), before)
             if message is not None:
                 yield message["data"]
 

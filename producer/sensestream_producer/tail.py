@@ -140,7 +140,7 @@ class Tail:
                 if self._expected:
                     needed = time.monotonic()
                 try:
-                    news = await heeding(self._next(redis))
+                    news = await heeding(self._next(redis), 0)
                 except (RedisError, OSError) as error:
                     if not passes(error):
                         raise
@@ -182,8 +182,9 @@ class Tail:
                 await asyncio.sleep(_LOOK_SECONDS)
                 waiting = [one for several in self._expected.values() for one in several]
                 try:
-                    await heeding(self._rewind())
-                    await heeding(self._look([one for one in waiting if one.entry is not None]))
+                    await heeding(self._rewind(), 0)
+                    known = [one for one in waiting if one.entry is not None]
+                    await heeding(self._look(known), 0)
                 except (RedisError, OSError) as error:
                     if not passes(error):
                         self._fail_all(self._link.translate(error))

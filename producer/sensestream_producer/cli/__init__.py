@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -20,7 +19,6 @@ from sensestream_producer.cli.watch import watch
 __all__ = ["main", "sensestream"]
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
-_PIPE_CLOSED = 141  # 128 + SIGPIPE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -70,7 +68,3 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(_INTERRUPTED)
-    except BrokenPipeError:
-        # Python flushes stdout once more when it ends; nobody reads it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(_PIPE_CLOSED)

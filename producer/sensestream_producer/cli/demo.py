@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from contextlib import aclosing
 
@@ -49,9 +48,6 @@ def demo(as_json: bool, keep_redis: bool) -> None:
 
 
 async def _demo(clips: list[Clip], as_json: bool, keep_redis: bool) -> bool:
-    task = asyncio.current_task()
-    # Ended by a supervisor it cleans up too: worker and Redis go before it does.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel if task else print)
     console = Console(stderr=True)
     with Spinner("starting a redis-server and a worker", console=console) as spinner:
         async with pipeline(clips) as (redis, worker), Client(redis.url) as client:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import sys
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,7 +19,7 @@ from sensestream_producer.settings import ProducerSettings
 
 __all__ = ["Setup", "age", "echo_json", "note", "run", "shown"]
 
-_PATIENCE = 5.0  # seconds; a person at a terminal would rather read what is wrong
+_PATIENCE = 3.0  # seconds; a person at a terminal would rather read what is wrong
 
 T = TypeVar("T")
 
@@ -47,8 +49,31 @@ def age(text: str) -> timedelta:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command's coroutine; Ctrl-C cancels it, so that it cleans up."""
-    return asyncio.run(work)
+    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, so that it cleans up.
+
+    The process then ends with 128 and the signal's number, as shells count.
+    """
+    received: list[int] = []
+
+    async def cancellable() -> T:
+        task = asyncio.create_task(work, name="sensestream-command")
+        loop = asyncio.get_running_loop()
+
+        def stop(signum: int) -> None:
+            received.append(signum)
+            task.cancel()
+
+        # Through the loop: Python's own handler interrupts in the middle of anything.
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, stop, signum)
+        return await task
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        if received:
+            sys.exit(128 + received[0])
+        raise
 
 
 def echo_json(value: Any) -> None:
