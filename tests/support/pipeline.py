@@ -62,10 +62,13 @@ async def answer(
         metadata=request.metadata,
     )
     written = await write_outcome(redis, keys, outcome)
-    await redis.xdel(keys.lane(lane), entry)
     about: Any = {"state": "done", "status": outcome.status.value, "outcome": written}
-    await redis.hset(keys.request(request.id), mapping={**about, "entry": entry})
-    await redis.expire(keys.request(request.id), 86_400)
+    # In one step, as in the commit: a submit of the same id sees it queued or done.
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.xdel(keys.lane(lane), entry)
+        pipe.hset(keys.request(request.id), mapping={**about, "entry": entry})
+        pipe.expire(keys.request(request.id), 86_400)
+        await pipe.execute()
     await publish(redis, keys, outcome)
     return written
 
