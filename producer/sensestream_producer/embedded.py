@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -284,7 +283,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-if sys.platform == "win32":  # pragma: no cover
-    raise ImportError("redis-server does not exist for Windows: use WSL, or a Redis elsewhere")

@@ -135,8 +135,8 @@ class _Follower:
         for answer in (trimmed, read):
             if isinstance(answer, Exception):
                 raise answer
-        if isinstance(info, ResponseError):
-            if "no such key" not in str(info):
+        if isinstance(info, Exception):
+            if not isinstance(info, ResponseError) or "no such key" not in str(info):
                 raise info
             info = {"last-generated-id": b"0-0"}
         by_hand = info.get("max-deleted-entry-id", b"0-0")  # Redis 7: by XDEL

@@ -91,7 +91,7 @@ class Uploads:
 
     def _open(self, path: Path) -> int:
         """Opened without waiting for a writer, should it be a pipe, and looked at when open."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

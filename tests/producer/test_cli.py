@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -339,6 +342,40 @@ def test_an_unreachable_redis_is_one_sentence_with_the_setting_and_no_password()
     assert "redis://…@127.0.0.1:1" in result.stderr
     assert "SENSESTREAM_REDIS_URL" in result.stderr
     assert "secret" not in result.stderr
+
+
+def test_a_position_file_that_cannot_be_written_is_one_sentence(
+    redis_url: str, tmp_path: Path
+) -> None:
+    kept = tmp_path / "missing" / "seen.txt"
+    result = subprocess.run(
+        [*MAIN, "--redis-url", redis_url, "watch", "--position-file", str(kept)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert str(kept.parent) in result.stderr
+
+
+def test_a_bar_is_drawn_on_standard_error_only_at_a_terminal(
+    redis_url: str, recording: Path
+) -> None:
+    arguments = [*MAIN, "--redis-url", redis_url, "submit", str(recording), str(recording)]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, text=True) as submit:
+        os.close(theirs)
+        out, _ = submit.communicate(timeout=20)
+    drawn = b""
+    with contextlib.suppress(OSError):  # EIO: the end of a terminal that nobody holds
+        while chunk := os.read(ours, 65_536):
+            drawn += chunk
+    os.close(ours)
+    assert submit.returncode == 0
+    assert "submitting" in drawn.decode()
+    assert len(out.splitlines()) == 2
+    assert "submitting" not in out
 
 
 def test_a_wrong_setting_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:

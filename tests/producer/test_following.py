@@ -112,6 +112,24 @@ async def test_a_kept_position_goes_on_behind_it(client: Client, redis: Redis, k
     assert second.texts == texts(3)
 
 
+async def test_a_cancelled_follow_ends_though_redis_answers_at_the_same_moment(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    """A signal's handler cancels between two commands; Python 3.11 drops that in `wait_for`."""
+    await write(redis, keys, *range(200))
+
+    async def follow() -> None:
+        async for _ in client.follow("0"):
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+
+    task = asyncio.create_task(follow(), name="subscriber")
+    done, _ = await asyncio.wait([task], timeout=20)
+    assert done
+    assert task.cancelled()
+
+
 async def test_a_position_that_is_none_is_named(client: Client) -> None:
     with pytest.raises(SensestreamError, match="'yesterday'"):
         await anext(client.follow("yesterday"))

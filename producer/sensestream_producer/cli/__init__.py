@@ -66,5 +66,8 @@ def main() -> None:
     except SensestreamError as error:
         click.echo(f"sensestream: {error}", err=True)
         sys.exit(1)
+    except OSError as error:  # a file of the caller's: a position file, an output directory
+        click.echo(f"sensestream: {error}", err=True)
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(_INTERRUPTED)
