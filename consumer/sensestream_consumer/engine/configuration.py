@@ -10,9 +10,10 @@ from sensestream_common.errors import ModelError
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, FrontendOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["read_frontend_options"]
+__all__ = ["frontend_options", "read_frontend_options", "read_mapping"]
 
 # FunASR's name of an option, and ours.
 _CHOICES = {
@@ -39,9 +40,18 @@ _LARGEST = 1000
 
 def read_frontend_options(path: Path) -> FrontendOptions:
     """The options in `path`'s `frontend_conf`; `ModelError` for what this front-end is not."""
-    conf = _frontend_conf(path)
+    conf = read_mapping(path).get("frontend_conf")
+    if not isinstance(conf, dict):
+        raise ModelError(
+            f"{path} has no frontend_conf mapping: expected the config.yaml of a SenseVoice model"
+        )
+    return frontend_options(path, conf)
+
+
+def frontend_options(path: Path, conf: Mapping[Any, Any]) -> FrontendOptions:
+    """The options in a `frontend_conf` that was read from `path`; `ModelError` likewise."""
     chosen: dict[str, int] = {}
-    for name, value in conf.items():
+    for name, value in ((str(name), value) for name, value in conf.items()):
         if name in _CHOICES:
             chosen[_CHOICES[name]] = _count(path, name, value)
         elif name in _FIXED:
@@ -58,17 +68,13 @@ def read_frontend_options(path: Path) -> FrontendOptions:
     return FrontendOptions(**chosen)
 
 
-def _frontend_conf(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The YAML mapping in `path`; `ModelError` if it is none."""
     try:
         config = yaml.safe_load(path.read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ModelError(f"{path} cannot be read as YAML: {error}") from error
-    conf = config.get("frontend_conf") if isinstance(config, dict) else None
-    if not isinstance(conf, dict):
-        raise ModelError(
-            f"{path} has no frontend_conf mapping: expected the config.yaml of a SenseVoice model"
-        )
-    return {str(name): value for name, value in conf.items()}
+    return {str(name): value for name, value in config.items()} if isinstance(config, dict) else {}
 
 
 def _count(path: Path, name: str, value: object) -> int:

@@ -1,7 +1,8 @@
 """Cutting long audio into pieces that the model can take at once.
 
 A cutter decides where; everything behind it sees pieces only. `EnergyCutter` cuts at the
-quietest moment near the limit and drops nothing; a voice activity model fits the same protocol.
+quietest moment near the limit and drops nothing; `SpeechCutter` cuts between the utterances that
+a voice activity model found and leaves long silence out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sensestream_consumer.engine.frontend import SAMPLE_RATE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Cutter", "EnergyCutter", "Piece"]
+__all__ = ["Cutter", "EnergyCutter", "Piece", "SpeechCutter", "VoiceActivity"]
 
 # Attention's memory grows with the square of a piece's length: an hour at once asks for 54 GB.
 MAX_PIECE_SECONDS = 30.0
@@ -25,6 +26,11 @@ _SEARCH_SECONDS = 10.0  # how far before the limit a pause is looked for
 _SHORTEST_TAIL_SECONDS = 1.0  # no last piece too short to hold a word
 _PAUSE_SECONDS = 0.2  # the length of silence that is compared
 _STEP_SECONDS = 0.01
+
+# Utterances are heard together up to this length, as SenseVoice's own instructions have it
+# (merge_length_s=15): one by one they would lack context, longer ones cost more for each second.
+_JOINED_SECONDS = 15.0
+_LONGEST_PAUSE_SECONDS = 2.0  # a longer silence between two utterances is not heard at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,18 @@ class Cutter(Protocol):
     def rule(self) -> str: ...
 
     def cut(self, samples: NDArray[np.int16]) -> list[Piece]:
-        """Pieces in order, without overlap, none longer than the model takes."""
+        """Pieces in order, without overlap, none longer than the model takes; perhaps none."""
+        ...
+
+
+class VoiceActivity(Protocol):
+    """Finds speech; thread-safe. `identity` changes with anything that may move a boundary."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def speech(self, samples: NDArray[np.int16]) -> list[tuple[int, int]]:
+        """First sample and the one after the last of each utterance, in order."""
         ...
 
 
@@ -70,6 +87,42 @@ class EnergyCutter:
         if end > start:
             pieces.append(Piece(start, end))
         return pieces
+
+
+class SpeechCutter:
+    """Cuts between utterances; what is short enough for one piece is not cut at all.
+
+    Neighbouring utterances are joined while together they stay short and no long silence lies
+    between them; an utterance longer than the limit is cut at its quietest moments.
+    """
+
+    def __init__(self, voice: VoiceActivity, max_seconds: float = MAX_PIECE_SECONDS) -> None:
+        self._voice = voice
+        self._within = EnergyCutter(max_seconds)
+        self._limit = round(max_seconds * SAMPLE_RATE)
+        self._joined = min(round(_JOINED_SECONDS * SAMPLE_RATE), self._limit)
+        self._pause = round(_LONGEST_PAUSE_SECONDS * SAMPLE_RATE)
+        self.rule = f"speech-1:{voice.identity}:{self._within.rule}"
+
+    def cut(self, samples: NDArray[np.int16]) -> list[Piece]:
+        if samples.shape[0] <= self._limit:
+            return [Piece(0, samples.shape[0])] if samples.shape[0] else []
+        return [
+            Piece(start + piece.start, start + piece.stop)
+            for start, stop in self._join(self._voice.speech(samples))
+            for piece in self._within.cut(samples[start:stop])
+        ]
+
+    def _join(self, found: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        joined: list[tuple[int, int]] = []
+        for start, stop in found:
+            if joined:
+                first, last = joined[-1]
+                if start - last <= self._pause and stop - first <= self._joined:
+                    joined[-1] = first, stop
+                    continue
+            joined.append((start, stop))
+        return joined
 
 
 def _quietest(samples: NDArray[np.int16]) -> int:

@@ -197,14 +197,16 @@ def write_config(directory: Path, **changes: object) -> None:
     (directory / "config.yaml").write_text(json.dumps({"frontend_conf": options}))
 
 
-def write_cmvn(directory: Path, shift: float = -8.5, scale: float = 0.15) -> None:
+def write_cmvn(
+    directory: Path, shift: float = -8.5, scale: float = 0.15, width: int = WIDTH
+) -> None:
     def vector(value: float) -> str:
-        return " ".join([str(value)] * WIDTH)
+        return " ".join([str(value)] * width)
 
     (directory / "am.mvn").write_text(
-        f"<Nnet> \n<Splice> {WIDTH} {WIDTH}\n[ 0 ]\n"
-        f"<AddShift> {WIDTH} {WIDTH} \n<LearnRateCoef> 0 [ {vector(shift)} ]\n"
-        f"<Rescale> {WIDTH} {WIDTH}\n<LearnRateCoef> 0 [ {vector(scale)} ]\n</Nnet> \n"
+        f"<Nnet> \n<Splice> {width} {width}\n[ 0 ]\n"
+        f"<AddShift> {width} {width} \n<LearnRateCoef> 0 [ {vector(shift)} ]\n"
+        f"<Rescale> {width} {width}\n<LearnRateCoef> 0 [ {vector(scale)} ]\n</Nnet> \n"
     )
 
 

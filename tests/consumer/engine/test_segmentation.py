@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_consumer.engine.segmentation import EnergyCutter, Piece
+from sensestream_consumer.engine.segmentation import EnergyCutter, Piece, SpeechCutter
 
 SECOND = 16_000
 LIMIT = 30 * SECOND
@@ -66,3 +66,54 @@ def test_a_little_more_than_the_limit_leaves_no_sliver(extra: int) -> None:
     audio = np.concatenate([_noise(30), _noise(1)[:extra]])
     _, tail = EnergyCutter().cut(audio)
     assert tail.stop - tail.start >= SECOND
+
+
+class _Told:
+    """A voice activity model that says what it was told."""
+
+    identity = "told"
+
+    def __init__(self, *utterances: tuple[float, float]) -> None:
+        self._utterances = [(round(a * SECOND), round(b * SECOND)) for a, b in utterances]
+
+    def speech(self, _samples: object) -> list[tuple[int, int]]:
+        return self._utterances
+
+
+def _seconds(pieces: list[Piece]) -> list[tuple[float, float]]:
+    return [(piece.start / SECOND, piece.stop / SECOND) for piece in pieces]
+
+
+def test_what_fits_into_one_piece_is_heard_whole_whatever_the_voice_activity() -> None:
+    assert SpeechCutter(_Told()).cut(_noise(30)) == [Piece(0, LIMIT)]
+    assert SpeechCutter(_Told()).cut(_noise(0)) == []
+
+
+def test_long_silence_is_not_heard() -> None:
+    cutter = SpeechCutter(_Told((10, 14), (50, 53)))
+    assert _seconds(cutter.cut(_noise(60))) == [(10, 14), (50, 53)]
+
+
+def test_neighbouring_utterances_are_heard_together_up_to_fifteen_seconds() -> None:
+    cutter = SpeechCutter(_Told((1, 5), (6, 10), (11, 15.5), (16, 20), (30, 40)))
+    assert _seconds(cutter.cut(_noise(50))) == [(1, 15.5), (16, 20), (30, 40)]
+
+
+def test_an_utterance_beyond_the_limit_is_cut_at_its_quietest_moment() -> None:
+    audio = _noise(60)
+    audio[25 * SECOND : 25 * SECOND + 8000] = 3
+    pieces = SpeechCutter(_Told((2, 45))).cut(audio)
+    assert (pieces[0].start, pieces[-1].stop) == (2 * SECOND, 45 * SECOND)
+    assert 25 < pieces[0].stop / SECOND < 25.5
+    assert all(piece.stop - piece.start <= LIMIT for piece in pieces)
+
+
+def test_a_recording_without_speech_has_no_pieces() -> None:
+    assert SpeechCutter(_Told()).cut(_noise(31)) == []
+
+
+def test_another_voice_activity_model_is_another_rule() -> None:
+    other = _Told()
+    other.identity = "other"
+    rules = {SpeechCutter(_Told()).rule, SpeechCutter(other).rule, SpeechCutter(other, 20).rule}
+    assert len({*rules, EnergyCutter().rule}) == 4
