@@ -132,3 +132,12 @@ async def test_bytes_staged_before_a_restart_without_data_are_staged_again(
     assert await redis.get(keys.upload("x")) == b"RIFF"
     assert await redis.xlen(keys.requests) == 1
     await redis.aclose()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="a file of Linux's")
+async def test_a_file_that_is_longer_than_it_says_is_refused_while_it_is_read(
+    redis_url: str,
+) -> None:
+    async with Client(redis_url, max_upload_bytes=100) as client:
+        with pytest.raises(RequestError, match="--max-upload-bytes"):
+            await client.submit_file("/proc/self/smaps")
