@@ -45,7 +45,6 @@ _TAGS = {
 }  # fmt: skip
 # In speech about this share of rows emits nothing; noise would emit a piece on every row.
 _BLANK_SHARE = 0.7
-_SHIFT, _SCALE = -12.0, 0.25  # of log-mel energies: speech then has about unit variance
 _LANGUAGES = {"auto": 0, "zh": 3, "en": 4, "yue": 7, "ja": 11, "ko": 12, "nospeech": 13}
 _CONFIG = {
     "model": "SenseVoiceSmall",
@@ -108,12 +107,13 @@ def build(folder: Path, sizes: Sizes | None = None, *, seed: int = 0, sherpa: bo
     pieces = full_vocabulary(sizes.pieces)
     _write_vocabulary(scratch, pieces)
     (scratch / "config.yaml").write_text(json.dumps(_CONFIG, indent=1), encoding="utf-8")
-    (scratch / "am.mvn").write_text(_statistics(sizes.features), encoding="utf-8")
+    cmvn = _statistics()
+    (scratch / "am.mvn").write_text(_kaldi_text(cmvn), encoding="utf-8")
     steps.done("vocabulary, configuration, statistics")
     model = build_graph(sizes, seed=seed)
     onnx.save(model, str(scratch / "model.onnx"))
     steps.done("graph with seeded weights")
-    set_head_bias(model, _head_bias(scratch / "model.onnx", sizes))
+    set_head_bias(model, _head_bias(scratch / "model.onnx", sizes, cmvn))
     onnx.save(model, str(scratch / "model.onnx"))
     del model
     steps.done("model.onnx")
@@ -121,7 +121,7 @@ def build(folder: Path, sizes: Sizes | None = None, *, seed: int = 0, sherpa: bo
     steps.done("model_quant.onnx")
     if sherpa:
         (folder / "sherpa").mkdir(exist_ok=True)
-        _write_sherpa(scratch / "model_quant.onnx", folder / "sherpa", pieces, sizes)
+        _write_sherpa(scratch / "model_quant.onnx", folder / "sherpa", pieces, cmvn)
         steps.done("sherpa/model.int8.onnx")
     for file in sorted(scratch.iterdir()):
         file.replace(folder / file.name)
@@ -137,14 +137,12 @@ class _Progress:
         print(f"  {time.monotonic() - self._began:6.1f} s  {what}", flush=True)
 
 
-def _head_bias(graph: Path, sizes: Sizes) -> Any:
+def _head_bias(graph: Path, sizes: Sizes, cmvn: Cmvn) -> NDArray[np.float32]:
     """A bias that makes most rows blank, from what the graph says to three clips."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options)
-    width = sizes.features
-    statistics = [np.full(width, value, np.float32) for value in (_SHIFT, _SCALE)]
-    frontend = Frontend(FrontendOptions(), Cmvn(*statistics))
+    frontend = Frontend(FrontendOptions(), cmvn)
     leads = []
     for seed in range(3):
         rows = frontend(speech_like(5.0, seed=seed))
@@ -189,8 +187,28 @@ def _write_vocabulary(folder: Path, pieces: list[str]) -> None:
     (folder / name).write_bytes(model.SerializeToString())
 
 
-def _statistics(width: int) -> str:
-    shift, scale = (" ".join([str(value)] * width) for value in (_SHIFT, _SCALE))
+def _statistics() -> Cmvn:
+    """Shift and scale that give clips like speech zero mean and unit variance in each mel bin.
+
+    Without them what all rows share drowns what they differ in, and all say the same piece.
+    """
+    options = FrontendOptions()
+    untouched = Cmvn(np.zeros(options.width, np.float32), np.ones(options.width, np.float32))
+    frontend = Frontend(options, untouched)
+    energies = [frontend.filterbank(speech_like(5.0, seed=seed)) for seed in range(4)]
+    frames = np.concatenate(energies)
+    shift = np.tile(-frames.mean(axis=0), options.lfr_window)
+    scale = np.tile(1.0 / frames.std(axis=0), options.lfr_window)
+    return Cmvn(shift.round(4).astype(np.float32), scale.round(4).astype(np.float32))
+
+
+def _numbers(values: NDArray[np.float32], separator: str) -> str:
+    return separator.join(f"{value:.4f}" for value in values)
+
+
+def _kaldi_text(cmvn: Cmvn) -> str:
+    width = cmvn.shift.size
+    shift, scale = _numbers(cmvn.shift, " "), _numbers(cmvn.scale, " ")
     return (
         f"<Nnet>\n<Splice> {width} {width}\n[ 0 ]\n"
         f"<AddShift> {width} {width}\n<LearnRateCoef> 0 [ {shift} ]\n"
@@ -198,7 +216,7 @@ def _statistics(width: int) -> str:
     )
 
 
-def _write_sherpa(graph: Path, folder: Path, pieces: list[str], sizes: Sizes) -> None:
+def _write_sherpa(graph: Path, folder: Path, pieces: list[str], cmvn: Cmvn) -> None:
     model = onnx.load(str(graph))
     names = {"speech": "x", "speech_lengths": "x_length", "textnorm": "text_norm",
              "ctc_logits": "logits"}  # fmt: skip
@@ -215,8 +233,8 @@ def _write_sherpa(graph: Path, folder: Path, pieces: list[str], sizes: Sizes) ->
             "lfr_window_size": "7",
             "lfr_window_shift": "6",
             "normalize_samples": "0",
-            "neg_mean": ",".join([str(_SHIFT)] * sizes.features),
-            "inv_stddev": ",".join([str(_SCALE)] * sizes.features),
+            "neg_mean": _numbers(cmvn.shift, ","),
+            "inv_stddev": _numbers(cmvn.scale, ","),
             "vocab_size": str(len(pieces)),
             **{f"lang_{name}": str(number) for name, number in _LANGUAGES.items()},
             "with_itn": "14",

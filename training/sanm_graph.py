@@ -24,8 +24,9 @@ QUERIES = 4
 _QUERY_IDS = 16
 _OPSET = 14
 _EPSILON = 1e-5
-# Sharper attention than noise has by itself: otherwise every row hears the same average.
+# Attention sharper and weaker than noise makes it: otherwise every row hears the same average.
 _ATTENTION_GAIN = 2.0
+_ATTENDED_GAIN = 0.5
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ class _Builder:
         mixed = self.node("MatMul", weights, split_value)
         mixed = self.node("Transpose", mixed, perm=[0, 2, 1, 3])
         mixed = self.node("Reshape", mixed, self.shape(self.size(split_value, 0), -1, width))
-        return self.node("Add", self.linear(mixed, f"{name}.linear_out", width, width), memory)
+        attended = self.linear(mixed, f"{name}.linear_out", width, width, _ATTENDED_GAIN)
+        return self.node("Add", attended, memory)
 
     def memory(self, value: str, mask: str, name: str, clips: str) -> str:
         width, kernel = self.sizes.width, self.sizes.kernel
