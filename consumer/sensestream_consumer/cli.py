@@ -42,7 +42,7 @@ many as you like, on as many machines: each request is answered exactly once.
   SENSESTREAM_REDIS_URL=redis://10.0.0.5:6379/0 SENSESTREAM_MODEL=demo sensestream-worker
 
 SIGTERM or Ctrl-C drains: what is started is finished within the drain time, what is not goes to
-the other workers at once. A second signal ends it immediately.
+the other workers at once. A second signal hands everything back.
 """
 
 
@@ -140,24 +140,19 @@ async def _run(settings: WorkerSettings, recogniser: Recogniser) -> None:
     from sensestream_consumer.worker import Worker
 
     worker = Worker(settings, recogniser)
-    running = asyncio.create_task(worker.run(), name="worker")
     signals: list[int] = []
 
     def on_signal(number: int) -> None:
         signals.append(number)
-        if len(signals) == 1:
-            log.info("stopping", signal=signal.Signals(number).name)
-            worker.stop()
-        else:
-            running.cancel()
+        log.info("stopping", signal=signal.Signals(number).name, now=len(signals) > 1)
+        if len(signals) > 2:  # it was asked twice, and something holds it up
+            _end(128 + number)
+        worker.stop(now=len(signals) > 1)
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    try:
-        await running
-    except asyncio.CancelledError:
-        log.warning("stopped_at_once")
+    await worker.run()
 
 
 async def _healthy(settings: WorkerSettings) -> int:

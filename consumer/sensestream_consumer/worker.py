@@ -29,6 +29,7 @@ from sensestream_consumer.holding import Heartbeat, Held, Holding, Presence
 from sensestream_consumer.inbox import HANDED_BACK_IDLE, Inbox
 from sensestream_consumer.janitor import Janitor
 from sensestream_consumer.outbox import Outbox
+from sensestream_consumer.precautions import look_at_redis
 from sensestream_consumer.room import EngineRoom, NoRoom, Places
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import EntryLost, Starts
@@ -56,12 +57,18 @@ class Worker:
         self._holding = Holding()
         self._tasks: dict[asyncio.Task[None], Held] = {}
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
         self._next_take = 0.0
 
-    def stop(self) -> None:
-        """Read nothing more, finish what is started within the drain time, hand back the rest."""
+    def stop(self, *, now: bool = False) -> None:
+        """Read nothing more, finish what is started within the drain time, hand back the rest.
+
+        `now` hands back what is started too, uncharged.
+        """
         self._stopping.set()
+        if now:
+            self._hurry.set()
         self._changed.set()
 
     async def run(self) -> None:
@@ -75,8 +82,7 @@ class Worker:
             await self._main_loop()
             await self._drain()
         finally:
-            janitor.cancel()
-            await asyncio.gather(janitor, return_exceptions=True)
+            await _cancel([janitor])
             await self._shut_down()
 
     # -- lifecycle ----------------------------------------------------------------------------
@@ -89,6 +95,7 @@ class Worker:
         self._commands = Commands(self._pool)
         self._inbox = Inbox(self._reader, self._commands, keys, self.consumer)
         await until_redis_answers(self._knock, "connect")
+        await until_redis_answers(lambda: look_at_redis(self._pool), "look at Redis")
         await until_redis_answers(self._inbox.create_groups, "create groups")
         await self._join()
         self._heartbeat = self._make_heartbeat(name)
@@ -213,20 +220,19 @@ class Worker:
 
     async def _drain(self) -> None:
         """Finish what is started; what is not, anybody may take at once and uncharged."""
-        waiting = [task for task, held in self._tasks.items() if not held.attempt]
-        for task in waiting:
-            task.cancel()
-        if waiting:
-            await asyncio.wait(waiting)
-        started = list(self._tasks)
-        if started:
-            log.info("draining", started=len(started), seconds=self._settings.drain_timeout)
-            await asyncio.wait(started, timeout=self._settings.drain_timeout)
-        unfinished = list(self._tasks.items())
-        for task, _ in unfinished:
-            task.cancel()
-        if unfinished:
-            await asyncio.wait([task for task, _ in unfinished])
+        await _cancel([task for task, held in self._tasks.items() if not held.attempt])
+        if self._tasks:
+            log.info("draining", started=len(self._tasks), seconds=self._settings.drain_timeout)
+            finished = asyncio.ensure_future(asyncio.wait(list(self._tasks)))
+            hurried = asyncio.ensure_future(self._hurry.wait())
+            await asyncio.wait(
+                (finished, hurried),
+                timeout=self._settings.drain_timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            finished.cancel()
+            hurried.cancel()
+        await _cancel(list(self._tasks))
 
     async def _shut_down(self) -> None:
         held, leases = self._holding.snapshot()
@@ -342,3 +348,13 @@ class Worker:
             if mine is held and not held.attempt:
                 task.cancel()
         self._holding.discard(held)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they are: before Python 3.12, `asyncio.wait_for` (which redis-py uses)
+    swallows a cancellation that comes together with its result.
+    """
+    while tasks := [task for task in tasks if not task.done()]:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=0.1)
