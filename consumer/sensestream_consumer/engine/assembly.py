@@ -66,7 +66,10 @@ def assemble(
     Language and emotion are those of most of the speech, by the length of the pieces; a piece
     tagged `nospeech` gives no text, and its tags count only where no piece has speech.
     `hint`, the language asked for, tells how words are written where the model names none.
+    No pieces at all, where a voice activity model heard nobody speak, are no speech too.
     """
+    if not heard:
+        return Transcript(text="", language=NO_SPEECH, duration=seconds(samples))
     spoken = [piece for piece in heard if piece.language != NO_SPEECH]
     said = [(piece, _text_tokens(piece, vocabulary)) for piece in spoken]
     texts = [vocabulary.text([token.id for token in tokens]) for _, tokens in said]

@@ -16,7 +16,7 @@ from sensestream_consumer.engine.vocabulary import BLANK
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TAG_ROWS", "Rows", "Token", "collapse", "rows_of"]
+__all__ = ["TAG_ROWS", "Rows", "Token", "best_rows", "collapse", "rows_of"]
 
 TAG_ROWS = 4  # language, emotion, event, inverse text normalisation
 
@@ -60,6 +60,11 @@ def rows_of(logits: NDArray[np.float32]) -> Rows:
     chosen -= chosen.max(axis=1, keepdims=True)
     probabilities[spoken] = 1.0 / np.exp(chosen, out=chosen).sum(axis=1)
     return Rows(ids, probabilities)
+
+
+def best_rows(ids: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Rows:
+    """The same from a graph that took the maximum itself, int64[rows] and float32[rows]."""
+    return Rows(ids, np.where(ids == BLANK, np.float32(0.0), probabilities))
 
 
 def collapse(rows: Rows) -> list[Token]:

@@ -8,7 +8,8 @@ import numpy as np
 from sensestream_common.errors import ModelError
 
 from sensestream_consumer.engine.contract import contract_of, describe
-from sensestream_consumer.engine.ctc import TAG_ROWS
+from sensestream_consumer.engine.ctc import TAG_ROWS, Rows, best_rows, rows_of
+from sensestream_consumer.engine.reduction import BEST_IDS, BEST_PROBABILITIES, with_best_rows
 from sensestream_consumer.engine.session import open_session, quiet_run_options, session_device
 
 if TYPE_CHECKING:
@@ -34,12 +35,24 @@ class Graph:
 
     `pieces` is the width of the logits. `pads_freely` says whether rows may be padded beyond the
     longest clip of a batch: older exports make their mask as wide as the longest length, so that
-    a wider input is a shape error.
+    a wider input is a shape error. `reduce` takes the best pieces inside the graph.
     """
 
-    def __init__(self, files: ModelFiles, *, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        device: str,
+        threads: int,
+        reduce: bool = False,
+        gpu_mem_limit: int = 0,
+    ) -> None:
         self._path = files.graph
-        self._session = open_session(files.graph, device, threads)
+        self._reduces = reduce
+        content = with_best_rows(files.graph) if reduce else None
+        self._session = open_session(
+            files.graph, device, threads, content=content, gpu_mem_limit=gpu_mem_limit
+        )
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
         self.contract = contract_of(files.graph, list(inputs), outputs)
@@ -69,13 +82,42 @@ class Graph:
 
         The other three have one number a clip. What ONNX Runtime raises comes through.
         """
-        values = (features, lengths, languages, textnorms)
-        feed = {
-            name: np.asarray(value, dtype=dtype)
-            for name, value, dtype in zip(self.contract.inputs, values, self._types, strict=True)
-        }
+        feed = self._feed(features, lengths, languages, textnorms)
         (logits,) = self._session.run([self.contract.logits], feed, options)
         return np.asarray(logits, dtype=np.float32)
+
+    def best(
+        self,
+        features: NDArray[np.float32],
+        lengths: Sequence[int],
+        languages: Sequence[int],
+        textnorms: Sequence[int],
+    ) -> list[Rows]:
+        """The best piece of each row of each clip, padding left out; arguments as for `run`."""
+        ends = [TAG_ROWS + length for length in lengths]
+        if not self._reduces:
+            logits = self.run(features, lengths, languages, textnorms)
+            return [rows_of(clip[:end]) for clip, end in zip(logits, ends, strict=True)]
+        ids, probabilities = self._bound(self._feed(features, lengths, languages, textnorms))
+        clips = zip(ids, probabilities, ends, strict=True)
+        return [best_rows(clip[:end], share[:end]) for clip, share, end in clips]
+
+    def _feed(self, *values: Any) -> dict[str, NDArray[Any]]:
+        return {
+            name: np.ascontiguousarray(value, dtype=dtype)
+            for name, value, dtype in zip(self.contract.inputs, values, self._types, strict=True)
+        }
+
+    def _bound(self, feed: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Best pieces and probabilities; of all outputs only these two come back to the host."""
+        binding = self._session.io_binding()
+        for name, value in feed.items():
+            binding.bind_cpu_input(name, value)
+        for name in (BEST_IDS, BEST_PROBABILITIES):
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding)
+        ids, probabilities = binding.copy_outputs_to_cpu()
+        return ids, probabilities
 
     def _type_of(self, node: Any) -> np.dtype[Any]:
         if node.type not in _TYPES:

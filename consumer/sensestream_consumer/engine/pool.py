@@ -1,12 +1,13 @@
-"""The asyncio face of a recogniser: a bounded pool of threads."""
+"""The asyncio face of a recogniser: a bounded number of recordings at once."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+
+from sensestream_consumer.engine.crew import Crew
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,18 +20,20 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """Recognises up to `capacity` clips at once, each in a thread of its own.
+    """Recognises up to `capacity` recordings at once, each in a thread of its own.
 
     The runtime releases the interpreter's lock while it computes, so as many threads as cores
-    keep all cores busy with one session.
+    keep all cores busy with one session. A recogniser that batches wants more in flight than
+    there are cores: its threads wait for the one that owns the session. Threads that have
+    nothing to do help with the pieces of long recordings, until a recording comes.
     """
 
     def __init__(self, recogniser: Recogniser, *, concurrency: int) -> None:
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}: expected 1 or more")
         self.recogniser = recogniser
-        self.capacity = concurrency
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="engine")
+        self.capacity = max(concurrency, recogniser.clips_in_flight)
+        self._crew = Crew(self.capacity)
         self._closed = threading.Event()
 
     async def transcribe(
@@ -41,20 +44,24 @@ class Engine:
     ) -> Transcript:
         """The transcript of int16[n] samples, 16 kHz mono; waits for a free thread.
 
-        Clips start in the order they came. Cancelled while it waits, a clip is never started;
+        Recordings start in the order they came. Cancelled while it waits, one is never started;
         cancelled while it runs, it runs to the end of its piece (at most 30 s of audio) in its
         thread, which is free only then, and what it heard is dropped. Raises
         what `Recogniser.recognise` raises, and `RuntimeError` once the engine is closed.
         """
         if self._closed.is_set():
             raise RuntimeError("the engine is closed")
-        loop = asyncio.get_running_loop()
         abandoned = threading.Event()
         work = functools.partial(
-            self.recogniser.recognise, samples, language, itn, abandoned=abandoned
+            self.recogniser.recognise,
+            samples,
+            language,
+            itn,
+            abandoned=abandoned,
+            share=self._crew.share,
         )
         try:
-            return await loop.run_in_executor(self._threads, work)
+            return await asyncio.wrap_future(self._crew.submit(work))
         except asyncio.CancelledError:
             abandoned.set()
             task = asyncio.current_task()
@@ -66,4 +73,4 @@ class Engine:
     async def aclose(self) -> None:
         """Takes no more clips, refuses those that wait, returns when the running ones ended."""
         self._closed.set()
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._crew.close)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from concurrent.futures import CancelledError
+import functools
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+import structlog
 from sensestream_common.errors import ErrorCode, ModelError, RequestError
 
 from sensestream_consumer.engine.assembly import Heard, assemble, hear
-from sensestream_consumer.engine.ctc import Rows, rows_of
+from sensestream_consumer.engine.batcher import Batcher
+from sensestream_consumer.engine.batching import BUCKETS, Batch, BatchLimits, Clip, Tally
+from sensestream_consumer.engine.crew import in_turn
+from sensestream_consumer.engine.ctc import Rows
 from sensestream_consumer.engine.fingerprint import fingerprint, inspect_graph
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
 from sensestream_consumer.engine.graph import Graph
 from sensestream_consumer.engine.model_directory import find_model_files
-from sensestream_consumer.engine.segmentation import Cutter, EnergyCutter
+from sensestream_consumer.engine.segmentation import Cutter, EnergyCutter, Piece, SpeechCutter
 from sensestream_consumer.engine.session import choose_device
+from sensestream_consumer.engine.vad import FsmnVad
 from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -27,9 +34,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Recogniser"]
 
+log = structlog.get_logger(__name__)
+
+# Enough that a batch of short clips fills while the one before it runs.
+_CLIPS_IN_FLIGHT = 64
+
 
 class Recogniser:
-    """Blocking and thread-safe: on a CPU as many threads as cores call one session.
+    """Blocking and thread-safe.
+
+    On a CPU as many threads as cores call one session, a clip each. On a GPU one thread owns the
+    session and runs the clips of all callers in batches; `clips_in_flight` is then how many
+    callers keep it busy, and 1 otherwise.
 
     `name` is told in outcomes (`demo-int8`); `fingerprint` changes with anything that may change
     an answer; `device` is the one ONNX Runtime really gives; `languages` are the hints taken.
@@ -43,6 +59,7 @@ class Recogniser:
         *,
         name: str,
         fingerprint: str,
+        batching: BatchLimits | None = None,
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
@@ -52,15 +69,31 @@ class Recogniser:
         self._vocabulary = vocabulary
         self._cutter = cutter
         self._frontend = Frontend(graph.description.options, graph.description.cmvn)
+        self._batcher = (
+            Batcher(self._run, batching, pads_freely=graph.pads_freely) if batching else None
+        )
+        self.clips_in_flight = _CLIPS_IN_FLIGHT if batching else 1
 
     @classmethod
-    def load(cls, directory: Path, *, device: str = "auto", threads: int = 1) -> Self:
+    def load(
+        cls,
+        directory: Path,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        vad: Path | None = None,
+        batching: BatchLimits | None = None,
+        gpu_mem_limit: int = 0,
+    ) -> Self:
         """The model in `directory` on `device` (`auto`, `cpu`, `cuda`, `cuda:1`).
 
         The CPU prefers the int8 graph; CUDA takes only a float one, since ONNX Runtime has no
         CUDA kernels for integer graphs and would compute them node by node on the CPU.
-        `threads` is the number of threads inside one run. The CUDA way has not been run on a
-        GPU yet. Raises `ModelError`, which names the file or device and what was expected.
+        `threads` is the number of threads inside one run, `vad` the directory of an FSMN-VAD
+        model that decides where long audio is cut (None: its loudness does). A GPU batches by
+        `batching`, or by defaults; a CPU only if told to. `gpu_mem_limit`: bytes, 0 for all. The
+        CUDA way has not been run on a GPU yet.
+        Raises `ModelError`, which names the file or device and what was expected.
         """
         if threads < 1:
             raise ModelError(f"threads is {threads}: expected 1 or more")
@@ -73,24 +106,38 @@ class Recogniser:
                 f"{files.graph} computes in 8-bit integers, for which CUDA has no kernels: put "
                 f"the float graph as model.onnx into {directory}, or set SENSESTREAM_DEVICE=cpu"
             )
-        graph = Graph(files, device=chosen, threads=threads)
+        if inspected.integer and batching:
+            raise ModelError(
+                f"{files.graph} computes in 8-bit integers, with one scale over a whole batch: "
+                "a clip's answer would depend on its company. Batch the float graph, or nothing"
+            )
+        on_gpu = chosen != "cpu"
+        graph = Graph(
+            files, device=chosen, threads=threads, reduce=on_gpu, gpu_mem_limit=gpu_mem_limit
+        )
         if graph.pieces != len(vocabulary):
             raise ModelError(
                 f"{files.vocabulary} has {len(vocabulary)} pieces and the logits of "
                 f"{files.graph.name} have {graph.pieces}: they belong to different models"
             )
-        cutter = EnergyCutter()
+        cutter: Cutter = SpeechCutter(FsmnVad.load(vad)) if vad else EnergyCutter()
         precision = "int8" if inspected.integer else "fp16" if graph.half_precision else "fp32"
         digest = fingerprint(
             inspected, vocabulary, graph.description, precision=precision, cutting=cutter.rule
         )
         name = f"{directory.resolve().name}-{precision}"
-        return cls(graph, vocabulary, cutter, name=name, fingerprint=digest)
+        batching = batching or (BatchLimits() if on_gpu else None)
+        return cls(graph, vocabulary, cutter, name=name, fingerprint=digest, batching=batching)
 
     @property
     def pads_freely(self) -> bool:
         """Whether rows may be padded beyond the longest clip of a batch (see `Graph`)."""
         return self._graph.pads_freely
+
+    @property
+    def tally(self) -> Tally | None:
+        """What was run in batches and what of it was padding; None where nothing is batched."""
+        return self._batcher.tally if self._batcher else None
 
     def recognise(
         self,
@@ -99,14 +146,16 @@ class Recogniser:
         itn: bool,
         *,
         abandoned: threading.Event | None = None,
+        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = in_turn,
     ) -> Transcript:
         """The transcript of int16[n] samples, 16 kHz mono, of any length.
 
         Raises `RequestError` for a language this model does not take, for no samples at all, and
         for a clip on which the model fails. `abandoned`, once set, stops a long recording before
-        its next piece: `concurrent.futures.CancelledError`.
+        its next piece: `concurrent.futures.CancelledError`. `share` runs one task for each piece
+        and gives the results in order; the transcript does not depend on how.
         """
-        heard = self.recognise_pieces(samples, language, itn=itn, abandoned=abandoned)
+        heard = self.recognise_pieces(samples, language, itn=itn, abandoned=abandoned, share=share)
         return assemble(
             heard,
             self._vocabulary,
@@ -122,6 +171,7 @@ class Recogniser:
         *,
         itn: bool,
         abandoned: threading.Event | None = None,
+        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = in_turn,
     ) -> list[Heard]:
         """What the model says about each piece of a recording, in order: ids before text."""
         if samples.dtype != np.int16 or samples.ndim != 1:
@@ -133,29 +183,51 @@ class Recogniser:
             )
         if samples.shape[0] == 0:
             raise RequestError(ErrorCode.AUDIO_EMPTY, "the audio has no samples")
-        heard = []
-        for piece in self._cutter.cut(samples):
+
+        def hear_piece(piece: Piece) -> Heard:
             if abandoned is not None and abandoned.is_set():
                 raise CancelledError
             rows = self._rows(samples[piece.start : piece.stop], language, itn=itn)
-            heard.append(hear(piece, rows, self._vocabulary))
-        return heard
+            return hear(piece, rows, self._vocabulary)
+
+        return share([functools.partial(hear_piece, piece) for piece in self._cutter.cut(samples)])
 
     def warm_up(self) -> None:
-        """Runs once on a second of silence, so that the first request pays for nothing."""
-        self.recognise(np.zeros(SAMPLE_RATE, np.int16), "auto", itn=True)
+        """Runs what is slow for the first time, so that no request pays for it.
+
+        On a CPU a second of silence; in batches every length, alone and in company.
+        """
+        if self._batcher is None:
+            self.recognise(np.zeros(SAMPLE_RATE, np.int16), "auto", itn=True)
+            return
+        limits, description = self._batcher.limits, self._graph.description
+        shapes = [
+            (bucket, count) for bucket in BUCKETS for count in sorted({1, limits.clips(bucket)})
+        ]
+        for step, (bucket, count) in enumerate(shapes, start=1):
+            log.info("warming_up", rows=bucket, clips=count, step=step, of=len(shapes))
+            silence = np.zeros((bucket, description.options.width), np.float32)
+            language = description.languages["auto"]
+            clips = [Clip(silence, language, description.with_itn, Future()) for _ in range(count)]
+            self._batcher.run_now(clips, bucket)
+        self._batcher.tally = Tally()
+
+    def close(self) -> None:
+        """Ends the thread that runs batches, where there is one."""
+        if self._batcher is not None:
+            self._batcher.close()
 
     def _rows(self, samples: NDArray[np.int16], language: str, *, itn: bool) -> Rows:
-        """The best piece of each row of one piece of audio, a batch of its own."""
+        """The best piece of each row of one piece of audio."""
         features = self._frontend(samples)
         description = self._graph.description
+        number = description.languages[language]
         textnorm = description.with_itn if itn else description.without_itn
         try:
-            logits = self._graph.run(
-                features[np.newaxis],
-                [features.shape[0]],
-                [description.languages[language]],
-                [textnorm],
+            if self._batcher is not None:
+                return self._batcher.rows(features, number, textnorm)
+            (rows,) = self._graph.best(
+                features[np.newaxis], [features.shape[0]], [number], [textnorm]
             )
         except Exception as error:  # onnxruntime raises a class of its own per status code
             raise RequestError(
@@ -163,4 +235,13 @@ class Recogniser:
                 f"the model {self.name} failed on {samples.shape[0] / SAMPLE_RATE:.2f} s of "
                 f"audio: {error}",
             ) from error
-        return rows_of(logits[0])
+        return rows
+
+    def _run(self, batch: Batch) -> list[Rows]:
+        clips = batch.clips
+        return self._graph.best(
+            batch.features(),
+            [clip.length for clip in clips],
+            [clip.language for clip in clips],
+            [clip.textnorm for clip in clips],
+        )

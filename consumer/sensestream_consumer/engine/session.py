@@ -43,15 +43,28 @@ def choose_device(device: str) -> str:
     return f"cuda:{int(found[1] or 0) if found else 0}"
 
 
-def open_session(graph: Path, device: str, threads: int) -> Any:
-    """A session of the graph on a device that `choose_device` gave; `ModelError` if it fails."""
+def open_session(
+    graph: Path,
+    device: str,
+    threads: int,
+    *,
+    content: bytes | None = None,
+    gpu_mem_limit: int = 0,
+) -> Any:
+    """A session of the graph on a device that `choose_device` gave; `ModelError` if it fails.
+
+    `content` is what to run where that is not the file's own. `gpu_mem_limit`: bytes that the
+    session's arena may take of a GPU's memory, 0 for all of it.
+    """
     runtime = _runtime()
     cuda = device != "cpu"
     if cuda and hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # finds the CUDA libraries that pip installed
     try:
         session = runtime.InferenceSession(
-            str(graph), _session_options(runtime, threads), providers=_providers(device)
+            str(graph) if content is None else content,
+            _session_options(runtime, threads),
+            providers=_providers(device, gpu_mem_limit),
         )
     except Exception as error:  # onnxruntime raises a class of its own per status code
         raise ModelError(f"{graph} is no graph that ONNX Runtime can load: {error}") from error
@@ -95,15 +108,18 @@ def _session_options(runtime: Any, threads: int) -> Any:
     return options
 
 
-def _providers(device: str) -> list[Any]:
+def _providers(device: str, gpu_mem_limit: int) -> list[Any]:
     if device == "cpu":
         return [_CPU]
     cuda = {
         "device_id": device.partition(":")[2],
         # The default, EXHAUSTIVE, tunes all 70 convolutions again for each new length.
         "cudnn_conv_algo_search": "HEURISTIC",
+        # The default doubles the arena each time and never gives back.
         "arena_extend_strategy": "kSameAsRequested",
     }
+    if gpu_mem_limit:
+        cuda["gpu_mem_limit"] = str(gpu_mem_limit)
     return [(_CUDA, cuda), _CPU]
 
 

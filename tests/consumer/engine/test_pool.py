@@ -24,6 +24,8 @@ PATIENCE = 10.0
 class Gate:
     """Stands where a recogniser does and takes as long as the test wants."""
 
+    clips_in_flight = 1
+
     def __init__(self) -> None:
         self.open = threading.Event()
         self.started: list[str] = []
@@ -32,7 +34,13 @@ class Gate:
         self._changed = threading.Condition()
 
     def recognise(
-        self, _samples: NDArray[np.int16], language: str, _itn: bool, *, abandoned: threading.Event
+        self,
+        _samples: NDArray[np.int16],
+        language: str,
+        _itn: bool,
+        *,
+        abandoned: threading.Event,
+        **_options: object,
     ) -> Transcript:
         self.abandoned[language] = abandoned
         self._note(self.started, language)
