@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -62,6 +63,13 @@ class Batcher:
     def rows(self, features: NDArray[np.float32], language: int, textnorm: int) -> Rows:
         """As `submit`, and waits for them. Raises what `run` raised for this clip alone."""
         return self.submit(features, language, textnorm).result()
+
+    def flush(self) -> None:
+        """Lets nothing wait any longer: what waits now runs in the batches that it makes up."""
+        with self._changed:
+            while (batch := self._queue.take(math.inf)) is not None:
+                self._ready.append(batch)
+            self._changed.notify_all()
 
     def run_now(self, clips: Sequence[Clip], width: int) -> None:
         """Runs these clips together before any that wait, and returns when they are done."""

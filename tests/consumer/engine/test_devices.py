@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from sensestream_common.errors import ModelError
 from sensestream_consumer.engine import Recogniser, recogniser as module
+from sensestream_consumer.engine.session import _providers
 
 from tests.consumer.engine.models import TinyModel
 
@@ -60,3 +61,16 @@ def test_an_integer_graph_is_refused_on_a_gpu_with_the_reason(
 def test_no_threads_at_all_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="threads is 0"):
         Recogniser.load(TinyModel().write(tmp_path), threads=0)
+
+
+def test_a_gpu_is_not_told_to_tune_every_shape_nor_to_double_its_memory() -> None:
+    (cuda, options), cpu = _providers("cuda:1", 2**30)
+    assert (cuda, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options == {
+        "device_id": "1",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+        "gpu_mem_limit": str(2**30),
+    }
+    (_, without), _ = _providers("cuda:0", 0)
+    assert "gpu_mem_limit" not in without

@@ -1,0 +1,87 @@
+"""Best pieces taken inside the graph: the same rows, and so the same transcript."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import version_converter
+from sensestream_common.errors import ModelError
+from sensestream_consumer.engine.graph import Graph
+from sensestream_consumer.engine.model_directory import find_model_files
+from sensestream_consumer.engine.reduction import with_best_rows
+
+from tests.consumer.engine.models import TinyModel
+
+
+def _graphs(directory: Path) -> tuple[Graph, Graph]:
+    files = find_model_files(directory, prefer_int8=False)
+    return (
+        Graph(files, device="cpu", threads=1),
+        Graph(files, device="cpu", threads=1, reduce=True),
+    )
+
+
+def _assert_same(
+    directory: Path, features: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> None:
+    plain, reduced = _graphs(directory)
+    lengths = [features.shape[1], features.shape[1] - 7]
+    arguments = (features, lengths, [0, 3], [14, 15])
+    expected, said = plain.best(*arguments), reduced.best(*arguments)
+    assert [rows.ids.shape for rows in said] == [(4 + length,) for length in lengths]
+    for one, other in zip(said, expected, strict=True):
+        assert np.array_equal(one.ids, other.ids)
+        assert one.probabilities.dtype == np.float32
+        assert np.allclose(one.probabilities, other.probabilities, atol=1e-6)
+
+
+def test_the_embedded_model_says_the_same_either_way(demo: Path) -> None:
+    features = np.random.default_rng(1).normal(0, 2, (2, 120, 560)).astype(np.float32)
+    _assert_same(demo, features)
+
+
+@pytest.mark.parametrize("sherpa", [False, True], ids=["funasr", "sherpa-onnx"])
+@pytest.mark.parametrize("opset", [11, 14, 18])
+def test_every_age_and_kind_of_graph_says_the_same_either_way(
+    sherpa: bool, opset: int, tmp_path: Path
+) -> None:
+    directory = TinyModel(sherpa=sherpa, says=["▁hello", "<unk>", "ld"]).write(tmp_path)
+    path = directory / "model.onnx"
+    model = onnx.load(path)
+    if opset == 11:
+        _with_axes_as_attributes(model)
+        model.opset_import[0].version = opset
+        onnx.save(model, path)
+    else:
+        onnx.save(version_converter.convert_version(model, opset), path)
+    _assert_same(directory, np.zeros((2, 40, 560), np.float32))
+
+
+def _with_axes_as_attributes(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        if node.op_type == "Unsqueeze":
+            del node.input[1:]
+            node.attribute.append(onnx.helper.make_attribute("axes", [1]))
+
+
+def test_a_half_precision_answer_is_widened_before_it_is_summed(tmp_path: Path) -> None:
+    directory = TinyModel(logit=9.0).write(tmp_path)
+    path = directory / "model.onnx"
+    model = onnx.load(path)
+    (last,) = [node for node in model.graph.node if node.output[0] == "ctc_logits"]
+    last.output[0] = "wide_logits"
+    half = onnx.TensorProto.FLOAT16
+    model.graph.node.append(onnx.helper.make_node("Cast", ["wide_logits"], ["ctc_logits"], to=half))
+    model.graph.output[0].type.tensor_type.elem_type = half
+    onnx.save(model, path)
+    _assert_same(directory, np.zeros((2, 40, 560), np.float32))
+
+
+def test_a_file_that_is_no_graph_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\xff\xff\xff\xff no graph")
+    with pytest.raises(ModelError, match=r"model\.onnx cannot be prepared for a GPU"):
+        with_best_rows(path)
