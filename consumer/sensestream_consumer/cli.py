@@ -99,17 +99,9 @@ def main(health: bool, log_level: str, **flags: Any) -> None:
 
 def _work(settings: WorkerSettings) -> NoReturn:
     # Imported here, so that --help and a wrong setting answer at once.
-    from sensestream_consumer.engine import Recogniser, resolve_model
+    from sensestream_consumer.loading import load_recogniser
 
-    if not settings.model:
-        raise SettingsError(
-            "SENSESTREAM_MODEL is not set: name a SenseVoice model directory, or `demo` for the "
-            "embedded model (--model demo), which knows spoken digits only"
-        )
-    directory = resolve_model(settings.model, allow_download=settings.allow_download)
-    recogniser = Recogniser.load(directory, device=settings.device)
-    recogniser.warm_up()
-    run_until_stopped(settings, recogniser)
+    run_until_stopped(settings, load_recogniser(settings))
 
 
 def run_until_stopped(settings: WorkerSettings, recogniser: Recogniser) -> NoReturn:

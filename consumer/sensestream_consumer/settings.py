@@ -33,6 +33,19 @@ class WorkerSettings(PipelineSettings):
     concurrency: int = Field(
         default_factory=_cores, ge=1, le=256, description="Clips transcribed at once on a CPU."
     )
+    vad: str = Field(
+        "",
+        description="An FSMN-VAD model directory, for cutting long audio; empty: by its loudness.",
+    )
+    max_wait_ms: float = Field(
+        10.0, ge=0, le=10_000, description="Milliseconds a clip waits for company, on a GPU."
+    )
+    batch_seconds: float = Field(
+        240.0, gt=0, le=36_000, description="Seconds of audio computed at once, on a GPU."
+    )
+    gpu_mem_limit: int = Field(
+        0, ge=0, description="Bytes of a GPU's memory that the model may take; 0: all."
+    )
     read_ahead: int = Field(
         128, ge=1, le=10_000, description="Entries held at once, so that hits pass the engine."
     )
