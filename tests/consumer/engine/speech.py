@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,28 @@ import soxr
 from numpy.typing import NDArray
 
 ROOT = Path(__file__).parents[3]
+CLIPS = ROOT / "consumer" / "sensestream_consumer" / "clips"
 Samples = NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class BundledClip:
+    """A clip that the consumer ships, and what is said in it."""
+
+    path: Path
+    language: str
+    itn: bool
+    text: str
+
+
+def bundled_clips() -> list[BundledClip]:
+    """All of them; at least one."""
+    clips = [
+        BundledClip(CLIPS / one["file"], one["language"], one["itn"], one["text"])
+        for one in json.loads((CLIPS / "clips.json").read_text(encoding="utf-8"))
+    ]
+    assert clips
+    return clips
 
 
 def read_speech(path: Path) -> Samples:
