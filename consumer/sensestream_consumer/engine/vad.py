@@ -1,7 +1,7 @@
 """FSMN-VAD, FunASR's voice activity model: where in a recording somebody speaks.
 
 The graph is the streaming one: it takes some rows and its memory of those before, so that a
-recording of any length is looked at in the memory of thirty seconds.
+recording of any length is looked at in the memory of ten seconds.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["FsmnVad"]
 _GRAPHS = ("model.onnx", "model_quant.onnx")
 _SPEECH, _CACHE, _OUT_CACHE = "speech", "in_cache", "out_cache"
 _SCORES = "logits"  # probabilities in truth: the graph ends in a softmax
-_ROWS_A_RUN = 3000  # thirty seconds
+_ROWS_A_RUN = 1000  # ten seconds
 _REVISION = 1  # raised when a change of this code moves a boundary
 
 
