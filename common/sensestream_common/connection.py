@@ -7,6 +7,7 @@ stands in the stream twice. So nothing is retried below the code that knows whet
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -22,6 +23,7 @@ from redis.exceptions import (
     MasterDownError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TimeoutError as RedisTimeoutError,
     TryAgainError,
 )
@@ -34,6 +36,7 @@ __all__ = [
     "connect",
     "connect_blocking",
     "is_out_of_memory",
+    "is_outage",
     "redacted_url",
     "sentinel_address",
 ]
@@ -41,7 +44,10 @@ __all__ = [
 BLOCK_SECONDS = 2.0  # of a blocking read; bounds how long a reader takes to notice anything
 _SOCKET_TIMEOUT = 10.0  # above BLOCK_SECONDS, and above a script on a busy Redis
 _CONNECT_TIMEOUT = 5.0
+_SENTINEL_CONNECTIONS = 256
 _POOL_WAIT = 20.0  # how long a command waits for a free connection of the pool
+
+_PASSING = re.compile(r"\b(BUSY|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|READONLY|TRYAGAIN)\b")
 
 # What passes when Redis is back: to be met with a wait and another try, never with an exit.
 OUTAGE_ERRORS: tuple[type[Exception], ...] = (
@@ -154,7 +160,8 @@ def _through_sentinel(url: str, options: dict[str, Any], connections: int) -> Re
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         list(address.sentinels),
         sentinel_kwargs=_sentinel_options(address),
-        max_connections=connections,
+        # This pool raises where the other waits: let it never be the one that is full.
+        max_connections=max(connections, _SENTINEL_CONNECTIONS),
         **_master_options(address),
         **options,
     )
@@ -178,6 +185,14 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether Redis refused a write because `maxmemory` is reached."""
     # redis-py takes the code off a plain error; 6.2 quotes it late in a script's.
     return isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error)
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether Redis cannot do it now and will be able to later: wait, and try again."""
+    if isinstance(error, OUTAGE_ERRORS):
+        return True
+    # A 6.2 server wraps the code into a script's error, and redis-py knows no class for the rest.
+    return isinstance(error, ResponseError) and bool(_PASSING.search(str(error)))
 
 
 def redacted_url(url: str) -> str:

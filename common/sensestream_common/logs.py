@@ -5,12 +5,27 @@ Logs go to standard error, so that standard output carries only what a command w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
 __all__ = ["LEVELS", "configure_logs"]
+
+
+class _Stderr:
+    """Standard error, whose reader may be gone and whose disk may be full: that ends no process."""
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -36,6 +51,6 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=False,
     )

@@ -122,7 +122,7 @@ def decode_request(entry: str, raw: Mapping[bytes, bytes]) -> Request | BadReque
 
     Unknown fields are ignored (the dead letter keeps them: it is written from `raw`).
     """
-    values, broken = _texts(raw) if len(raw) <= MAX_FIELDS else ({}, "")
+    values, broken = _texts(raw)
     try:
         if len(raw) > MAX_FIELDS:
             raise RequestError(

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
-from redis.exceptions import ResponseError
-from sensestream_common.connection import OUTAGE_ERRORS, is_out_of_memory
+from redis.exceptions import RedisError
+from sensestream_common.connection import is_out_of_memory, is_outage
 
 __all__ = ["Backoff", "until_redis_answers"]
 
@@ -50,12 +50,9 @@ async def until_redis_answers(call: Callable[[], Awaitable[T]], what: str) -> T:
     while True:
         try:
             return await call()
-        except OUTAGE_ERRORS as error:
-            reason: Exception = error
-        except ResponseError as error:
-            if not (is_out_of_memory(error) or "NOTSTREAM" in str(error)):
+        except (RedisError, OSError) as error:
+            if not (is_outage(error) or is_out_of_memory(error) or "NOTSTREAM" in str(error)):
                 raise
-            reason = error
-        if backoff.failures % 8 == 0:
-            log.warning("redis_call_waits", call=what, error=str(reason))
+            if backoff.failures % 8 == 0:
+                log.warning("redis_call_waits", call=what, error=str(error))
         await backoff.wait()

@@ -137,7 +137,10 @@ def _transcript(value: bytes | None) -> Transcript | None:
     if value is None:
         return None
     try:
-        return Transcript.loads(value)
+        transcript = Transcript.loads(value)
+        if b"\\ud" in value.lower():  # an escaped lone surrogate cannot be sent on
+            transcript.dumps().encode()
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         log.warning("cache_entry_unusable", error=repr(error))
         return None
+    return transcript

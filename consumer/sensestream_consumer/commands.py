@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 from sensestream_common.scripts import Script
 
 __all__ = ["Commands"]
@@ -28,8 +28,10 @@ class Commands:
 
     async def __call__(self, *command: Any) -> Any:
         """The reply to a command; its error is raised here and spoils no other's."""
+        # Encoded here, so that a value that cannot be sent is told to its own caller only.
+        packed = tuple(part.encode() if isinstance(part, str) else part for part in command)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((command, future))
+        self._waiting.append((packed, future))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all(), name="commands")
         return await future
@@ -57,7 +59,7 @@ class Commands:
             pipeline.execute_command(*command)
         try:
             replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
+        except Exception as error:
             replies = [error] * len(batch)
         except BaseException:
             for _, future in batch:

@@ -9,10 +9,15 @@ Each step is a function here, and the parts it calls live in modules of their ow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
+from redis.exceptions import RedisError
+from sensestream_common.connection import is_outage
 from sensestream_common.errors import ErrorCode, RequestError, TransientError
 from sensestream_common.outcome import CacheUse, Outcome, Status
 from sensestream_common.request import BadRequest, Request, decode_request
@@ -96,7 +101,12 @@ class Handler:
         self._result_ttl = result_ttl
         self._trust_digest = trust_digest
         self._flights = Flights()
+        self._references: Counter[str] = Counter()  # that are being transcribed here
         self._fetches = asyncio.Semaphore(_FETCHES)
+        self._web_fetches = asyncio.Semaphore(_FETCHES)  # apart: a slow site holds up no file
+        self._redis_away = Backoff()
+        # Apart from asyncio's own threads, which a hung network disk may hold.
+        self._decoders = ThreadPoolExecutor(engine.capacity, thread_name_prefix="decode")
 
     async def handle(self, held: Held) -> None:
         """Answer one entry with exactly one outcome.
@@ -126,6 +136,9 @@ class Handler:
         else:
             await self._complete(held, request, outline, answer, picked_up)
 
+    def close(self) -> None:
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
     # -- looking for the answer ---------------------------------------------------------------
 
     async def _answer(self, held: Held, request: Request) -> Answer:
@@ -133,7 +146,8 @@ class Handler:
             self._check_deadline(request)
             if hit := await self._look_up_promised(request):
                 return hit
-            with await self._fetch(request) as fetched:
+            self._refuse_crowd(request)
+            with await self._fetch(held, request) as fetched:
                 if hit := await self._look_up(request, fetched.digest):
                     return hit
                 flight = self._flights.get(_flight_key(request, fetched.digest))
@@ -145,11 +159,18 @@ class Handler:
 
     def _check_deadline(self, request: Request) -> None:
         if request.deadline is not None and self._clock() > request.deadline:
-            raise RequestError(
-                ErrorCode.EXPIRED,
-                f"deadline={request.deadline} had passed before it was transcribed: "
-                "send it again with a later one, or add workers",
-            )
+            raise _expired(request)
+
+    def _time_left(self, request: Request) -> float | None:
+        """Seconds until the deadline; `None` without one."""
+        return None if request.deadline is None else (request.deadline - self._clock()) / 1000
+
+    @contextmanager
+    def _expiring(self, request: Request) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise _expired(request) from None
 
     async def _look_up_promised(self, request: Request) -> Answer | None:
         """A hit by the digest that the sender names: the audio is not even read."""
@@ -163,9 +184,17 @@ class Handler:
             return None
         return self._repeat(request, found.transcript, CacheUse.HIT, digest, found.audio)
 
-    async def _fetch(self, request: Request) -> Fetched:
+    def _refuse_crowd(self, request: Request) -> None:
+        """Before anything is read: when all following places are taken, and this reference is
+        being transcribed, its bytes would be read only to be dropped, again and again.
+        """
+        if self._following.free <= 0 and self._references[request.audio]:
+            raise NoRoom
+
+    async def _fetch(self, held: Held, request: Request) -> Fetched:
         """The referenced bytes, hashed; what is unavailable for the moment is tried again."""
         fetched = await self._fetch_patiently(request)
+        held.digest = fetched.digest
         if request.digest and request.digest != fetched.digest:
             fetched.close()
             raise RequestError(
@@ -176,21 +205,27 @@ class Handler:
         return fetched
 
     async def _fetch_patiently(self, request: Request) -> Fetched:
+        fetches = self._web_fetches if request.audio.startswith("http") else self._fetches
         backoff = Backoff(first=0.5, longest=4.0)
         while True:
             try:
-                async with self._fetches:
+                async with fetches:
                     return await self._fetcher.fetch(request.audio)
             except TransientError:
                 if backoff.failures + 1 >= _FETCH_TRIES:
                     raise
                 await backoff.wait()
-                self._check_deadline(request)
+            except RedisError as error:  # audio in Redis, which is away: as long as that takes
+                if not is_outage(error):
+                    raise
+                await self._redis_away.wait()
+            self._check_deadline(request)
 
     async def _follow(self, flight: Flight, request: Request, digest: str) -> Answer | None:
         """The answer of a transcription under way in this worker, holding no engine room."""
-        with self._following.place():
-            landing = await flight.follow()
+        with self._following.place(), self._expiring(request):
+            async with asyncio.timeout(self._time_left(request)):
+                landing = await flight.follow()
         if landing is None:
             return None
         return self._repeat(request, landing.transcript, CacheUse.COALESCED, digest, landing.audio)
@@ -200,18 +235,25 @@ class Handler:
     async def _lead(self, held: Held, request: Request, fetched: Fetched) -> Answer:
         if request.ttl == 0:  # stores nothing and takes no lease, so there is nothing to lead
             return await self._transcribe(held, request, fetched)
-        with self._flights.lead(_flight_key(request, fetched.digest)) as flight:
-            answer = await self._lead_or_wait(held, request, fetched)
-            flight.land(Landing(answer.transcript, answer.keep.alias_of))
-            return answer
+        self._references[request.audio] += 1
+        try:
+            with self._flights.lead(_flight_key(request, fetched.digest)) as flight:
+                answer = await self._lead_or_wait(held, request, fetched)
+                flight.land(Landing(answer.transcript, answer.keep.alias_of))
+                return answer
+        finally:
+            self._references[request.audio] -= 1
+            if not self._references[request.audio]:
+                del self._references[request.audio]
 
     async def _lead_or_wait(self, held: Held, request: Request, fetched: Fetched) -> Answer:
         while True:
             try:
                 return await self._transcribe(held, request, fetched)
             except _HeldElsewhere as other:
-                with self._following.place():
-                    transcript = await self._cache.await_other(other.identity)
+                with self._following.place(), self._expiring(request):
+                    async with asyncio.timeout(self._time_left(request)):
+                        transcript = await self._cache.await_other(other.identity)
                 if transcript is not None:
                     return self._repeat(
                         request, transcript, CacheUse.COALESCED, fetched.digest, other.audio
@@ -226,8 +268,9 @@ class Handler:
 
     async def _hear(self, request: Request, fetched: Fetched) -> Answer:
         """Decode and recognise, unless these samples turn out to be known, or another's to hear."""
-        samples = await asyncio.to_thread(decode, fetched, self._policy)
-        audio = await asyncio.to_thread(audio_identity, samples)
+        loop = asyncio.get_running_loop()
+        samples = await loop.run_in_executor(self._decoders, decode, fetched, self._policy)
+        audio = await loop.run_in_executor(self._decoders, audio_identity, samples)
         identity = self._cache.identity(audio, request.language, request.itn)
         lease: Lease | None = None
         if request.ttl == 0:
@@ -304,7 +347,9 @@ class Handler:
             outline,
             status=Status.FAILED,
             error=error.code,
-            message=error.message,
+            # A file name that is no UTF-8 may stand in it, and could not be sent.
+            message=error.message.encode("utf-8", "replace").decode(),
+            digest=held.digest,
             started_at=picked_up,
             finished_at=self._clock(),
             worker=self._consumer,
@@ -312,6 +357,14 @@ class Handler:
         )
         callback = request.callback_url if request else ""
         _log_outcome(outcome, await self._outbox.commit(held, outcome, callback_url=callback))
+
+
+def _expired(request: Request) -> RequestError:
+    return RequestError(
+        ErrorCode.EXPIRED,
+        f"deadline={request.deadline} had passed before it was transcribed: "
+        "send it again with a later one, or add workers",
+    )
 
 
 def _flight_key(request: Request, digest: str) -> tuple[str, str, bool]:

@@ -5,6 +5,7 @@ so that neither a busy event loop nor a full connection pool lets a living worke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 _RENEW = load_script("sensestream_consumer.lua", "renew")
 _RENEW_KEY = load_script("sensestream_consumer.lua", "renew_key")
+_STOP_TIMEOUT = 0.5  # seconds: a beat that hangs in a hung Redis is not waited for
 _RENEW_BATCH = 500  # entries renewed by one script: a script blocks Redis while it runs
 
 
@@ -34,7 +36,10 @@ class Held:
     lane: Lane
     entry: str
     fields: Mapping[bytes, bytes]
+    starts: int = 0  # how often it had been started when this worker took it
     attempt: int = 0  # which start this is; 0 until it is started
+    charged: bool = False  # whether this worker has charged it one
+    digest: str = ""  # of the bytes it refers to, once they are read
     suspect: bool = False  # its earlier start, or its bytes', ended in a crash
     lost: bool = False
     lost_event: asyncio.Event = field(default_factory=asyncio.Event)
@@ -123,21 +128,28 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._last_beat = time.monotonic()
-        self._no_reclaim_before = 0.0
-        self.clock_offset = 0.0  # milliseconds that Redis's clock is ahead of ours
+        # A newcomer cannot know whether all that looks idle is the end of an outage.
+        self._no_reclaim_before = self._last_beat + reclaim_after
+        self._clock_offset = time.time() * 1000 - time.monotonic() * 1000
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
 
     def start(self) -> None:
-        """Beat once, so that a worker is known before it reads, then go on in the thread."""
-        self.beat()
+        """Go on beating in the thread. The first beat is the caller's, before it reads."""
         self._thread.start()
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=self.interval + 1)
+        self._thread.join(timeout=_STOP_TIMEOUT)
 
     def now_ms(self) -> int:
-        """Milliseconds since the epoch by Redis's clock, which all workers share."""
-        return int(time.time() * 1000 + self.clock_offset)
+        """Milliseconds since the epoch by Redis's clock, which all workers share.
+
+        Counted on from the last beat by a clock that nobody sets.
+        """
+        return int(time.monotonic() * 1000 + self._clock_offset)
 
     def may_reclaim(self) -> bool:
         """Whether idle entries are another's silence, and not the end of our own."""
@@ -150,10 +162,11 @@ class Heartbeat:
             try:
                 self.beat()
                 wait = self.interval
-            except (RedisError, OSError) as error:
-                log.warning("heartbeat_failed", error=str(error))
-                self._redis.connection_pool.disconnect()
+            except Exception as error:  # whatever it was: without this thread nothing is renewed
                 wait = min(1.0, self.interval)  # soon, because the others count our silence
+                log.warning("heartbeat_failed", error=repr(error))
+                with contextlib.suppress(Exception):
+                    self._redis.connection_pool.disconnect()
 
     def beat(self) -> None:
         """One round: the entries first, because they are what others may take."""
@@ -167,7 +180,7 @@ class Heartbeat:
                 self._holding.discard_lease(lease)
         self._show()
         seconds, microseconds = self._redis.time()
-        self.clock_offset = seconds * 1000 + microseconds / 1000 - time.time() * 1000
+        self._clock_offset = seconds * 1000 + microseconds / 1000 - time.monotonic() * 1000
 
     def _note_silence(self) -> None:
         now = time.monotonic()

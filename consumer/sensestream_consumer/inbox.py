@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
-from sensestream_common.connection import OUTAGE_ERRORS
+from sensestream_common.connection import is_out_of_memory, is_outage
+from sensestream_common.errors import PipelineError
 from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import load_script
 
@@ -51,14 +52,37 @@ class Inbox:
         list of its workers.
         """
         for stream in self._streams:
+            if not await self._has_group(stream):
+                await self._create_group(stream)
             try:
-                await self._reader.xgroup_create(stream, REQUESTS_GROUP, id="0", mkstream=True)
-                log.info("group_created", stream=stream)
-                await self._reader.hincrby(self._keys.stats, "groups_created", 1)
+                await self._reader.xgroup_createconsumer(stream, REQUESTS_GROUP, self._consumer)
             except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
+                # A full Redis refuses it, and lets the first XREADGROUP do the same.
+                if not is_out_of_memory(error):
                     raise
-            await self._reader.xgroup_createconsumer(stream, REQUESTS_GROUP, self._consumer)
+
+    async def _has_group(self, stream: str) -> bool:
+        """Looked up first: where memory is full, making it again is refused as if it were new."""
+        try:
+            groups = await self._reader.xinfo_groups(stream)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                raise PipelineError(
+                    f"{stream} holds something that is no stream: rename or delete that key, "
+                    "or use another SENSESTREAM_PIPELINE"
+                ) from error
+            return False  # no such key
+        return any(group["name"] == REQUESTS_GROUP.encode() for group in groups)
+
+    async def _create_group(self, stream: str) -> None:
+        try:
+            await self._reader.xgroup_create(stream, REQUESTS_GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):  # another worker was faster
+                raise
+            return
+        log.info("group_created", stream=stream)
+        await self._commands("HINCRBY", self._keys.stats, "groups_created", 1)
 
     async def read(self, count: int) -> list[Held]:
         """At most `count` (and one) new entries, the high lane first; none if none wait."""
@@ -101,7 +125,10 @@ class Inbox:
                 )
             )
             if reply:
-                taken += [_held(lane, entry, fields) for entry, fields in reply[0]]
+                taken += [
+                    _held(lane, entry, fields, deliveries - 1)
+                    for entry, fields, deliveries in reply[0]
+                ]
                 if reply[1]:
                     log.warning("entries_reclaimed", lane=lane.value, count=reply[1])
         return taken
@@ -136,17 +163,17 @@ class Inbox:
         """The reply; `None` after having waited a little where Redis cannot give one now."""
         try:
             answer = await reply
-        except OUTAGE_ERRORS as error:
-            log.warning("redis_away", error=str(error))
-            await self._backoff.wait()
-            return None
-        except ResponseError as error:
-            await self._mend(error)
+        except (RedisError, OSError) as error:
+            if is_outage(error):
+                log.warning("redis_away", error=str(error))
+                await self._backoff.wait()
+            else:
+                await self._mend(error)
             return None
         self._backoff.reset()
         return answer
 
-    async def _mend(self, error: ResponseError) -> None:
+    async def _mend(self, error: Exception) -> None:
         text = str(error)
         # A reader whose group is gone fails at once and ignores BLOCK: without the wait this
         # would be a hot loop. The group is lost with FLUSHALL, DEL or a lost data set.
@@ -154,7 +181,7 @@ class Inbox:
         if "NOGROUP" in text or "UNBLOCKED" in text:
             try:
                 await self.create_groups()
-            except (RedisError, OSError) as failure:
+            except (RedisError, OSError, PipelineError) as failure:
                 log.warning("group_not_created", error=str(failure))
         elif "WRONGTYPE" in text:
             log.error("requests_key_is_no_stream", streams=self._streams,
@@ -163,5 +190,7 @@ class Inbox:
             log.error("redis_refused", error=text)
 
 
-def _held(lane: Lane, entry: bytes, fields: list[bytes]) -> Held:
-    return Held(lane, entry.decode(), dict(zip(fields[::2], fields[1::2], strict=True)))
+def _held(lane: Lane, entry: bytes, fields: list[bytes], starts: int = 0) -> Held:
+    return Held(
+        lane, entry.decode(), dict(zip(fields[::2], fields[1::2], strict=True)), starts=starts
+    )

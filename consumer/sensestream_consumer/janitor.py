@@ -79,10 +79,13 @@ class Janitor:
             return
         request = self._keys.request(key.removeprefix(self._keys.upload_prefix))
         entry = await self._commands("HGET", request, "entry")
-        if entry is not None:
-            for lane in Lane:
-                if await self._commands("XRANGE", self._keys.lane(lane), entry, entry):
-                    return
+        for lane in Lane:
+            stream = self._keys.lane(lane)
+            # Without a request key it may belong to any entry that still waits (a plain XADD).
+            if entry is None and await self._commands("XLEN", stream):
+                return
+            if entry is not None and await self._commands("XRANGE", stream, entry, entry):
+                return
         await self._commands("PEXPIRE", key, _ORPHAN_TTL_MS)
         log.info("orphaned_upload", key=key)
 

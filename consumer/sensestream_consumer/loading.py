@@ -37,6 +37,7 @@ def load_recogniser(settings: WorkerSettings) -> Recogniser:
         vad=Path(settings.vad).expanduser() if settings.vad else None,
         batching=None if device == "cpu" else limits,
         gpu_mem_limit=settings.gpu_mem_limit,
+        cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
     )
     recogniser.warm_up()
     return recogniser

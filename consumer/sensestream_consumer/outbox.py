@@ -137,6 +137,7 @@ def _dead_letter(held: Held, outcome: Outcome) -> dict[Any, Any]:
     return letter | {
         "dead:entry": held.entry,
         "dead:lane": held.lane.value,
+        "dead:digest": outcome.digest,
         "dead:error": outcome.error.value,
         "dead:message": outcome.message,
         "dead:attempt": str(outcome.attempt),

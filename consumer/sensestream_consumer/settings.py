@@ -46,6 +46,10 @@ class WorkerSettings(PipelineSettings):
     gpu_mem_limit: int = Field(
         0, ge=0, description="Bytes of a GPU's memory that the model may take; 0: all."
     )
+    cache_dir: str = Field(
+        "",
+        description="Where a model converted for this processor is kept; empty: the user's cache.",
+    )
     read_ahead: int = Field(
         128, ge=1, le=10_000, description="Entries held at once, so that hits pass the engine."
     )

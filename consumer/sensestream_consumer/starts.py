@@ -69,6 +69,7 @@ class Starts:
         ]
         arguments = [
             REQUESTS_GROUP, self._consumer, held.entry, self._most, _CRASH_TTL_MS, int(alone),
+            held.starts,
         ]  # fmt: skip
         what, starts, crashes = await until_redis_answers(
             lambda: self._commands.run(_START, keys, arguments), "start"
@@ -81,6 +82,7 @@ class Starts:
         if what == b"exhausted":
             message = _exhausted(starts, crashes, self._most)
             raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
+        held.charged = True
         if alone:
             log.warning("suspect_started", entry=held.entry, attempt=starts, crashes=crashes)
         return True

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
@@ -42,7 +45,8 @@ _LEAVE = load_script("sensestream_consumer.lua", "leave")
 _RELEASE = load_script("sensestream_consumer.lua", "release_key")
 _PLACES_PER_SLOT = 4  # misses in hand for each that the engine runs: it never waits for a fetch
 _TAKE_PERIOD = 0.5  # seconds between looks for entries to take over, while places are free
-_ENGINE_CLOSE = 0.2  # seconds to wait for clips whose entries were handed back already
+_GOODBYE = 5.0  # seconds that Redis is given to take back what a leaving worker holds
+_ENGINE_CLOSE = 0.5  # seconds to wait for clips whose entries were handed back already
 _FULL_PAUSE = 0.25  # seconds between looks at the stream while there is no room to read
 
 
@@ -76,7 +80,8 @@ class Worker:
 
         Raises `PipelineError` when the group runs another recogniser.
         """
-        await self._start_up()
+        if not await self._started():
+            return
         janitor = asyncio.create_task(self._janitor.run(), name="janitor")
         try:
             await self._main_loop()
@@ -86,6 +91,18 @@ class Worker:
             await self._shut_down()
 
     # -- lifecycle ----------------------------------------------------------------------------
+
+    async def _started(self) -> bool:
+        """Start up, unless it is told to stop first: Redis may be away for long."""
+        starting = asyncio.create_task(self._start_up(), name="start-up")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([stopping])
+        if not starting.done():
+            await _cancel([starting])
+            return False
+        await starting
+        return True
 
     async def _start_up(self) -> None:
         settings, keys = self._settings, self._keys
@@ -97,11 +114,12 @@ class Worker:
         await until_redis_answers(self._knock, "connect")
         await until_redis_answers(lambda: look_at_redis(self._pool), "look at Redis")
         await until_redis_answers(self._inbox.create_groups, "create groups")
-        await self._join()
         self._heartbeat = self._make_heartbeat(name)
+        # Seen before it looks for others: of two that start together at least one sees the other.
         await until_redis_answers(
             lambda: asyncio.to_thread(self._heartbeat.beat), "first heartbeat"
         )
+        await self._join()
         self._engine = Engine(self._recogniser, concurrency=settings.concurrency)
         self._places = Places(self._engine.capacity * _PLACES_PER_SLOT, self._changed.set)
         self._handler = self._make_handler()
@@ -189,32 +207,30 @@ class Worker:
     async def _join(self) -> None:
         """Refuse a group that runs another recogniser, unless nobody of it is left."""
         ours = self._recogniser.fingerprint.encode()
-        theirs = await until_redis_answers(lambda: self._claim_recogniser(ours), "join")
-        if theirs in (None, ours) or self._settings.allow_mixed:
-            return
-        if await self._anybody_alive():
+        key = self._keys.recogniser
+        named = await until_redis_answers(lambda: self._commands("GET", key), "join")
+        if named in (None, ours) or self._settings.allow_mixed:
+            return  # none: a full Redis refused it, and will not when a beat next offers it
+        if not await until_redis_answers(self._others_alive, "join"):
+            await self._commands.run(_RELEASE, [key], [named])
+            await asyncio.to_thread(self._heartbeat.beat)
+            named = await self._commands("GET", key)
+        if named not in (None, ours):
+            await self._leave()
             raise PipelineError(
                 f"the workers of pipeline {self._settings.pipeline!r} run another recogniser "
-                f"({theirs.decode()[:12]}…) than this one ({ours.decode()[:12]}…, "
+                f"({named.decode()[:12]}…) than this one ({ours.decode()[:12]}…, "
                 f"{self._recogniser.name}), so they would share no results and give two answers: "
                 "stop them first, use another SENSESTREAM_PIPELINE, or set "
                 "SENSESTREAM_ALLOW_MIXED=1"
             )
-        await self._commands("DEL", self._keys.recogniser)
-        await self._join()
 
-    async def _claim_recogniser(self, ours: bytes) -> bytes | None:
-        """Name our recogniser as the group's unless another is named; which one it is now."""
-        key = self._keys.recogniser
-        await self._commands("SET", key, ours, "NX", "PX", int(self._settings.reclaim_after * 2000))
-        named: bytes | None = await self._commands("GET", key)
-        return named
-
-    async def _anybody_alive(self) -> bool:
+    async def _others_alive(self) -> bool:
         for stream in (self._keys.requests, self._keys.requests_high):
             for row in await self._commands("XINFO", "CONSUMERS", stream, REQUESTS_GROUP):
                 name = dict(zip(row[::2], row[1::2], strict=True))[b"name"].decode()
-                if await self._commands("EXISTS", self._keys.worker(name)):
+                alive = await self._commands("EXISTS", self._keys.worker(name))
+                if alive and name != self.consumer:
                     return True
         return False
 
@@ -222,6 +238,7 @@ class Worker:
         """Finish what is started; what is not, anybody may take at once and uncharged."""
         await _cancel([task for task, held in self._tasks.items() if not held.attempt])
         if self._tasks:
+            await self._hand_back_idle()
             log.info("draining", started=len(self._tasks), seconds=self._settings.drain_timeout)
             finished = asyncio.ensure_future(asyncio.wait(list(self._tasks)))
             hurried = asyncio.ensure_future(self._hurry.wait())
@@ -234,27 +251,53 @@ class Worker:
             hurried.cancel()
         await _cancel(list(self._tasks))
 
-    async def _shut_down(self) -> None:
-        held, leases = self._holding.snapshot()
+    async def _hand_back_idle(self) -> None:
+        """What waits for nothing of ours need not wait for the end of the drain."""
+        started = list(self._tasks.values())
+        idle = [held for held in self._holding.snapshot()[0] if held not in started]
         try:
-            await self._inbox.hand_back(held, uncharge=True)
-            for lease in leases:  # or whoever takes the entry would wait for its end
-                await self._commands.run(_RELEASE, [lease.key], [lease.value])
-            left = await self._commands.run(
-                _LEAVE,
-                [self._keys.requests_high, self._keys.requests, self._keys.worker(self.consumer)],
-                [REQUESTS_GROUP, self.consumer],
-            )
-            log.info("worker_left", consumer=self.consumer, handed_back=len(held), left=left)
-        except (RedisError, OSError) as error:
+            await asyncio.wait_for(self._hand_back(idle), _GOODBYE)
+        except (RedisError, OSError, TimeoutError) as error:
+            log.warning("hand_back_postponed", entries=len(idle), error=repr(error))
+
+    async def _hand_back(self, entries: list[Held]) -> None:
+        """For anybody to take at once; the starts that this worker charged are taken back."""
+        for charged in (True, False):
+            batch = [held for held in entries if held.charged is charged]
+            await self._inbox.hand_back(batch, uncharge=charged)
+            for held in batch:
+                self._holding.discard(held)
+
+    async def _leave(self) -> int:
+        """Give up all that is held and leave the group; how many entries it could not give up."""
+        held, leases = self._holding.snapshot()
+        await self._hand_back(held)
+        for lease in leases:  # or whoever takes the entry would wait for its end
+            await self._commands.run(_RELEASE, [lease.key], [lease.value])
+        left: int = await self._commands.run(
+            _LEAVE,
+            [self._keys.requests_high, self._keys.requests, self._keys.worker(self.consumer)],
+            [REQUESTS_GROUP, self.consumer],
+        )
+        return left
+
+    async def _shut_down(self) -> None:
+        held = len(self._holding)
+        self._heartbeat.stop()  # first, or it would renew what is being given up
+        try:
+            left = await asyncio.wait_for(self._leave(), _GOODBYE)
+            log.info("worker_left", consumer=self.consumer, handed_back=held, left=left)
+        except (RedisError, OSError, TimeoutError) as error:
             # Nothing is lost: others take the entries over after SENSESTREAM_RECLAIM_AFTER.
-            log.warning("worker_left_without_redis", held=len(held), error=str(error))
-        self._heartbeat.stop()
+            log.warning("worker_left_without_redis", held=held, error=repr(error))
+        self._handler.close()
+        with contextlib.suppress(TimeoutError):
+            # A thread cannot be stopped: what still runs there is nobody's any more.
+            await asyncio.wait_for(self._close(), _ENGINE_CLOSE)
+
+    async def _close(self) -> None:
+        await self._engine.aclose()
         await self._fetcher.aclose()
-        try:  # a thread cannot be stopped: what still runs there is nobody's any more
-            await asyncio.wait_for(self._engine.aclose(), _ENGINE_CLOSE)
-        except TimeoutError:
-            log.warning("engine_still_busy", seconds=_ENGINE_CLOSE)
         await self._reader.aclose()
         await self._pool.aclose()
 
@@ -263,6 +306,8 @@ class Worker:
     async def _main_loop(self) -> None:
         while not self._stopping.is_set():
             self._changed.clear()
+            if not self._heartbeat.alive:
+                raise PipelineError("the heartbeat's thread has ended: nothing held is renewed")
             entries = await self._take_over() or await self._read()
             for held in entries:
                 self._begin(held)
@@ -319,9 +364,13 @@ class Worker:
     def _end(self, task: asyncio.Task[None]) -> None:
         held = self._tasks.pop(task)
         self._changed.set()
-        if not task.cancelled() and (error := task.exception()):
-            # Still held, and renewed no more: it is replayed after RECLAIM_AFTER.
-            self._holding.discard(held)
+        if task.cancelled():
+            # At the drain it is handed back; any other cancellation leaves it to be replayed,
+            # and not to be renewed for ever.
+            if not self._stopping.is_set():
+                self._holding.discard(held)
+        elif error := task.exception():
+            self._holding.discard(held)  # renewed no more: it is replayed after RECLAIM_AFTER
             log.error("request_left_behind", entry=held.entry, exc_info=error)
 
     async def _handle(self, held: Held) -> None:
@@ -337,7 +386,7 @@ class Worker:
         # this worker would take it and hand it back without an end.
         self._next_take = time.monotonic() + _TAKE_PERIOD
         await until_redis_answers(
-            lambda: self._inbox.hand_back([held], uncharge=held.attempt > 0), "hand back"
+            lambda: self._inbox.hand_back([held], uncharge=held.charged), "hand back"
         )
         self._holding.discard(held)
 
@@ -350,7 +399,7 @@ class Worker:
         self._holding.discard(held)
 
 
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """Cancel tasks until they are: before Python 3.12, `asyncio.wait_for` (which redis-py uses)
     swallows a cancellation that comes together with its result.
     """

@@ -180,7 +180,9 @@ class DeadLetters:
         request, upload = self._own_keys(letter)
         none = self._keys.none
         keys = [self._keys.dead, self._keys.requests, self._keys.requests_high]
+        digest = letter.about.get("digest", "")
         keys += [request or none, self._keys.stats, upload or none]
+        keys += [self._keys.crashes(digest) if digest else none]
         arguments = [
             letter.letter,
             self._max_backlog,

@@ -2,6 +2,7 @@
 --
 -- KEYS  1 dead  2 requests  3 requests:high  4 request:<id>, or a name that no key has
 --       5 stats  6 upload:<id> when the request's audio is that key, or a name that no key has
+--       7 crashes:<digest> of the letter's bytes, or a name that no key has
 -- ARGV  1 the letter's id  2 max_backlog  3 '1' if KEYS[4] is real  4 '1' if KEYS[6] is
 --       5 '1' to leave out a deadline that has passed
 -- Gives {'queued', entry}, or what keeps it from being replayed:
@@ -57,5 +58,7 @@ if ARGV[3] == '1' then
   redis.call('PERSIST', KEYS[4])
 end
 if ARGV[4] == '1' then redis.call('PERSIST', KEYS[6]) end
+-- A person has looked at it: its bytes are to be tried again, and not to be refused unheard.
+redis.pcall('DEL', KEYS[7])
 redis.pcall('HINCRBY', KEYS[5], 'submitted', 1)
 return {'queued', entry}

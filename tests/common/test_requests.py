@@ -150,3 +150,4 @@ def test_an_entry_of_thousands_of_fields_is_refused_whole() -> None:
     request = decode_request(ENTRY, {b"audio": b"file:///a", b"id": b"mine", **fields})
     assert isinstance(request, BadRequest)
     assert "at most 256" in request.error.message
+    assert request.id == "mine"

@@ -47,7 +47,10 @@ class Parts:
         await self.redis.xclaim(
             KEYS.lane(held.lane), REQUESTS_GROUP, self.consumer, 0, [held.entry], justid=True
         )
-        return Held(held.lane, held.entry, held.fields)
+        [row] = await self.redis.xpending_range(
+            KEYS.lane(held.lane), REQUESTS_GROUP, held.entry, held.entry, 1
+        )
+        return Held(held.lane, held.entry, held.fields, starts=row["times_delivered"] - 1)
 
     async def owner(self, held: Held) -> str:
         rows = await self.redis.xpending_range(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -183,3 +184,28 @@ async def test_a_worker_that_still_holds_entries_cannot_be_removed(make_parts: M
     await parts.outbox.commit(held, transcript_of(held))
     assert await parts.commands.run(leave, keys, [REQUESTS_GROUP, "one"]) == 0
     assert await parts.redis.xinfo_consumers(KEYS.requests, REQUESTS_GROUP) == []
+
+
+async def test_what_was_handed_back_is_found_behind_thousands_that_are_held(
+    make_parts: MakeParts,
+) -> None:
+    one, two = make_parts("one"), make_parts("two")
+    await one.inbox.create_groups()
+    pipe = one.redis.pipeline(transaction=False)
+    for _ in range(4000):
+        pipe.xadd(KEYS.requests, {"audio": "file:///a.wav"})
+    await pipe.execute()
+    held = await one.read(4000)
+    await one.inbox.hand_back(held[-1:])
+    assert [taken.entry for taken in await two.inbox.take(1, 60_000)] == [held[-1].entry]
+
+
+async def test_a_value_that_cannot_be_sent_is_told_to_its_own_caller_only(
+    make_parts: MakeParts,
+) -> None:
+    parts = make_parts("one")
+    replies = await asyncio.gather(
+        parts.commands("PING"), parts.commands("SET", "k", "\ud800"), return_exceptions=True
+    )
+    assert replies[0] == b"PONG"
+    assert isinstance(replies[1], UnicodeEncodeError)

@@ -10,6 +10,7 @@ from sensestream_common.keys import REQUESTS_GROUP
 from sensestream_consumer.holding import Heartbeat, Held, Presence
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +98,15 @@ async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
     assert beating.parts.holding.snapshot()[1] == []
 
 
+async def test_a_newcomer_reclaims_nothing_at_first(beating: Beating) -> None:
+    # Redis may just have come back, and the living not yet have renewed what they hold.
+    assert not beating.heartbeat.may_reclaim()
+    beating.heartbeat._no_reclaim_before -= RECLAIM_AFTER
+    assert beating.heartbeat.may_reclaim()
+
+
 async def test_after_a_silence_a_worker_renews_and_does_not_reclaim(beating: Beating) -> None:
+    beating.heartbeat._no_reclaim_before -= RECLAIM_AFTER
     assert beating.heartbeat.may_reclaim()
     # As if the last answer had come before an outage longer than a heartbeat.
     beating.heartbeat._last_beat -= 3 * beating.heartbeat.interval
@@ -112,3 +121,23 @@ async def test_times_are_told_by_the_clock_of_redis(beating: Beating) -> None:
     await beating.beat()
     seconds, microseconds = await beating.parts.redis.time()
     assert abs(beating.heartbeat.now_ms() - (seconds * 1000 + microseconds / 1000)) < 1000
+
+
+async def test_a_fault_that_nobody_foresaw_does_not_end_the_heartbeat(
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beat = beating.heartbeat.beat
+    beats: list[str] = []
+
+    def failing_once() -> None:
+        beats.append("beat")
+        if len(beats) == 1:
+            raise BrokenPipeError("the log's reader is gone")
+        beat()
+
+    monkeypatch.setattr(beating.heartbeat, "beat", failing_once)
+    monkeypatch.setattr(beating.heartbeat, "interval", 0.01)
+    beating.heartbeat.start()
+    await wait_until(lambda: len(beats) > 2)
+    assert beating.heartbeat.alive
+    beating.heartbeat.stop()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_consumer.holding import Held
 from sensestream_consumer.room import EngineRoom, NoRoom, Places
@@ -137,3 +139,22 @@ async def test_a_place_is_taken_or_refused_at_once() -> None:
         assert places.free == 0
     assert places.free == 1
     assert freed == [True]
+
+
+async def test_a_start_whose_reply_was_lost_is_charged_once(make_parts: MakeParts) -> None:
+    parts, held = await first(make_parts)
+    run = parts.commands.run
+    lost: list[bool] = []
+
+    async def lossy(*call: Any) -> Any:
+        reply = await run(*call)
+        if not lost:
+            lost.append(True)
+            raise RedisConnectionError("the reply was lost")
+        return reply
+
+    parts.commands.run = lossy  # type: ignore[method-assign]
+    await start(parts, held)
+    assert held.attempt == 1
+    assert not held.suspect
+    assert await parts.redis.exists(KEYS.crashes(DIGEST)) == 0

@@ -6,6 +6,7 @@
 --
 -- KEYS 1 requests  2 request:<id>  3 crashes:<digest>
 -- ARGV 1 group  2 consumer  3 entry  4 max_attempts  5 ttl of the crash count in ms  6 alone (1/0)
+--      7 how many starts it had when this consumer took it
 -- Returns {what, starts, crashes}, what being 'started' (charged: starts includes this one), or,
 -- with nothing charged, 'lost', 'exhausted' or 'suspect' (to be called again when alone)
 
@@ -13,6 +14,9 @@ local pending = redis.pcall('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, A
 if pending.err or #pending == 0 then return {'lost', 0, 0} end
 local starts, most = pending[1][4] - 1, tonumber(ARGV[4])
 local crashes = tonumber(redis.pcall('GET', KEYS[3])) or 0
+
+-- One more than it came with, and still ours: an earlier call charged it, whose reply was lost.
+if starts == tonumber(ARGV[7]) + 1 then return {'started', starts, crashes} end
 
 if (starts > 0 or crashes > 0) and starts < most and crashes < most and ARGV[6] == '0' then
   return {'suspect', starts, crashes}

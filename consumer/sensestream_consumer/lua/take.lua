@@ -4,33 +4,24 @@
 -- deleted the entry) is acknowledged, or it would be claimed again forever.
 --
 -- KEYS 1 requests  2 stats   ARGV 1 group  2 consumer  3 min_idle ms  4 count  5 handed-back consumer
--- Returns {entries as {id, fields}, how many of them came from silent workers}
+-- Returns {entries as {id, fields, deliveries}, how many of them came from silent workers}
 
-local taken, cursor, rounds, vanished, reclaimed = {}, '0-0', 0, 0, 0
-local most = tonumber(ARGV[4])
-local waiting = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', most)
-if #waiting == 0 then return {taken, 0} end
-local handed_back = {}
-for _, row in ipairs(waiting) do
-  if row[2] == ARGV[5] then handed_back[row[1]] = true end
-end
-
-repeat
-  local reply = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], cursor,
-    'COUNT', most - #taken, 'JUSTID')
-  cursor, rounds = reply[1], rounds + 1
-  for _, id in ipairs(reply[2]) do
-    local body = redis.call('XRANGE', KEYS[1], id, id)
-    if #body == 0 then
-      redis.call('XACK', KEYS[1], ARGV[1], id)
-      vanished = vanished + 1
-    else
-      taken[#taken + 1] = body[1]
-      if not handed_back[id] then reclaimed = reclaimed + 1 end
-    end
+local taken, vanished, reclaimed = {}, 0, 0
+-- The idle ones are picked by XPENDING: XAUTOCLAIM looks at a bounded stretch of the list, and
+-- finds nothing behind a few thousand entries that are held.
+local idle = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[4])
+for _, row in ipairs(idle) do
+  local id, owner, deliveries = row[1], row[2], row[4]
+  redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id, 'JUSTID')
+  local body = redis.call('XRANGE', KEYS[1], id, id)
+  if #body == 0 then
+    redis.call('XACK', KEYS[1], ARGV[1], id)
+    vanished = vanished + 1
+  else
+    taken[#taken + 1] = {id, body[1][2], deliveries}
+    if owner ~= ARGV[5] then reclaimed = reclaimed + 1 end
   end
-  if reply[3] then vanished = vanished + #reply[3] end
-until cursor == '0-0' or #taken >= most or rounds >= 100
+end
 if vanished > 0 then redis.pcall('HINCRBY', KEYS[2], 'vanished', vanished) end
 if reclaimed > 0 then redis.pcall('HINCRBY', KEYS[2], 'reclaimed', reclaimed) end
 return {taken, reclaimed}
