@@ -153,7 +153,7 @@ async def test_a_start_whose_reply_was_lost_is_charged_once(make_parts: MakePart
             raise RedisConnectionError("the reply was lost")
         return reply
 
-    parts.commands.run = lossy  # type: ignore[method-assign]
+    parts.commands.run = lossy  # type: ignore[method-assign,assignment]
     await start(parts, held)
     assert held.attempt == 1
     assert not held.suspect
