@@ -146,11 +146,8 @@ async def _engine_rounds(recogniser: Recogniser, cases: Sequence[Case], rounds: 
         for case in cases:
             before = dataclasses.replace(tally)
             await case.run(hear, case.clips)
-            padding = tally.padding - before.padding
-            case.note = (
-                f"of {(tally.clips - before.clips) / (tally.batches - before.batches):.1f} clips, "
-                f"{padding / (tally.rows - before.rows + padding):.0%} padding"
-            )
+            recent = tally.since(before)
+            case.note = f"of {recent.clips / recent.batches:.1f} clips, {recent.waste:.0%} padding"
     await engine.aclose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 import time
@@ -25,11 +26,13 @@ __all__ = ["Batcher"]
 
 log = structlog.get_logger(__name__)
 
+_REPORT_PERIOD = 60.0  # seconds of work between lines about it in the log
+
 
 class Batcher:
     """`rows` may be called from any number of threads; `run` is called from one only.
 
-    `tally` says what was run, and what of it was padding.
+    `tally` says what was run, and what of it was padding; so does the log once a minute.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class Batcher:
         self.tally = Tally()
         self._run = run
         self._clock = clock
+        self._reported = Tally()
+        self._reported_at = clock()
         self._queue = BatchQueue(limits, pads_freely)
         self._ready: deque[Batch] = deque()
         self._changed = threading.Condition()
@@ -72,10 +77,13 @@ class Batcher:
             self._changed.notify_all()
 
     def run_now(self, clips: Sequence[Clip], width: int) -> None:
-        """Runs these clips together before any that wait, and returns when they are done."""
+        """Runs these clips together before any that wait, and returns when they are done.
+
+        A rehearsal: it does not count.
+        """
         with self._changed:
             self._check_open()
-            self._ready.append(Batch(tuple(clips), width))
+            self._ready.append(Batch(tuple(clips), width, counts=False))
             self._changed.notify_all()
         for clip in clips:
             clip.rows.result()
@@ -126,8 +134,26 @@ class Batcher:
             log.warning("batch_failed", clips=len(batch.clips), rows=batch.width, error=str(error))
             self.tally.retried += len(batch.clips)
             for clip in batch.clips:
-                self._serve(Batch((clip,), clip.length))
+                self._serve(Batch((clip,), clip.length, batch.counts))
             return
         self.tally.count(batch)
+        self._report()
         for clip, said in zip(batch.clips, rows, strict=True):
             clip.rows.set_result(said)
+
+    def _report(self) -> None:
+        now = self._clock()
+        if now - self._reported_at < _REPORT_PERIOD:
+            return
+        recent = self.tally.since(self._reported)
+        if not recent.batches:
+            return
+        log.info(
+            "batches",
+            batches=recent.batches,
+            clips=recent.clips,
+            clips_a_batch=round(recent.clips / recent.batches, 1),
+            padding=round(recent.waste, 3),
+            retried=recent.retried,
+        )
+        self._reported, self._reported_at = dataclasses.replace(self.tally), now

@@ -57,10 +57,14 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Clips that run together. `width`: the rows that each is padded to."""
+    """Clips that run together. `width`: the rows that each is padded to.
+
+    `counts` is false for a rehearsal.
+    """
 
     clips: tuple[Clip, ...]
     width: int
+    counts: bool = True
 
     def features(self) -> NDArray[np.float32]:
         """float32[clips, width, values], zeros beyond a clip's own rows."""
@@ -86,7 +90,19 @@ class Tally:
         """The share of rows that were padding, 0 to 1."""
         return self.padding / max(1, self.rows + self.padding)
 
+    def since(self, before: Tally) -> Tally:
+        """What was run after `before` was noted."""
+        return Tally(
+            self.batches - before.batches,
+            self.clips - before.clips,
+            self.rows - before.rows,
+            self.padding - before.padding,
+            self.retried - before.retried,
+        )
+
     def count(self, batch: Batch) -> None:
+        if not batch.counts:
+            return
         audio = sum(clip.length for clip in batch.clips)
         self.batches += 1
         self.clips += len(batch.clips)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings, strategies as st
 from sensestream_common.errors import ErrorCode, ModelError, RequestError
 from sensestream_consumer.engine import Engine, Recogniser
@@ -132,6 +133,26 @@ def test_clips_that_wait_when_it_closes_are_told(session: Session) -> None:
     assert running.result(PATIENCE).ids.tolist() == [50]
     with pytest.raises(RuntimeError, match="closed"):
         waiting.result(PATIENCE)
+
+
+def test_the_log_says_once_a_minute_what_was_padding(session: Session) -> None:
+    session.gate.set()
+    now = [0.0]
+    limits = BatchLimits(max_wait=0.0)
+    batcher = Batcher(session, limits, pads_freely=True, clock=lambda: now[0])
+    with structlog.testing.capture_logs() as lines:
+        batcher.rows(_features(48), 0, 14)
+        now[0] = 59.0
+        batcher.rows(_features(48), 0, 14)
+        assert lines == []
+        now[0] = 61.0
+        batcher.rows(_features(48), 0, 14)
+        now[0] = 62.0
+        batcher.rows(_features(48), 0, 14)
+    batcher.close()
+    (line,) = lines
+    assert line["event"] == "batches"
+    assert (line["batches"], line["clips"], line["padding"]) == (3, 3, 0.25)
 
 
 @pytest.fixture(scope="module")
