@@ -29,7 +29,7 @@ _ATTENTION_GAIN = 2.0
 _ATTENDED_GAIN = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sizes:
     """The defaults are SenseVoice-small's: 234 million parameters."""
 
@@ -41,6 +41,7 @@ class Sizes:
     first_blocks: int = 50
     last_blocks: int = 20
     pieces: int = 25_055
+    wide_mask: bool = True
 
 
 class _Builder:
@@ -202,11 +203,17 @@ class _Builder:
         return rows, lengths
 
     def mask(self, rows: str, lengths: str) -> str:
-        """1 for a clip's rows, 0 for padding: float32[clips, 1, rows], as wide as the input."""
+        """1 for a clip's rows, 0 for padding: float32[clips, 1, rows].
+
+        As wide as the input or, as older exports have it, as the longest clip.
+        """
         zero, one = self.constant(0), self.constant(1)
-        numbers = self.node("Range", zero, self.size(rows, 1), one)
-        ends = self.node("Unsqueeze", lengths, self.constant([-1]))
-        inside = self.node("Less", numbers, self.node("Cast", ends, to=TensorProto.INT64))
+        lengths = self.node("Cast", lengths, to=TensorProto.INT64)
+        width = self.size(rows, 1)
+        if not self.sizes.wide_mask:
+            width = self.node("ReduceMax", lengths, keepdims=0)
+        numbers = self.node("Range", zero, width, one)
+        inside = self.node("Less", numbers, self.node("Unsqueeze", lengths, self.constant([-1])))
         inside = self.node("Cast", inside, to=TensorProto.FLOAT)
         return self.node("Unsqueeze", inside, self.constant([1]))
 

@@ -23,13 +23,10 @@ ENGINE_REVISION = 1
 
 _CHUNK = 1 << 22
 _LFS_POINTER = b"version https://git-lfs"
-# Operators of integer graphs. Any of them means that CUDA would fall back to the CPU node by node.
-_INTEGER_OPERATORS = (
-    b"DynamicQuantizeLinear",
-    b"MatMulInteger",
-    b"QLinearMatMul",
-    b"DequantizeLinear",
-)
+_INTEGER_PRODUCT = b"MatMulInteger"
+# In DynamicQuantizeLinear, QuantizeLinear, DequantizeLinear: a graph with any of these would be
+# computed by CUDA on the CPU, node by node.
+_QUANTISED = b"uantizeLinear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,8 @@ class GraphFile:
     """What a look at a graph's bytes told."""
 
     digest: str  # hex SHA-256 of the file and of the weights kept beside it
-    integer: bool  # whether it computes in 8-bit integers
+    integer: bool  # whether its weights are 8-bit integers, or more than its weights
+    integer_products: bool  # whether it multiplies 8-bit integers, with scales found as it runs
 
 
 def inspect_graph(graph: Path) -> GraphFile:
@@ -46,15 +44,18 @@ def inspect_graph(graph: Path) -> GraphFile:
     Weights kept beside it (`model.onnx.data`, `model.onnx_data`) are part of it.
     """
     digest = hashlib.sha256()
-    integer = False
-    longest = max(len(name) for name in _INTEGER_OPERATORS)
+    missing = {_INTEGER_PRODUCT, _QUANTISED}
+    longest = max(map(len, missing))
     for path in (graph, *sorted(graph.parent.glob(f"{graph.name}[._]*"))):
         before = b""
         for chunk in _chunks(path):
             digest.update(chunk)
-            integer = integer or any(name in before + chunk for name in _INTEGER_OPERATORS)
+            missing -= {
+                name for name in missing if name in chunk or name in before + chunk[:longest]
+            }
             before = chunk[-longest:]
-    return GraphFile(digest.hexdigest(), integer)
+    products = _INTEGER_PRODUCT not in missing
+    return GraphFile(digest.hexdigest(), products or _QUANTISED not in missing, products)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

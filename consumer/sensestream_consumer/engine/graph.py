@@ -14,6 +14,7 @@ from sensestream_consumer.engine.session import open_session, quiet_run_options,
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -35,7 +36,9 @@ class Graph:
 
     `pieces` is the width of the logits. `pads_freely` says whether rows may be padded beyond the
     longest clip of a batch: older exports make their mask as wide as the longest length, so that
-    a wider input is a shape error. `reduce` takes the best pieces inside the graph.
+    a wider input is a shape error. `reduce` takes the best pieces inside the graph. `optimised`
+    is a file to run in place of the model's own, and with `one_clip` it computes no masks: then
+    a run takes one clip without padding.
     """
 
     def __init__(
@@ -46,12 +49,19 @@ class Graph:
         threads: int,
         reduce: bool = False,
         gpu_mem_limit: int = 0,
+        optimised: Path | None = None,
+        one_clip: bool = False,
     ) -> None:
         self._path = files.graph
         self._reduces = reduce
-        content = with_best_rows(files.graph) if reduce else None
+        self.one_clip = one_clip
         self._session = open_session(
-            files.graph, device, threads, content=content, gpu_mem_limit=gpu_mem_limit
+            optimised or files.graph,
+            device,
+            threads,
+            content=with_best_rows(files.graph) if reduce else None,
+            gpu_mem_limit=gpu_mem_limit,
+            optimise=optimised is None,
         )
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
@@ -62,7 +72,7 @@ class Graph:
         self._check_width(inputs[self.contract.features].shape)
         self.device = session_device(self._session)
         self.pieces = self._probe_pieces()
-        self.pads_freely = self._probe_padding()
+        self.pads_freely = not one_clip and self._probe_padding()
 
     @property
     def half_precision(self) -> bool:
@@ -82,6 +92,8 @@ class Graph:
 
         The other three have one number a clip. What ONNX Runtime raises comes through.
         """
+        if self.one_clip and list(lengths) != [features.shape[1]]:
+            raise ValueError(f"lengths are {list(lengths)}: this graph takes one clip, unpadded")
         feed = self._feed(features, lengths, languages, textnorms)
         (logits,) = self._session.run([self.contract.logits], feed, options)
         return np.asarray(logits, dtype=np.float32)
@@ -101,6 +113,13 @@ class Graph:
         ids, probabilities = self._bound(self._feed(features, lengths, languages, textnorms))
         clips = zip(ids, probabilities, ends, strict=True)
         return [best_rows(clip[:end], share[:end]) for clip, share, end in clips]
+
+    def feed_one(self, features: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The inputs, by name, for one clip's rows, float32[rows, width]."""
+        language = self.description.languages["auto"]
+        return self._feed(
+            features[np.newaxis], [features.shape[0]], [language], [self.description.with_itn]
+        )
 
     def _feed(self, *values: Any) -> dict[str, NDArray[Any]]:
         return {

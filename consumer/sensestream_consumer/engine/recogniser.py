@@ -18,6 +18,7 @@ from sensestream_consumer.engine.ctc import Rows
 from sensestream_consumer.engine.fingerprint import fingerprint, inspect_graph
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
 from sensestream_consumer.engine.graph import Graph
+from sensestream_consumer.engine.int8 import open_cpu_graph
 from sensestream_consumer.engine.model_directory import find_model_files
 from sensestream_consumer.engine.segmentation import Cutter, EnergyCutter, Piece, SpeechCutter
 from sensestream_consumer.engine.session import choose_device
@@ -84,6 +85,7 @@ class Recogniser:
         vad: Path | None = None,
         batching: BatchLimits | None = None,
         gpu_mem_limit: int = 0,
+        cache: Path | None = None,
     ) -> Self:
         """The model in `directory` on `device` (`auto`, `cpu`, `cuda`, `cuda:1`).
 
@@ -92,7 +94,8 @@ class Recogniser:
         `threads` is the number of threads inside one run, `vad` the directory of an FSMN-VAD
         model that decides where long audio is cut (None: its loudness does). A GPU batches by
         `batching`, or by defaults; a CPU only if told to. `gpu_mem_limit`: bytes, 0 for all. The
-        CUDA way has not been run on a GPU yet.
+        CUDA way has not been run on a GPU yet. `cache` is the folder for graphs converted to run
+        faster on this processor (None: the user's cache folder).
         Raises `ModelError`, which names the file or device and what was expected.
         """
         if threads < 1:
@@ -112,8 +115,10 @@ class Recogniser:
                 "a clip's answer would depend on its company. Batch the float graph, or nothing"
             )
         on_gpu = chosen != "cpu"
-        graph = Graph(
-            files, device=chosen, threads=threads, reduce=on_gpu, gpu_mem_limit=gpu_mem_limit
+        graph = (
+            Graph(files, device=chosen, threads=threads, reduce=True, gpu_mem_limit=gpu_mem_limit)
+            if on_gpu
+            else open_cpu_graph(files, inspected, threads=threads, cache=cache)
         )
         if graph.pieces != len(vocabulary):
             raise ModelError(

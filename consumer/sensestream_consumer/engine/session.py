@@ -14,7 +14,14 @@ from sensestream_common.errors import ModelError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["choose_device", "open_session", "quiet_run_options", "session_device"]
+__all__ = [
+    "choose_device",
+    "open_session",
+    "quiet_run_options",
+    "runtime_version",
+    "save_optimised",
+    "session_device",
+]
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -50,20 +57,25 @@ def open_session(
     *,
     content: bytes | None = None,
     gpu_mem_limit: int = 0,
+    optimise: bool = True,
 ) -> Any:
     """A session of the graph on a device that `choose_device` gave; `ModelError` if it fails.
 
     `content` is what to run where that is not the file's own. `gpu_mem_limit`: bytes that the
-    session's arena may take of a GPU's memory, 0 for all of it.
+    session's arena may take of a GPU's memory, 0 for all of it. `optimise` is for graphs that
+    are not optimised already.
     """
     runtime = _runtime()
+    options = _session_options(runtime, threads)
+    if not optimise:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     cuda = device != "cpu"
     if cuda and hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # finds the CUDA libraries that pip installed
     try:
         session = runtime.InferenceSession(
             str(graph) if content is None else content,
-            _session_options(runtime, threads),
+            options,
             providers=_providers(device, gpu_mem_limit),
         )
     except Exception as error:  # onnxruntime raises a class of its own per status code
@@ -76,6 +88,30 @@ def open_session(
             "or set SENSESTREAM_DEVICE=cpu"
         )
     return session
+
+
+def save_optimised(graph: Path, target: Path) -> None:
+    """Write a graph as ONNX Runtime optimises it for this processor, its weights beside it.
+
+    The weights are laid out as the processor's kernels want them and are mapped, not read, when
+    the graph is opened: faster, and all processes that open it share one copy. (Before 1.21 ONNX
+    Runtime writes them as they were.)
+    """
+    runtime = _runtime()
+    options = _session_options(runtime, 1)
+    options.optimized_model_filepath = str(target)
+    for name, value in (
+        ("session.optimized_model_external_initializers_file_name", f"{target.name}.data"),
+        ("session.optimized_model_external_initializers_min_size_in_bytes", "1024"),
+        ("session.save_external_prepacked_constant_initializers", "1"),
+    ):
+        options.add_session_config_entry(name, value)
+    runtime.InferenceSession(str(graph), options, providers=[_CPU])
+
+
+def runtime_version() -> str:
+    """The version of ONNX Runtime."""
+    return str(_runtime().__version__)
 
 
 def session_device(session: Any) -> str:
