@@ -33,7 +33,7 @@ from sensestream_producer.letters import (
 )
 from sensestream_producer.settings import ProducerSettings
 from sensestream_producer.status import PipelineStatus, RequestStatus, WorkerStatus
-from sensestream_producer.submission import Receipt, Submission
+from sensestream_producer.submission import Receipt, Submission, SubmitOptions
 
 __all__ = [
     "BacklogFull",
@@ -62,6 +62,7 @@ __all__ = [
     "SettingsError",
     "Status",
     "Submission",
+    "SubmitOptions",
     "SubmitRefused",
     "WaitTimeout",
     "Word",

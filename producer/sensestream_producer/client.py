@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 from sensestream_common.errors import SensestreamError, WaitTimeout
 from sensestream_common.keys import Keys
@@ -26,15 +26,15 @@ from sensestream_producer.status import (
     request_status,
 )
 from sensestream_producer.streams import id_text, last_id
-from sensestream_producer.submission import Receipt, Submission, new_request_id
+from sensestream_producer.submission import Receipt, Submission, SubmitOptions, new_request_id
 from sensestream_producer.submitting import Submit, Submitter, UploadVanished
 from sensestream_producer.tail import Tail
 from sensestream_producer.uploads import Staged, Uploads
 
-__all__ = ["Client"]
+__all__ = ["PATIENCE", "Client", "identified", "submission_of", "timed"]
 
 _MANY = 256  # submissions of `submit_many` that are under way at once
-_PATIENCE = 15.0
+PATIENCE = 15.0  # seconds
 _STAGINGS = 3
 
 
@@ -53,7 +53,7 @@ class Client:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        patience: float = _PATIENCE,
+        patience: float = PATIENCE,
     ) -> None:
         self.keys = Keys(pipeline)
         self._link = Link(url, patience=patience)
@@ -63,7 +63,7 @@ class Client:
         self.dead = DeadLetters(self._link, self.keys, max_backlog=max_backlog)
 
     @classmethod
-    def from_settings(cls, settings: ProducerSettings, *, patience: float = _PATIENCE) -> Client:
+    def from_settings(cls, settings: ProducerSettings, *, patience: float = PATIENCE) -> Self:
         return cls(
             settings.redis_url,
             settings.pipeline,
@@ -93,19 +93,23 @@ class Client:
         """Return when Redis answers; `RedisUnavailable` if it does not."""
         await self._link.run(self._link.redis.ping)
 
-    async def submit(self, audio: str | Path | bytes | Submission, **options: Any) -> Receipt:
+    async def submit(
+        self, audio: str | Path | bytes | Submission, **options: Unpack[SubmitOptions]
+    ) -> Receipt:
         """Hand in one recording; `options` are the fields of `Submission`.
 
         Returns when Redis holds the request. Raises `RequestError` for a value that no request
         takes (before anything is sent), `BacklogFull` and other `SubmitRefused` when it was not
         taken, `PipelineError` when a key holds something foreign.
         """
-        submission = _submission(audio, options)
-        receipt = await self._submit(_identified(submission))
+        submission = submission_of(audio, options)
+        receipt = await self._submit(identified(submission))
         # A made-up id stands already only when a lost reply made the client send it twice.
         return receipt if submission.id else replace(receipt, duplicate=False)
 
-    async def submit_file(self, file: str | Path | bytes, **options: Any) -> Receipt:
+    async def submit_file(
+        self, file: str | Path | bytes, **options: Unpack[SubmitOptions]
+    ) -> Receipt:
         """Upload a file, or bytes, and hand it in: for workers that cannot open it themselves."""
         return await self.submit(file if isinstance(file, bytes) else Path(file), **options)
 
@@ -127,21 +131,21 @@ class Client:
         audio: str | Path | bytes | Submission,
         *,
         timeout: float | None = 60.0,
-        **options: Any,
+        **options: Unpack[SubmitOptions],
     ) -> Outcome:
         """Hand in one recording and wait for its outcome, which may be a failed one.
 
         Raises what `submit` does, and `WaitTimeout` after `timeout` seconds (`None`: never); the
         request stands all the same.
         """
-        submission = _identified(_submission(audio, options))
-        with _timed(submission.id, timeout):
+        submission = identified(submission_of(audio, options))
+        with timed(submission.id, timeout):
             async with asyncio.timeout(timeout), self._tail.expecting(submission.id) as expected:
                 return await self._tail.settle(expected, await self._submit(submission))
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
         """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
-        with _timed(request_id, timeout):
+        with timed(request_id, timeout):
             async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
                 return await self._tail.look_up(expected)
 
@@ -208,18 +212,18 @@ class Client:
             await self._uploads.discard(staged)
 
 
-def _submission(audio: str | Path | bytes | Submission, options: dict[str, Any]) -> Submission:
+def submission_of(audio: str | Path | bytes | Submission, options: SubmitOptions) -> Submission:
     if isinstance(audio, Submission):
         return replace(audio, **options)
     return Submission(audio=audio, **options)
 
 
-def _identified(submission: Submission) -> Submission:
+def identified(submission: Submission) -> Submission:
     return submission if submission.id else replace(submission, id=new_request_id())
 
 
 @contextmanager
-def _timed(request_id: str, timeout: float | None) -> Iterator[None]:
+def timed(request_id: str, timeout: float | None) -> Iterator[None]:
     """Turns the end of `asyncio.timeout` into a `WaitTimeout`."""
     try:
         yield

@@ -8,14 +8,14 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import Status
 from sensestream_common.request import Request
 
-__all__ = ["Receipt", "RequestState", "Submission", "new_request_id"]
+__all__ = ["Receipt", "RequestState", "Submission", "SubmitOptions", "new_request_id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +77,21 @@ class Submission:
             metadata=_json_text(self.metadata),
             traceparent=self.traceparent,
         )
+
+
+class SubmitOptions(TypedDict, total=False):
+    """What `submit` and `transcribe` take by name: the fields of `Submission` but its audio."""
+
+    id: str
+    language: str
+    itn: bool
+    priority: str
+    digest: str
+    ttl: int | None
+    deadline: datetime | timedelta | int | None
+    callback_url: str
+    metadata: Any
+    traceparent: str
 
 
 class RequestState:

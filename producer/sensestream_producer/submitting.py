@@ -23,7 +23,7 @@ from sensestream_common.scripts import load_script
 from sensestream_producer.link import Link, passes
 from sensestream_producer.submission import Receipt
 
-__all__ = ["Submit", "Submitter", "UploadVanished"]
+__all__ = ["Submit", "Submitter", "UploadVanished", "backlog_full"]
 
 _SUBMIT = load_script("sensestream_producer", "submit")
 _BATCH = 128  # submits in one pipeline; more delays the first answers and gains nothing
@@ -162,13 +162,16 @@ class Submitter:
                     outcome=outcome,
                 )
             case "full", [backlog]:
-                raise BacklogFull(
-                    f"{backlog} requests wait in the pipeline {self._keys.name!r} and at most "
-                    f"{self._max_backlog} may (setting SENSESTREAM_MAX_BACKLOG): submit again "
-                    "later, or start more workers"
-                )
+                raise backlog_full(self._keys, backlog, self._max_backlog)
         raise UploadVanished(f"the staged upload of {submit.request.id!r} is gone")
 
     def _error(self, error: Exception) -> SensestreamError:
         _, found, text = str(error).partition("WRONGKEY ")
         return PipelineError(text) if found else self._link.translate(error)
+
+
+def backlog_full(keys: Keys, backlog: int | str, limit: int) -> BacklogFull:
+    return BacklogFull(
+        f"{backlog} requests wait in the pipeline {keys.name!r} and at most {limit} may "
+        "(setting SENSESTREAM_MAX_BACKLOG): submit again later, or start more workers"
+    )

@@ -20,7 +20,7 @@ from sensestream_producer.link import Backoff, Link, heeding, passes
 from sensestream_producer.streams import Entry, StreamId, entries, id_text, last_id, parse_id
 from sensestream_producer.submission import Receipt, RequestState
 
-__all__ = ["Expected", "Tail"]
+__all__ = ["Expected", "Tail", "closed_meanwhile", "no_longer_kept", "not_kept"]
 
 _LOOK_SECONDS = 3.0  # between looks at the request keys, should the tail have missed something
 _LINGER_SECONDS = 10.0  # how long the reader goes on when nobody waits, for the next to come
@@ -107,10 +107,7 @@ class Tail:
             lambda: entries(self._link.redis, self._keys.transcripts, outcome, outcome)
         )
         if not found:
-            raise WaitTimeout(
-                f"the request {request_id!r} has been answered, and its outcome {outcome} is no "
-                "longer kept (setting SENSESTREAM_TRANSCRIPTS_TTL): submit it under another id"
-            )
+            raise no_longer_kept(request_id, outcome)
         return outcome_from_entry(found[0][1])
 
     async def close(self) -> None:
@@ -118,7 +115,7 @@ class Tail:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._fail_all(SensestreamError("the client was closed while somebody waited"))
+        self._fail_all(closed_meanwhile())
 
     async def _start(self) -> None:
         async with self._starting:
@@ -216,11 +213,24 @@ class Tail:
             if kept:
                 expected.offer(outcome_from_entry(kept[0][1]))
             else:
-                expected.fail(
-                    WaitTimeout(f"the outcome {outcome.decode()} of {expected.id!r} is not kept")
-                )
+                expected.fail(not_kept(expected.id, outcome.decode()))
 
     def _fail_all(self, error: SensestreamError) -> None:
         for several in self._expected.values():
             for expected in several:
                 expected.fail(error)
+
+
+def no_longer_kept(request_id: str, outcome: str) -> WaitTimeout:
+    return WaitTimeout(
+        f"the request {request_id!r} has been answered, and its outcome {outcome} is no longer "
+        "kept (setting SENSESTREAM_TRANSCRIPTS_TTL): submit it under another id"
+    )
+
+
+def not_kept(request_id: str, outcome: str) -> WaitTimeout:
+    return WaitTimeout(f"the outcome {outcome} of {request_id!r} is not kept")
+
+
+def closed_meanwhile() -> SensestreamError:
+    return SensestreamError("the client was closed while somebody waited")

@@ -21,7 +21,7 @@ from sensestream_common.keys import Keys
 
 from sensestream_producer.link import Link
 
-__all__ = ["Staged", "Uploads"]
+__all__ = ["BoundedReader", "Staged", "Uploads"]
 
 _CHUNK = 4 << 20  # bytes in one command: far from the socket time-out on any usable network
 _STAGED_SECONDS = 3600
@@ -36,45 +36,17 @@ class Staged:
     digest: str  # sha256:<hex>
 
 
-class Uploads:
-    """Stages files and bytes of at most `max_bytes`."""
+class BoundedReader:
+    """Reads files and bytes of at most `max_bytes`, in chunks."""
 
-    def __init__(self, link: Link, keys: Keys, *, max_bytes: int) -> None:
-        self._link = link
-        self._keys = keys
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._room = asyncio.Semaphore(_AT_ONCE)
 
-    async def stage(self, source: Path | bytes) -> Staged:
-        """Put the bytes into Redis; `RequestError` for a file that cannot be read or is too large.
-
-        After an outage it begins again: what was staged before may be gone with its Redis.
-        """
-        async with self._room:
-            return await self._link.run(lambda: self._stage(source))
-
-    async def discard(self, staged: Staged) -> None:
-        await self._link.run(lambda: self._link.redis.delete(staged.key))
-
-    async def _stage(self, source: Path | bytes) -> Staged:
-        key = self._keys.upload(secrets.token_hex(16))
-        digest = hashlib.sha256()
-        size = 0
-        async with aclosing(self._chunks(source)) as chunks:
-            async for chunk in chunks:
-                await asyncio.to_thread(digest.update, chunk)
-                async with self._link.redis.pipeline(transaction=True) as pipe:
-                    pipe.setrange(key, size, chunk)
-                    pipe.expire(key, _STAGED_SECONDS)
-                    await pipe.execute()
-                size += len(chunk)
-        if size == 0:
-            raise RequestError(ErrorCode.AUDIO_EMPTY, f"{_name(source)} is empty")
-        return Staged(key, f"sha256:{digest.hexdigest()}")
-
-    async def _chunks(self, source: Path | bytes) -> AsyncGenerator[bytes]:
+    async def chunks(self, source: Path | bytes) -> AsyncGenerator[bytes]:
+        """The content; `RequestError` for what cannot be read, or is too large or empty."""
         if isinstance(source, bytes):
             self._check_size(len(source), source)
+            self._check_empty(len(source), source)
             for start in range(0, len(source), _CHUNK):
                 yield source[start : start + _CHUNK]
             return
@@ -86,6 +58,7 @@ class Uploads:
                     size += len(chunk)
                     self._check_size(size, source)  # it may grow while it is read
                     yield chunk
+                self._check_empty(size, source)
         except OSError as error:
             raise _unreadable(source, error) from error
 
@@ -109,6 +82,45 @@ class Uploads:
                 f"{_name(source)} has {size} bytes and an upload may have {self._max_bytes}: raise "
                 "--max-upload-bytes (SENSESTREAM_MAX_UPLOAD_BYTES), or submit it by reference",
             )
+
+    def _check_empty(self, size: int, source: Path | bytes) -> None:
+        if size == 0:
+            raise RequestError(ErrorCode.AUDIO_EMPTY, f"{_name(source)} is empty")
+
+
+class Uploads:
+    """Stages files and bytes of at most `max_bytes`."""
+
+    def __init__(self, link: Link, keys: Keys, *, max_bytes: int) -> None:
+        self._link = link
+        self._keys = keys
+        self._reader = BoundedReader(max_bytes)
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    async def stage(self, source: Path | bytes) -> Staged:
+        """Put the bytes into Redis; `RequestError` for a file that cannot be read or is too large.
+
+        After an outage it begins again: what was staged before may be gone with its Redis.
+        """
+        async with self._room:
+            return await self._link.run(lambda: self._stage(source))
+
+    async def discard(self, staged: Staged) -> None:
+        await self._link.run(lambda: self._link.redis.delete(staged.key))
+
+    async def _stage(self, source: Path | bytes) -> Staged:
+        key = self._keys.upload(secrets.token_hex(16))
+        digest = hashlib.sha256()
+        size = 0
+        async with aclosing(self._reader.chunks(source)) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(digest.update, chunk)
+                async with self._link.redis.pipeline(transaction=True) as pipe:
+                    pipe.setrange(key, size, chunk)
+                    pipe.expire(key, _STAGED_SECONDS)
+                    await pipe.execute()
+                size += len(chunk)
+        return Staged(key, f"sha256:{digest.hexdigest()}")
 
 
 def _name(source: Path | bytes) -> str:

@@ -36,6 +36,7 @@ PUBLIC = {
     "SettingsError",
     "Status",
     "Submission",
+    "SubmitOptions",
     "SubmitRefused",
     "WaitTimeout",
     "Word",

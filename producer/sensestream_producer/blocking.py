@@ -1,0 +1,235 @@
+"""The blocking client: the verbs of the asyncio one, for code without an event loop.
+
+    with Client("redis://127.0.0.1:6379/0") as client:
+        outcome = client.transcribe("file:///data/a.wav")
+
+The asyncio client does the work, on an event loop in a thread that this one starts with its
+first call. So any number of threads share one client, its connections and its pipelines.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from sensestream_common.errors import SensestreamError
+from sensestream_common.keys import Keys
+from sensestream_common.outcome import Outcome
+
+from sensestream_producer import client as asynchronous
+from sensestream_producer.follow import Followed, Gap
+from sensestream_producer.letters import DeadLetter, ReplayResult, Selection
+from sensestream_producer.loop_thread import LoopThread, ThreadClosed
+from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
+from sensestream_producer.status import PipelineStatus, RequestStatus
+from sensestream_producer.submission import Receipt, Submission, SubmitOptions
+
+__all__ = ["Client", "DeadLetters"]
+
+T = TypeVar("T")
+
+
+class Client:
+    """A client of the pipeline called `pipeline` in the Redis at `url`, for any thread.
+
+    Arguments and errors are those of the asyncio `Client`. Use it as `with Client(url) as
+    client:`, or keep one for as long as the process lives. After `os.fork` (Celery, gunicorn
+    with preload) the child's first call makes connections of its own. A wait ends at once with
+    Ctrl-C. In an event loop use the asyncio client: this one would hold the loop up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        pipeline: str = "sensestream",
+        *,
+        max_backlog: int = 1_000_000,
+        max_upload_bytes: int = MAX_UPLOAD_BYTES,
+        patience: float = asynchronous.PATIENCE,
+    ) -> None:
+        def make() -> asynchronous.Client:
+            return asynchronous.Client(
+                url,
+                pipeline,
+                max_backlog=max_backlog,
+                max_upload_bytes=max_upload_bytes,
+                patience=patience,
+            )
+
+        self._set_up(make)
+
+    def _set_up(self, make: Callable[[], asynchronous.Client]) -> None:
+        self._make = make
+        self._begin()
+        self.keys: Keys = self._engine.client.keys
+        self.dead = DeadLetters(self)
+        _clients.add(self)
+
+    def _begin(self) -> None:
+        """Anew in a fork's child, where nothing of the parent's may be touched, nor closed."""
+        self._engine = _Engine(self._make())
+        weakref.finalize(self, self._engine.close)  # a client that is forgotten, not closed
+
+    @classmethod
+    def from_settings(
+        cls, settings: ProducerSettings, *, patience: float = asynchronous.PATIENCE
+    ) -> Self:
+        return cls(
+            settings.redis_url,
+            settings.pipeline,
+            max_backlog=settings.max_backlog,
+            max_upload_bytes=settings.max_upload_bytes,
+            patience=patience,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish what is being sent, end waits and iterators, and disconnect."""
+        self._engine.close()
+
+    def ping(self) -> None:
+        """Return when Redis answers; `RedisUnavailable` if it does not."""
+        self._engine.run(lambda client: client.ping())
+
+    def submit(
+        self, audio: str | Path | bytes | Submission, **options: Unpack[SubmitOptions]
+    ) -> Receipt:
+        """Hand in one recording; `options` are the fields of `Submission`.
+
+        Returns when Redis holds the request. Raises `RequestError` for a value that no request
+        takes (before anything is sent), `BacklogFull` and other `SubmitRefused` when it was not
+        taken, `PipelineError` when a key holds something foreign.
+        """
+        return self._engine.run(lambda client: client.submit(audio, **options))
+
+    def submit_file(self, file: str | Path | bytes, **options: Unpack[SubmitOptions]) -> Receipt:
+        """Upload a file, or bytes, and hand it in: for workers that cannot open it themselves."""
+        return self._engine.run(lambda client: client.submit_file(file, **options))
+
+    def submit_many(
+        self, submissions: Iterable[Submission | str]
+    ) -> list[Receipt | SensestreamError]:
+        """Hand in many, pipelined; each has its receipt or its own error, in the order given."""
+        given = list(submissions)  # a generator of the caller's may block: not on the loop
+        return self._engine.run(lambda client: client.submit_many(given))
+
+    def transcribe(
+        self,
+        audio: str | Path | bytes | Submission,
+        *,
+        timeout: float | None = 60.0,
+        **options: Unpack[SubmitOptions],
+    ) -> Outcome:
+        """Hand in one recording and wait for its outcome, which may be a failed one.
+
+        Raises what `submit` does, and `WaitTimeout` after `timeout` seconds (`None`: never); the
+        request stands all the same.
+        """
+        return self._engine.run(lambda client: client.transcribe(audio, timeout=timeout, **options))
+
+    def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
+        """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
+        return self._engine.run(lambda client: client.wait(request_id, timeout=timeout))
+
+    def follow(self, position: str = "$") -> Generator[Followed | Gap]:
+        """All outcomes behind `position`, until the client is closed, from the stream.
+
+        `"0"` begins with the oldest that is kept, `"$"` with the next. Keep the `position` of
+        what you have dealt with and hand it in again to go on there: nothing is lost across
+        reconnects and restarts, and where it must be, a `Gap` says so. `close()` of the iterator
+        gives its connection back, and so does the end of the `for` loop that holds it alone.
+        """
+        yield from self._engine.iterate(lambda client: client.follow(position))
+
+    def position(self) -> str:
+        """The position of now: to follow what comes from here on, later."""
+        return self._engine.run(lambda client: client.position())
+
+    def listen(self) -> Generator[Outcome]:
+        """Outcomes as they are announced: a live hint that misses what it is not there for."""
+        yield from self._engine.iterate(lambda client: client.listen())
+
+    def status(self, request_id: str) -> RequestStatus | None:
+        """Where a request stands; `None` for an id that is not known (any more)."""
+        return self._engine.run(lambda client: client.status(request_id))
+
+    def pipeline_status(self) -> PipelineStatus:
+        """Backlog, workers and counters."""
+        return self._engine.run(lambda client: client.pipeline_status())
+
+
+class DeadLetters:
+    """The dead letters of one pipeline."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def select(self, selection: Selection | None = None) -> Generator[DeadLetter]:
+        """The letters of a selection, oldest first."""
+        yield from self._client._engine.iterate(lambda client: client.dead.select(selection))
+
+    def replay(self, letter: DeadLetter, *, ignore_deadline: bool = False) -> ReplayResult:
+        """Send the request again as it was; the letter goes in the same step."""
+        return self._client._engine.run(
+            lambda client: client.dead.replay(letter, ignore_deadline=ignore_deadline)
+        )
+
+    def purge(self, letter: DeadLetter) -> bool:
+        """Remove a letter for good; whether it was still there."""
+        return self._client._engine.run(lambda client: client.dead.purge(letter))
+
+
+class _Engine:
+    """One process's asyncio client, and the thread that it works in from the first call on."""
+
+    def __init__(self, client: asynchronous.Client) -> None:
+        self.client = client
+        self._thread: LoopThread | None = None
+        self._starting = threading.Lock()
+        self.closed = False
+
+    def run(self, verb: Callable[[asynchronous.Client], Coroutine[Any, Any, T]]) -> T:
+        return self._running().run(verb(self.client))
+
+    def iterate(self, verb: Callable[[asynchronous.Client], AsyncGenerator[T]]) -> Generator[T]:
+        return self._running().iterate(lambda: verb(self.client))
+
+    def close(self) -> None:
+        self.closed = True
+        if self._thread:
+            self._thread.close()
+
+    def _running(self) -> LoopThread:
+        with self._starting:
+            if self.closed:
+                raise ThreadClosed
+            if self._thread is None:
+                self._thread = LoopThread(self.client, "sensestream-client")
+            return self._thread
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        if not client._engine.closed:
+            client._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,166 @@
+"""An event loop in a thread of its own, for callers that have none.
+
+The thread is a daemon: a program that forgets to close it ends all the same. It never outlives
+a fork: the child has a copy of everything but the thread, and must not touch that copy, because
+its sockets are the parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from concurrent.futures import CancelledError, Future
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, TypeVar
+
+from sensestream_common.errors import SensestreamError
+
+__all__ = ["LoopThread", "ThreadClosed"]
+
+_GOODBYE = 5.0  # seconds that a close, or the end of an iterator, waits for the loop's side
+_END: Any = object()
+
+T = TypeVar("T")
+
+
+class ThreadClosed(SensestreamError):
+    """The loop was closed before a caller, or under one."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed, or was closed while somebody waited")
+
+
+class LoopThread:
+    """Runs coroutines while `resource`, an asynchronous context, is held open on its loop.
+
+    The context is left when the thread is closed, on the loop that used it.
+    """
+
+    def __init__(self, resource: AbstractAsyncContextManager[Any], name: str) -> None:
+        self._process = os.getpid()
+        self._stop = asyncio.Event()
+        # Nothing is begun behind the order to stop: its caller would wait for ever. Re-entrant,
+        # because the collector may end an iterator while this thread holds it.
+        self._gate = threading.RLock()
+        self._closing = False
+        self._tasks: set[asyncio.Task[Any]] = set()  # of the callers; only the loop touches it
+        ready: Future[asyncio.AbstractEventLoop] = Future()
+        # A fork's child never runs this thread's frame again, nor takes it down: `resource` and
+        # its connections stay referenced there, and no finaliser writes to the parent's sockets.
+        self._thread = threading.Thread(
+            target=self._work, args=(resource, ready), name=name, daemon=True
+        )
+        self._thread.start()
+        self._loop = ready.result()
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a fork's copy, without the thread."""
+        return os.getpid() != self._process
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; whatever interrupts the caller (Ctrl-C) cancels it."""
+        future = self._start(work)
+        try:
+            return future.result()
+        except CancelledError:
+            raise ThreadClosed from None
+        except BaseException:
+            future.cancel()  # without waiting for it; nothing where the error is its own
+            raise
+
+    def iterate(self, make: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
+        """What the asynchronous generator gives; ends when the thread is closed."""
+        events = make()
+        try:
+            while True:
+                self._check_process()
+                try:
+                    event = self.run(_next(events))
+                except ThreadClosed:
+                    return
+                if event is _END:
+                    return
+                yield event
+        finally:
+            self._leave(events)
+
+    def close(self) -> None:
+        """End what runs, leave the resource, and end the thread; nothing in a fork's copy."""
+        if self.inherited:
+            return
+        with self._gate:
+            if not self._closing:
+                self._closing = True
+                self._loop.call_soon_threadsafe(self._stop.set)
+        if threading.current_thread() is not self._thread:  # garbage is collected in any thread
+            self._thread.join(_GOODBYE)
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        tracked = self._track(work)
+        with self._gate:
+            if not self._closing:
+                return asyncio.run_coroutine_threadsafe(tracked, self._loop)
+        tracked.close()
+        work.close()
+        raise ThreadClosed
+
+    async def _track(self, work: Coroutine[Any, Any, T]) -> T:
+        if task := asyncio.current_task():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await work
+
+    def _check_process(self) -> None:
+        if self.inherited:
+            raise SensestreamError(
+                f"this iterator was begun in process {self._process}, of which this one "
+                f"({os.getpid()}) is a fork: begin it anew here"
+            )
+
+    def _leave(self, events: AsyncGenerator[Any]) -> None:
+        if self.inherited:
+            return
+        with suppress(ThreadClosed, TimeoutError, CancelledError):
+            future = self._start(_close(events))
+            if threading.current_thread() is not self._thread:
+                future.result(_GOODBYE)
+
+    def _work(
+        self,
+        resource: AbstractAsyncContextManager[Any],
+        ready: Future[asyncio.AbstractEventLoop],
+    ) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(self._hold(resource, ready))
+
+    async def _hold(
+        self,
+        resource: AbstractAsyncContextManager[Any],
+        ready: Future[asyncio.AbstractEventLoop],
+    ) -> None:
+        async with resource:
+            ready.set_result(asyncio.get_running_loop())
+            await self._stop.wait()
+        # The resource has finished what it was sending and has told those who wait for it;
+        # what is left would go on for ever.
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+async def _next(events: AsyncGenerator[T]) -> T:
+    return await anext(events, _END)
+
+
+async def _close(events: AsyncGenerator[Any]) -> None:
+    while True:
+        try:
+            return await events.aclose()
+        except RuntimeError as error:
+            if "already running" not in str(error):
+                raise
+        await asyncio.sleep(0)  # its last `anext` was cancelled and is about to end

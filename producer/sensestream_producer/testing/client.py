@@ -1,0 +1,244 @@
+"""The clients of the pipeline in memory: what they do not say differently is the real ones'."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar, Unpack
+
+from sensestream_common.outcome import Outcome, outcome_from_json
+
+from sensestream_producer import blocking, client as real
+from sensestream_producer.follow import Followed, Gap, GapReason
+from sensestream_producer.settings import MAX_UPLOAD_BYTES
+from sensestream_producer.status import PipelineStatus, RequestStatus, WorkerStatus
+from sensestream_producer.streams import ORIGIN, StreamId, id_text, parse_id
+from sensestream_producer.submission import Receipt, RequestState, Submission, SubmitOptions
+from sensestream_producer.submitting import backlog_full
+from sensestream_producer.tail import closed_meanwhile, no_longer_kept, not_kept
+from sensestream_producer.testing.letters import ScriptedLetters
+from sensestream_producer.testing.script import digest_of
+from sensestream_producer.testing.store import Store
+from sensestream_producer.testing.worker import MODEL, WORKER, ScriptedWorker
+from sensestream_producer.uploads import BoundedReader
+
+__all__ = ["BlockingClient", "Client"]
+
+_REWIND_MS = 60_000
+
+T = TypeVar("T")
+
+
+class Client(real.Client):
+    """An asyncio client of a `ScriptedPipeline`, which makes it."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: ScriptedWorker,
+        *,
+        max_backlog: int = 1_000_000,
+        max_upload_bytes: int = MAX_UPLOAD_BYTES,
+    ) -> None:
+        # Not the real one's: there is no Redis to connect to.
+        self.keys = store.keys
+        self.dead = ScriptedLetters(store, worker, max_backlog=max_backlog)
+        self._store = store
+        self._worker = worker
+        self._max_backlog = max_backlog
+        self._reader = BoundedReader(max_upload_bytes)
+        self._closed = False
+
+    async def close(self) -> None:
+        self._closed = True
+        self._store.changed.ring()
+
+    async def ping(self) -> None:
+        with self._store.step():
+            pass
+
+    async def transcribe(
+        self,
+        audio: str | Path | bytes | Submission,
+        *,
+        timeout: float | None = 60.0,
+        **options: Unpack[SubmitOptions],
+    ) -> Outcome:
+        submission = real.identified(real.submission_of(audio, options))
+        with real.timed(submission.id, timeout):
+            async with asyncio.timeout(timeout):
+                mark = self._store.last
+                receipt = await self._submit(submission)
+                if receipt.state == RequestState.DONE:
+                    return self._fetch(receipt)
+                return await self._until(lambda: self._outcome(mark, entry=receipt.entry))
+
+    async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
+        with real.timed(request_id, timeout):
+            async with asyncio.timeout(timeout):
+                mark = self._store.last
+                return await self._until(lambda: self._answer(request_id, mark))
+
+    async def follow(self, position: str = "$") -> AsyncGenerator[Followed | Gap]:
+        start = None if position == "$" else parse_id(position)
+        with self._store.step():
+            at = self._store.last if start is None else start
+        with self._store.changed.heard() as changed:
+            while True:
+                changed.clear()
+                with self._store.step():
+                    events, at = self._behind(at)
+                for event in events:
+                    yield event
+                if not events:
+                    await changed.wait()
+
+    async def position(self) -> str:
+        with self._store.step():
+            return id_text(self._store.last)
+
+    async def listen(self) -> AsyncGenerator[Outcome]:
+        async with aclosing(self.follow("$")) as events:
+            async for event in events:
+                if isinstance(event, Followed):
+                    yield outcome_from_json(event.outcome.dumps())
+
+    async def status(self, request_id: str) -> RequestStatus | None:
+        with self._store.step():
+            known = self._store.known.get(request_id)
+            if known is None:
+                return None
+            kept = self._store.outcomes.get(parse_id(known.outcome)) if known.outcome else None
+            return RequestStatus(
+                id=request_id,
+                state=known.state,
+                entry=known.entry,
+                lane=known.lane,
+                status=known.status,
+                outcome=kept,
+            )
+
+    async def pipeline_status(self) -> PipelineStatus:
+        with self._store.step() as now:
+            standing = list(self._store.standing.values())
+            high = sum(each.lane == "high" for each in standing)
+            taken = sum(each.taken for each in standing)
+            ages = [now - parse_id(each.entry)[0] for each in standing]
+            worker = WorkerStatus(consumer=WORKER, model=MODEL, device="memory", in_flight=taken)
+            return PipelineStatus(
+                backlog=len(standing) - high,
+                backlog_high=high,
+                pending=taken,
+                oldest_ms=max(ages) if ages else None,
+                transcripts=len(self._store.outcomes),
+                dead=len(self._store.letters),
+                workers=() if self._worker.away else (worker,),
+                counters=dict(sorted(self._store.counters.items())),
+            )
+
+    async def _submit(self, submission: Submission) -> Receipt:
+        request = submission.request(submission.id, self.keys)
+        lane, time_left = submission.lane, submission.time_left
+        content = None
+        if not isinstance(submission.audio, str):
+            content = await self._read(submission.audio)
+            request = replace(request, digest=digest_of(content))
+        with self._store.step() as now:
+            if duplicate := self._duplicate(request.id):
+                return duplicate
+            backlog = len(self._store.standing)
+            if backlog >= self._max_backlog:
+                self._store.count("refused")
+                raise backlog_full(self.keys, backlog, self._max_backlog)
+            deadline = request.deadline if time_left is None else now + time_left
+            request = replace(request, submitted_at=now, deadline=deadline)
+            if content is not None:
+                self._store.uploads[self.keys.upload(request.id)] = content
+                self._store.upload_ends.pop(self.keys.upload(request.id), None)
+            receipt = Receipt(id=request.id, entry=self._store.add(request, lane, now), lane=lane)
+            self._worker.work(now)
+            return receipt
+
+    async def _read(self, source: Path | bytes) -> bytes:
+        async with aclosing(self._reader.chunks(source)) as chunks:
+            return b"".join([chunk async for chunk in chunks])
+
+    def _duplicate(self, request_id: str) -> Receipt | None:
+        known, queued = self._store.find(request_id)
+        if known is None or not (queued or known.status == "completed"):
+            return None
+        self._store.count("duplicates")
+        return Receipt(
+            id=request_id,
+            entry=known.entry,
+            lane=known.lane,
+            duplicate=True,
+            state=known.state,
+            status=known.status,
+            outcome=known.outcome,
+        )
+
+    async def _until(self, look: Callable[[], T | None]) -> T:
+        """The first that `look` finds, now or after a change."""
+        with self._store.changed.heard() as changed:
+            while True:
+                changed.clear()
+                if self._closed:
+                    raise closed_meanwhile()
+                with self._store.step():
+                    if (found := look()) is not None:
+                        return found
+                await changed.wait()
+
+    def _fetch(self, receipt: Receipt) -> Outcome:
+        with self._store.step():
+            kept = self._store.outcomes.get(parse_id(receipt.outcome))
+        if kept is None:
+            raise no_longer_kept(receipt.id, receipt.outcome)
+        return kept
+
+    def _outcome(self, mark: StreamId, *, entry: str = "", id: str = "") -> Outcome | None:  # noqa: A002
+        return next(
+            (
+                outcome
+                for stream_id, outcome in self._store.outcomes.items()
+                if stream_id > mark and (outcome.entry == entry or outcome.id == id)
+            ),
+            None,
+        )
+
+    def _answer(self, request_id: str, mark: StreamId) -> Outcome | None:
+        known = self._store.known.get(request_id)
+        if known is None or known.state != RequestState.DONE:
+            return self._outcome(mark, id=request_id)
+        kept = self._store.outcomes.get(parse_id(known.outcome))
+        if kept is None:
+            raise not_kept(request_id, known.outcome)
+        return kept
+
+    def _behind(self, at: StreamId) -> tuple[list[Followed | Gap], StreamId]:
+        """The events behind a position, and the position behind them."""
+        last, trimmed = self._store.last, self._store.trimmed
+        if last < at:
+            to = (max(0, last[0] - _REWIND_MS), 0)
+            return [Gap(id_text(to), GapReason.REWOUND, id_text(last), id_text(at))], to
+        events: list[Followed | Gap] = []
+        if ORIGIN < at < trimmed:
+            lost = id_text(trimmed)
+            events.append(Gap(lost, GapReason.TRIMMED, id_text(at), lost))
+            at = trimmed
+        for stream_id, outcome in self._store.outcomes.items():
+            if stream_id > at:
+                events.append(Followed(id_text(stream_id), outcome))
+                at = stream_id
+        return events, at
+
+
+class BlockingClient(blocking.Client):
+    """A blocking client of a `ScriptedPipeline`, which makes it."""
+
+    def __init__(self, make: Callable[[], Client]) -> None:
+        self._set_up(make)
