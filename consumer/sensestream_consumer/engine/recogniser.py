@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Self
 
@@ -26,7 +28,6 @@ from sensestream_consumer.engine.vad import FsmnVad
 from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -70,6 +71,8 @@ class Recogniser:
         self._vocabulary = vocabulary
         self._cutter = cutter
         self._frontend = Frontend(graph.description.options, graph.description.cmvn)
+        # More callers than cores wait for a batch: those that came first are to get there first.
+        self._preparing = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._batcher = (
             Batcher(self._run, batching, pads_freely=graph.pads_freely) if batching else None
         )
@@ -215,7 +218,6 @@ class Recogniser:
             language = description.languages["auto"]
             clips = [Clip(silence, language, description.with_itn, Future()) for _ in range(count)]
             self._batcher.run_now(clips, bucket)
-        self._batcher.tally = Tally()
 
     def close(self) -> None:
         """Ends the thread that runs batches, where there is one."""
@@ -224,7 +226,8 @@ class Recogniser:
 
     def _rows(self, samples: NDArray[np.int16], language: str, *, itn: bool) -> Rows:
         """The best piece of each row of one piece of audio."""
-        features = self._frontend(samples)
+        with self._preparing:
+            features = self._frontend(samples)
         description = self._graph.description
         number = description.languages[language]
         textnorm = description.with_itn if itn else description.without_itn
