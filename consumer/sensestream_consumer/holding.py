@@ -38,7 +38,6 @@ class Held:
     fields: Mapping[bytes, bytes]
     starts: int = 0  # how often it had been started when this worker took it
     attempt: int = 0  # which start this is; 0 until it is started
-    charged: bool = False  # whether this worker has charged it one
     digest: str = ""  # of the bytes it refers to, once they are read
     suspect: bool = False  # its earlier start, or its bytes', ended in a crash
     lost: bool = False

@@ -133,16 +133,17 @@ class Inbox:
                     log.warning("entries_reclaimed", lane=lane.value, count=reply[1])
         return taken
 
-    async def hand_back(self, entries: list[Held], *, uncharge: bool = False) -> None:
-        """Let any worker take these at once; `uncharge` takes their start back too."""
+    async def hand_back(self, entries: list[Held]) -> None:
+        """Let any worker take these at once, as they were: starts of ours are not charged."""
         for lane in _LANES:
-            if ids := [held.entry for held in entries if held.lane is lane]:
+            batch = [held for held in entries if held.lane is lane]
+            if batch:
+                pairs = [part for held in batch for part in (held.entry, held.starts + 1)]
                 await self._commands.run(
                     _HAND_BACK,
                     [self._keys.lane(lane)],
-                    [REQUESTS_GROUP, self._consumer, HANDED_BACK, HANDED_BACK_IDLE,
-                     int(uncharge), *ids],
-                )  # fmt: skip
+                    [REQUESTS_GROUP, self._consumer, HANDED_BACK, HANDED_BACK_IDLE, *pairs],
+                )
 
     async def handed_back(self, most: int) -> int:
         """How many entries wait for a worker with room, counted up to `most`."""

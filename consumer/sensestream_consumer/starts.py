@@ -82,7 +82,6 @@ class Starts:
         if what == b"exhausted":
             message = _exhausted(starts, crashes, self._most)
             raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
-        held.charged = True
         if alone:
             log.warning("suspect_started", entry=held.entry, attempt=starts, crashes=crashes)
         return True

@@ -261,12 +261,10 @@ class Worker:
             log.warning("hand_back_postponed", entries=len(idle), error=repr(error))
 
     async def _hand_back(self, entries: list[Held]) -> None:
-        """For anybody to take at once; the starts that this worker charged are taken back."""
-        for charged in (True, False):
-            batch = [held for held in entries if held.charged is charged]
-            await self._inbox.hand_back(batch, uncharge=charged)
-            for held in batch:
-                self._holding.discard(held)
+        """For anybody to take at once."""
+        await self._inbox.hand_back(entries)
+        for held in entries:
+            self._holding.discard(held)
 
     async def _leave(self) -> int:
         """Give up all that is held and leave the group; how many entries it could not give up."""
@@ -385,10 +383,7 @@ class Worker:
         # Not at once again: where followers or leases are what it waits for, places are free, and
         # this worker would take it and hand it back without an end.
         self._next_take = time.monotonic() + _TAKE_PERIOD
-        await until_redis_answers(
-            lambda: self._inbox.hand_back([held], uncharge=held.charged), "hand back"
-        )
-        self._holding.discard(held)
+        await until_redis_answers(lambda: self._hand_back([held]), "hand back")
 
     def _drop(self, held: Held) -> None:
         """Somebody else holds it: stop working on it (a transcript already made still counts)."""

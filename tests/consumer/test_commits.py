@@ -156,7 +156,7 @@ async def test_what_was_handed_back_is_taken_at_once_and_uncharged(make_parts: M
     async with one.starts.start(held, "a", "sha256:0"):
         assert held.attempt == 1
     assert await two.inbox.take(5, 60_000) == []
-    await one.inbox.hand_back([held], uncharge=True)
+    await one.inbox.hand_back([held])
     [taken] = await two.inbox.take(5, 60_000)
     assert taken.fields == held.fields
     async with two.starts.start(taken, "a", "sha256:0"):

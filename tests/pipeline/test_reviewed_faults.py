@@ -114,6 +114,7 @@ def test_what_is_not_started_is_handed_back_before_the_drain_has_ended(
     leaving.signal(signal.SIGTERM)
     wait_until_sync(lambda: leaving.logged("draining"))
     wait_until_sync(lambda: leaving.holds(pipeline.redis, KEYS.requests) == len(started(pipeline)))
+    assert len(started(pipeline)) < 6
     assert leaving.process.poll() is None
     gate.unlink()
     assert leaving.process.wait(20) == 0
