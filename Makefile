@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format constraints ci clean
+.PHONY: help setup demo test lint format constraints chaos ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -37,6 +37,9 @@ format: setup  ## Mend style and format where that can be done by machine
 
 constraints: setup  ## Pin every version anew in constraints.txt (the newest with ARGS=--upgrade)
 	@$(BIN)/python tools/constraints.py $(ARGS)
+
+chaos: setup  ## Kill, freeze, cut and fill at random, and count what is lost or doubled
+	@$(BIN)/python -m chaos.run $(ARGS)
 
 ci:  ## Everything that must hold before a change lands
 	@bash .ci/run
