@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sensestream_consumer.engine.ctc import Rows
 
-__all__ = ["Batch", "BatchLimits", "BatchQueue", "Clip", "Tally"]
+__all__ = ["BUCKETS", "Batch", "BatchLimits", "BatchQueue", "Clip", "Tally"]
 
 # Rows of 60 ms: 2, 4, 6, 8, 12, 16, 24 and 31 s. Few, so that each shape is met at start-up;
 # close enough that a clip is rarely padded by more than a third.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 import pytest
+import structlog
 from sensestream_common.errors import ModelError
-from sensestream_consumer.engine import Recogniser, recogniser as module
-from sensestream_consumer.engine.session import _providers
+from sensestream_consumer.engine import Recogniser, graph as graph_module, recogniser as module
+from sensestream_consumer.engine.batching import BUCKETS
+from sensestream_consumer.engine.session import _providers, open_session
 
 from tests.consumer.engine.models import TinyModel
+from tests.consumer.engine.speech import bundled_clips, read_speech
 
 without_cuda = pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
@@ -56,6 +60,36 @@ def test_an_integer_graph_is_refused_on_a_gpu_with_the_reason(
             (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(ModelError, match="8-bit integers, for which CUDA has no kernels"):
         Recogniser.load(tmp_path)
+
+
+def test_the_way_to_a_gpu_gives_the_same_transcripts(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the device itself: float graph, best pieces inside it, batches, warm-up."""
+    for path in demo.iterdir():
+        if path.is_file() and path.name != "model_quant.onnx":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    alone = Recogniser.load(tmp_path, device="cpu")
+
+    def on_the_processor(graph: Path, _device: str, threads: int, **options: Any) -> Any:
+        return open_session(graph, "cpu", threads, **options)
+
+    monkeypatch.setattr(module, "choose_device", lambda _: "cuda:0")
+    monkeypatch.setattr(graph_module, "open_session", on_the_processor)
+    batching = Recogniser.load(tmp_path, gpu_mem_limit=2**30)
+    with structlog.testing.capture_logs() as lines:
+        batching.warm_up()
+    steps = [(line["step"], line["of"]) for line in lines if line["event"] == "warming_up"]
+    assert steps == [(number, len(steps)) for number in range(1, len(steps) + 1)]
+    assert len(steps) >= len(BUCKETS)
+    for clip in bundled_clips():
+        samples = read_speech(clip.path)
+        expected = alone.recognise(samples, clip.language, clip.itn)
+        assert batching.recognise(samples, clip.language, clip.itn) == expected
+    assert batching.fingerprint == alone.fingerprint
+    assert batching.tally is not None
+    assert batching.tally.clips == len(bundled_clips())
+    batching.close()
 
 
 def test_no_threads_at_all_are_refused(tmp_path: Path) -> None:
