@@ -153,6 +153,9 @@ def _providers(device: str, gpu_mem_limit: int) -> list[Any]:
         "cudnn_conv_algo_search": "HEURISTIC",
         # The default doubles the arena each time and never gives back.
         "arena_extend_strategy": "kSameAsRequested",
+        # TensorFloat-32 keeps 10 bits of a mantissa: enough to decide a near tie by which kernel
+        # a batch's shape chose. An answer is not to depend on its company.
+        "use_tf32": "0",
     }
     if gpu_mem_limit:
         cuda["gpu_mem_limit"] = str(gpu_mem_limit)

@@ -97,13 +97,14 @@ def test_no_threads_at_all_are_refused(tmp_path: Path) -> None:
         Recogniser.load(TinyModel().write(tmp_path), threads=0)
 
 
-def test_a_gpu_is_not_told_to_tune_every_shape_nor_to_double_its_memory() -> None:
+def test_a_gpu_tunes_no_shape_doubles_no_memory_and_rounds_no_factor() -> None:
     (cuda, options), cpu = _providers("cuda:1", 2**30)
     assert (cuda, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
     assert options == {
         "device_id": "1",
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
+        "use_tf32": "0",
         "gpu_mem_limit": str(2**30),
     }
     (_, without), _ = _providers("cuda:0", 0)
