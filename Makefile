@@ -2,7 +2,7 @@
 # target that needs it makes; nothing outside this folder is touched.
 #   PYTHON=/path/to/python3.12   the interpreter to make it with (default: the first that fits)
 #   VENV=.venv-3.12              another environment
-#   ARGS="..."                   further arguments for demo, test and constraints
+#   ARGS="..."                   further arguments for demo, test, bench-engine and constraints
 
 VENV ?= .venv
 export PYTHON
@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format constraints chaos ci clean
+.PHONY: help setup demo test lint format bench-engine constraints chaos ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -34,6 +34,9 @@ lint: setup  ## Check style, format and types
 format: setup  ## Mend style and format where that can be done by machine
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+bench-engine: setup  ## Measure the engine beside funasr-onnx and sherpa-onnx on this processor
+	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
 constraints: setup  ## Pin every version anew in constraints.txt (the newest with ARGS=--upgrade)
 	@$(BIN)/python tools/constraints.py $(ARGS)
