@@ -92,6 +92,8 @@ def test_what_fits_into_one_piece_is_heard_whole_whatever_the_voice_activity() -
 def test_long_silence_is_not_heard() -> None:
     cutter = SpeechCutter(_Told((10, 14), (50, 53)))
     assert _seconds(cutter.cut(_noise(60))) == [(10, 14), (50, 53)]
+    cutter = SpeechCutter(_Told((10, 12), (13.9, 15), (17.1, 18)))
+    assert _seconds(cutter.cut(_noise(60))) == [(10, 15), (17.1, 18)]
 
 
 def test_neighbouring_utterances_are_heard_together_up_to_fifteen_seconds() -> None:
