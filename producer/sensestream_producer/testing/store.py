@@ -153,6 +153,7 @@ class Store:
         about = {
             "entry": standing.entry,
             "lane": standing.lane.value,
+            "digest": outcome.digest,
             "error": (outcome.error or ErrorCode.INTERNAL).value,
             "message": outcome.message,
             "attempt": str(outcome.attempt),
