@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import RedisError
 from sensestream_common.connection import (
     connect,
     connect_blocking,
     redacted_url,
 )
 from sensestream_common.errors import PipelineError
-from sensestream_common.keys import REQUESTS_GROUP, Keys
-from sensestream_common.scripts import load_script
+from sensestream_common.keys import Keys
 
+from sensestream_consumer.answers import Answers
 from sensestream_consumer.audio import AudioPolicy, Fetcher
 from sensestream_consumer.backoff import until_redis_answers
 from sensestream_consumer.cache import Cache
@@ -31,8 +31,8 @@ from sensestream_consumer.handler import Handler
 from sensestream_consumer.holding import Heartbeat, Held, Holding, Presence
 from sensestream_consumer.inbox import HANDED_BACK_IDLE, Inbox
 from sensestream_consumer.janitor import Janitor
+from sensestream_consumer.membership import Membership, knock
 from sensestream_consumer.outbox import Outbox
-from sensestream_consumer.precautions import look_at_redis
 from sensestream_consumer.room import EngineRoom, NoRoom, Places
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import EntryLost, Starts
@@ -41,8 +41,6 @@ __all__ = ["Worker"]
 
 log = structlog.get_logger(__name__)
 
-_LEAVE = load_script("sensestream_consumer.lua", "leave")
-_RELEASE = load_script("sensestream_consumer.lua", "release_key")
 _PLACES_PER_SLOT = 4  # misses in hand for each that the engine runs: it never waits for a fetch
 _TAKE_PERIOD = 0.5  # seconds between looks for entries to take over, while places are free
 _GOODBYE = 5.0  # seconds that Redis is given to take back what a leaving worker holds
@@ -111,15 +109,14 @@ class Worker:
         self._pool = connect(settings.redis_url, name=name)
         self._commands = Commands(self._pool)
         self._inbox = Inbox(self._reader, self._commands, keys, self.consumer)
-        await until_redis_answers(self._knock, "connect")
-        await until_redis_answers(lambda: look_at_redis(self._pool), "look at Redis")
+        await knock(self._pool, settings.redis_url)
         await until_redis_answers(self._inbox.create_groups, "create groups")
         self._heartbeat = self._make_heartbeat(name)
-        # Seen before it looks for others: of two that start together at least one sees the other.
-        await until_redis_answers(
-            lambda: asyncio.to_thread(self._heartbeat.beat), "first heartbeat"
-        )
-        await self._join()
+        self._membership = Membership(
+            settings, self._recogniser, self._commands, self._inbox, self._holding,
+            self._heartbeat, self.consumer,
+        )  # fmt: skip
+        await self._membership.join()
         self._engine = Engine(self._recogniser, concurrency=settings.concurrency)
         self._places = Places(self._engine.capacity * _PLACES_PER_SLOT, self._changed.set)
         self._handler = self._make_handler()
@@ -135,16 +132,6 @@ class Worker:
             redis=redacted_url(settings.redis_url), model=self._recogniser.name,
             device=self._recogniser.device, concurrency=self._engine.capacity,
         )  # fmt: skip
-
-    async def _knock(self) -> None:
-        """A refused password will not mend itself, as an outage does: say so and end."""
-        try:
-            await self._pool.ping()
-        except (AuthenticationError, AuthorizationError) as error:
-            raise PipelineError(
-                f"Redis at {redacted_url(self._settings.redis_url)} lets nobody in with this user "
-                f"and password: {error} (setting SENSESTREAM_REDIS_URL)"
-            ) from error
 
     def _make_heartbeat(self, name: str) -> Heartbeat:
         settings = self._settings
@@ -179,17 +166,18 @@ class Worker:
             redis_prefixes=settings.redis_prefixes,
         )
         self._fetcher = Fetcher(policy, self._pool, keys.upload_prefix)
-        return Handler(
-            cache=Cache(
-                self._commands, keys, self._holding, self.consumer, self._recogniser.fingerprint,
-                lease_ms=int(settings.reclaim_after * 1000),
-            ),
+        cache = Cache(
+            self._commands,
+            keys,
+            self._holding,
+            self.consumer,
+            self._recogniser.fingerprint,
+            lease_ms=int(settings.reclaim_after * 1000),
+        )
+        self._answers = Answers(
+            cache=cache,
             engine=self._engine,
             fetcher=self._fetcher,
-            outbox=Outbox(
-                self._commands, keys, self._holding, self.consumer,
-                request_ttl=settings.request_ttl,
-            ),
             starts=Starts(
                 self._commands, keys, EngineRoom(), self.consumer, most=settings.max_attempts
             ),
@@ -198,41 +186,20 @@ class Worker:
             following=Places(max(1, settings.read_ahead // 2), self._changed.set),
             policy=policy,
             clock=self._heartbeat.now_ms,
-            consumer=self.consumer,
-            model=self._recogniser.name,
             result_ttl=settings.result_ttl,
             trust_digest=settings.trust_digest,
-        )  # fmt: skip
-
-    async def _join(self) -> None:
-        """Refuse a group that runs another recogniser, unless nobody of it is left."""
-        ours = self._recogniser.fingerprint.encode()
-        key = self._keys.recogniser
-        named = await until_redis_answers(lambda: self._commands("GET", key), "join")
-        if named in (None, ours) or self._settings.allow_mixed:
-            return  # none: a full Redis refused it, and will not when a beat next offers it
-        if not await until_redis_answers(self._others_alive, "join"):
-            await self._commands.run(_RELEASE, [key], [named])
-            await asyncio.to_thread(self._heartbeat.beat)
-            named = await self._commands("GET", key)
-        if named not in (None, ours):
-            await self._leave()
-            raise PipelineError(
-                f"the workers of pipeline {self._settings.pipeline!r} run another recogniser "
-                f"({named.decode()[:12]}…) than this one ({ours.decode()[:12]}…, "
-                f"{self._recogniser.name}), so they would share no results and give two answers: "
-                "stop them first, use another SENSESTREAM_PIPELINE, or set "
-                "SENSESTREAM_ALLOW_MIXED=1"
-            )
-
-    async def _others_alive(self) -> bool:
-        for stream in (self._keys.requests, self._keys.requests_high):
-            for row in await self._commands("XINFO", "CONSUMERS", stream, REQUESTS_GROUP):
-                name = dict(zip(row[::2], row[1::2], strict=True))[b"name"].decode()
-                alive = await self._commands("EXISTS", self._keys.worker(name))
-                if alive and name != self.consumer:
-                    return True
-        return False
+        )
+        outbox = Outbox(
+            self._commands, keys, self._holding, self.consumer, request_ttl=settings.request_ttl
+        )
+        return Handler(
+            self._answers,
+            outbox,
+            cache,
+            clock=self._heartbeat.now_ms,
+            consumer=self.consumer,
+            model=self._recogniser.name,
+        )
 
     async def _drain(self) -> None:
         """Finish what is started; what is not, anybody may take at once and uncharged."""
@@ -256,39 +223,20 @@ class Worker:
         started = list(self._tasks.values())
         idle = [held for held in self._holding.snapshot()[0] if held not in started]
         try:
-            await asyncio.wait_for(self._hand_back(idle), _GOODBYE)
+            await asyncio.wait_for(self._membership.hand_back(idle), _GOODBYE)
         except (RedisError, OSError, TimeoutError) as error:
             log.warning("hand_back_postponed", entries=len(idle), error=repr(error))
-
-    async def _hand_back(self, entries: list[Held]) -> None:
-        """For anybody to take at once."""
-        await self._inbox.hand_back(entries)
-        for held in entries:
-            self._holding.discard(held)
-
-    async def _leave(self) -> int:
-        """Give up all that is held and leave the group; how many entries it could not give up."""
-        held, leases = self._holding.snapshot()
-        await self._hand_back(held)
-        for lease in leases:  # or whoever takes the entry would wait for its end
-            await self._commands.run(_RELEASE, [lease.key], [lease.value])
-        left: int = await self._commands.run(
-            _LEAVE,
-            [self._keys.requests_high, self._keys.requests, self._keys.worker(self.consumer)],
-            [REQUESTS_GROUP, self.consumer],
-        )
-        return left
 
     async def _shut_down(self) -> None:
         held = len(self._holding)
         self._heartbeat.stop()  # first, or it would renew what is being given up
         try:
-            left = await asyncio.wait_for(self._leave(), _GOODBYE)
+            left = await asyncio.wait_for(self._membership.leave(), _GOODBYE)
             log.info("worker_left", consumer=self.consumer, handed_back=held, left=left)
         except (RedisError, OSError, TimeoutError) as error:
             # Nothing is lost: others take the entries over after SENSESTREAM_RECLAIM_AFTER.
             log.warning("worker_left_without_redis", held=held, error=repr(error))
-        self._handler.close()
+        self._answers.close()
         with contextlib.suppress(TimeoutError):
             # A thread cannot be stopped: what still runs there is nobody's any more.
             await asyncio.wait_for(self._close(), _ENGINE_CLOSE)
@@ -383,7 +331,7 @@ class Worker:
         # Not at once again: where followers or leases are what it waits for, places are free, and
         # this worker would take it and hand it back without an end.
         self._next_take = time.monotonic() + _TAKE_PERIOD
-        await until_redis_answers(lambda: self._hand_back([held]), "hand back")
+        await until_redis_answers(lambda: self._membership.hand_back([held]), "hand back")
 
     def _drop(self, held: Held) -> None:
         """Somebody else holds it: stop working on it (a transcript already made still counts)."""

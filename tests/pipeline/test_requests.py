@@ -258,7 +258,7 @@ def test_hits_pass_while_the_engine_is_busy(
 ) -> None:
     known = write_clip(clips, 1)
     gate = tmp_path / "gate"
-    start_worker(gate=gate, concurrency=1, read_ahead=8)
+    start_worker(gate=gate, concurrency=1, read_ahead=32)
     pipeline.submit(known)
     pipeline.wait_for(1)
     gate.touch()

@@ -1,0 +1,62 @@
+"""Fetching what a request refers to, with patience for what is unavailable for the moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from redis.exceptions import RedisError
+from sensestream_common.connection import is_outage
+from sensestream_common.errors import ErrorCode, RequestError, TransientError
+from sensestream_common.request import Request
+
+from sensestream_consumer.audio import Fetched, Fetcher
+from sensestream_consumer.backoff import Backoff
+
+__all__ = ["Fetching"]
+
+_TRIES = 4  # of a reference that is unavailable for the moment: about four seconds in all
+_AT_ONCE = 16  # bounds open files and sockets, and the memory behind them
+
+
+class Fetching:
+    """The worker's fetches. `check` raises when a request is not worth another try."""
+
+    def __init__(self, fetcher: Fetcher, check: Callable[[Request], None]) -> None:
+        self._fetcher = fetcher
+        self._check = check
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._web_room = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site holds up no file
+        self._redis_away = Backoff()
+
+    async def fetch(self, request: Request) -> Fetched:
+        """The referenced bytes, hashed.
+
+        Raises `RequestError`, which is `TransientError` when the tries did not help.
+        """
+        fetched = await self._patiently(request)
+        if request.digest and request.digest != fetched.digest:
+            fetched.close()
+            raise RequestError(
+                ErrorCode.DIGEST_MISMATCH,
+                f"digest={request.digest} was promised, but the bytes read have "
+                f"{fetched.digest}: send the digest of these bytes, or none",
+            )
+        return fetched
+
+    async def _patiently(self, request: Request) -> Fetched:
+        room = self._web_room if request.audio.startswith("http") else self._room
+        backoff = Backoff(first=0.5, longest=4.0)
+        while True:
+            try:
+                async with room:
+                    return await self._fetcher.fetch(request.audio)
+            except TransientError:
+                if backoff.failures + 1 >= _TRIES:
+                    raise
+                await backoff.wait()
+            except RedisError as error:  # audio in Redis, which is away: as long as that takes
+                if not is_outage(error):
+                    raise
+                await self._redis_away.wait()
+            self._check(request)
