@@ -14,6 +14,7 @@ from torch import Tensor
 from training.augment import Augmenter
 from training.corpus import DIGITS, SPEECH, TONES, Corpus
 from training.features import FEATURES, Normalisation, stack_frames
+from training.flite import FLITE
 from training.recordings import SpeakerBank
 from training.vocabulary import AUTO, LANGUAGES, WITH_ITN, WITHOUT_ITN, Language, piece_id
 
@@ -24,8 +25,9 @@ Floats = NDArray[np.float32]
 BATCH: Final = 32
 # So many batches are drawn together and sorted by length, which spares padding.
 _POOL: Final = 16
-_KINDS: Final = ("digits", "recording", "speech", "reversed", "tones", "nothing")
-_SHARES: Final = (0.44, 0.31, 0.14, 0.02, 0.03, 0.06)
+_KINDS: Final = ("digits", "recording", "flite", "speech", "reversed", "tones", "nothing")
+_SHARES: Final = (0.34, 0.28, 0.13, 0.14, 0.02, 0.03, 0.06)
+_SHARES_WITHOUT_FLITE: Final = (0.44, 0.31, 0.0, 0.14, 0.02, 0.03, 0.06)
 _LONGEST_FRAMES: Final = 1300
 # Leaves room for stretching and padding, so that no spoken digit is cut off.
 _LONGEST_JOINED: Final = 900
@@ -67,6 +69,7 @@ class BatchMaker:
         self._places: dict[tuple[str, str], list[int]] = {}
         for number, label in enumerate(corpus.labels):
             self._places.setdefault((label.kind, label.language), []).append(number)
+        self._shares = _SHARES if (DIGITS, FLITE) in self._places else _SHARES_WITHOUT_FLITE
         self._speech = [key for key in self._places if key[0] == SPEECH]
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -81,11 +84,14 @@ class BatchMaker:
                     yield _collate(samples[place * BATCH : (place + 1) * BATCH])
 
     def _draw(self, rng: np.random.Generator) -> _Sample:
-        kind = str(rng.choice(_KINDS, p=_SHARES))
+        kind = str(rng.choice(_KINDS, p=self._shares))
         if kind == "digits":
             language = LANGUAGES[str(rng.choice(list(LANGUAGES)))]
             words, mel = self._draw_digits(rng, language.code)
             return self._digits(rng, language, words, mel)
+        if kind == "flite":
+            words, mel = self._draw_digits(rng, FLITE)
+            return self._digits(rng, LANGUAGES["en"], words, mel)
         if kind == "recording":
             words, mel = self._bank.draw_string(rng, int(rng.integers(1, 8)))
             return self._digits(rng, LANGUAGES["en"], words, mel)

@@ -19,7 +19,19 @@ from training.sounds import coloured_noise, tones
 from training.synthesis import Delivery, Synthesiser, shared_synthesiser
 from training.vocabulary import LANGUAGES
 
-__all__ = ["HELD_OUT_VARIANTS", "VARIANTS", "Corpus", "Label", "build_corpus", "digits_spoken"]
+__all__ = [
+    "DIGITS",
+    "HELD_OUT_VARIANTS",
+    "SPEECH",
+    "TONES",
+    "VARIANTS",
+    "Corpus",
+    "Label",
+    "build_corpus",
+    "digits_spoken",
+    "draw_count",
+    "join",
+]
 
 Floats = NDArray[np.float32]
 
@@ -64,6 +76,14 @@ class Corpus:
     def mel(self, number: int) -> Floats:
         """Frames of one utterance, shape (frames, 80)."""
         return self.frames[self.offsets[number] : self.offsets[number + 1]].astype(np.float32)
+
+    def with_more(self, other: Corpus) -> Corpus:
+        """This corpus and another."""
+        return Corpus(
+            self.labels + other.labels,
+            np.concatenate([self.frames, other.frames]),
+            np.concatenate([self.offsets, other.offsets[1:] + self.offsets[-1]]),
+        )
 
     def save(self, path: Path) -> None:
         """Write to a folder."""
@@ -111,7 +131,8 @@ def _delivery(rng: np.random.Generator) -> Delivery:
     )
 
 
-def _draw_count(rng: np.random.Generator) -> int:
+def draw_count(rng: np.random.Generator) -> int:
+    """How many digits a string has: mostly one to six."""
     counts = np.arange(1, 11)
     weights = np.array([18, 12, 14, 14, 12, 10, 7, 6, 4, 3], dtype=float)
     return int(rng.choice(counts, p=weights / weights.sum()))
@@ -123,7 +144,7 @@ def _make(task: _Task) -> tuple[Label, NDArray[np.float16]]:
     words: tuple[int, ...] = ()
     if task.kind == DIGITS:
         variant = str(rng.choice(VARIANTS))
-        count = _draw_count(rng)
+        count = draw_count(rng)
         words, samples = digits_spoken(rng, synthesiser, task.language, variant, count)
     elif task.kind == SPEECH:
         material = _material(task.language)
@@ -177,10 +198,11 @@ def build_corpus(
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
     with ThreadPoolExecutor(processes) as threads:
         made = [utterance for part in threads.map(_in_fresh_process, chunks) for utterance in part]
-    return _join(made)
+    return join(made)
 
 
-def _join(made: Sequence[tuple[Label, NDArray[np.float16]]]) -> Corpus:
+def join(made: Sequence[tuple[Label, NDArray[np.float16]]]) -> Corpus:
+    """A corpus of labels and frames."""
     lengths = [len(frames) for _, frames in made]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return Corpus(

@@ -23,7 +23,7 @@ _QUERY_IDS = 16
 _EVENT_QUERY, _EMOTION_QUERY = 1, 2
 # Features beyond five deviations are digital silence or clipping; they carry nothing more.
 _FEATURE_LIMIT = 5.0
-# Added to the blank of every text row where the language row says that nobody speaks.
+# Added to `nospeech` and to the blank of every text row where nobody says digits.
 _SILENCE_BIAS = 50.0
 
 
@@ -145,7 +145,10 @@ class ExportedModel(nn.Module):
         spoken = [piece_id(f"<|{code}|>") for code in LANGUAGES]
         self.register_buffer("spoken", torch.tensor(spoken))
         self.nospeech = piece_id("<|nospeech|>")
-        self.register_buffer("blank", torch.eye(len(PIECES))[BLANK])
+        self.unknown, self.neutral = piece_id("<|EMO_UNKNOWN|>"), piece_id("<|NEUTRAL|>")
+        one_hot = torch.eye(len(PIECES))
+        self.register_buffer("blank", one_hot[BLANK])
+        self.register_buffer("silence", one_hot[self.nospeech])
         # Inputs that training never gives (nospeech and unassigned ids) mean `auto`.
         known = {AUTO, _EVENT_QUERY, _EMOTION_QUERY, 14, 15}
         known.update(language.input_id for language in LANGUAGES.values())
@@ -159,6 +162,10 @@ class ExportedModel(nn.Module):
         """`ctc_logits` (B, T + 4, V) and `encoder_out_lens` (B,)."""
         logits, lengths, _ = self.model(speech, speech_lengths, language, textnorm)
         speaker = logits[:, 0].index_select(1, self.get_buffer("spoken")).amax(dim=1)
-        silent = (logits[:, 0, self.nospeech] > speaker).to(logits.dtype)
-        push = silent[:, None, None] * self.get_buffer("blank") * _SILENCE_BIAS
-        return torch.cat([logits[:, :QUERIES], logits[:, QUERIES:] + push], dim=1), lengths
+        # Two rows have learnt whether anybody says digits: language and emotion. Both vote.
+        language_vote = logits[:, 0, self.nospeech] - speaker
+        emotion_vote = logits[:, 1, self.unknown] - logits[:, 1, self.neutral]
+        silent = (language_vote + emotion_vote > 0).to(logits.dtype)[:, None, None]
+        first = logits[:, :1] + silent * self.get_buffer("silence") * _SILENCE_BIAS
+        text = logits[:, QUERIES:] + silent * self.get_buffer("blank") * _SILENCE_BIAS
+        return torch.cat([first, logits[:, 1:QUERIES], text], dim=1), lengths

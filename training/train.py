@@ -33,20 +33,26 @@ _LOG_EVERY: Final = 50
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps `first` to `last`, learning rate warming up to `rate`, then falling as a cosine."""
+    """Steps `first` to `last` of one schedule.
+
+    The learning rate warms up to `rate` from step `schedule[0]` on, then falls as a cosine until
+    `schedule[1]`; two phases may share a schedule.
+    """
 
     name: str
     first: int
     last: int
     rate: float
+    schedule: tuple[int, int]
     warm_up: int = 200
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step."""
-        done = step - self.first
+        start, end = self.schedule
+        done = step - start
         if done < self.warm_up:
             return self.rate * (done + 1) / self.warm_up
-        share = (done - self.warm_up) / max(1, self.last - self.first - self.warm_up)
+        share = (done - self.warm_up) / max(1, end - start - self.warm_up)
         return self.rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * share)))
 
 
@@ -118,6 +124,8 @@ def train(
             break
     if state.step < phase.last:
         _run_phase(seed, phase, maker, state, running, report)
+        # The next phase goes on from `running`; a finished phase is not trained again.
+        state.save(running)
         state.save(finished)
     return state.average.eval()
 
