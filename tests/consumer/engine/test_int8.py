@@ -117,13 +117,11 @@ def test_masks_shapes_and_copies_are_gone_and_every_weight_is_signed(
         feed=lambda rows: untouched.feed_one(example_features(rows, 560)),
         one_clip=True,
     )
-    # Three blocks; two products of a clip's own and four of weights in each, one of them split.
-    assert found == {
-        "masks and shapes": 3 * 8, "attention": 3, "projections": 3, "weights": 3 * 6 + 1,
-    }  # fmt: skip
+    # Three blocks: two masks in the memory, two in the attention and four shapes in each.
+    assert found == {"masks and shapes": 3 * 8, "attention": 3, "weights": 3 * 4 + 1}
     model = onnx.load(str(target), load_external_data=False)
     operators = [node.op_type for node in model.graph.node]
-    assert {"Where", "Split", "Equal", "Less"}.isdisjoint(operators)
+    assert {"Where", "MatMul", "Equal", "Less"}.isdisjoint(operators)
     kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 2}
     assert onnx.TensorProto.INT8 in kinds
     assert onnx.TensorProto.UINT8 not in kinds

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from sensestream_consumer.engine.conversion.attention import fuse_attention
 from sensestream_consumer.engine.conversion.editor import Editor
-from sensestream_consumer.engine.conversion.projections import split_projections
 from sensestream_consumer.engine.conversion.recentre import recentre_weights
-from sensestream_consumer.engine.conversion.sanm import fuse_attention
 from sensestream_consumer.engine.conversion.single_clip import specialise
 from sensestream_consumer.engine.session import open_session, save_optimised
 
@@ -46,7 +45,6 @@ def convert_graph(
     if one_clip:
         found["masks and shapes"] = specialise(editor, lengths, _probe(model, feed, edited))
         found["attention"] = fuse_attention(editor)
-        found["projections"] = split_projections(editor)
     found["weights"] = recentre_weights(editor)
     editor.finish()
     if not any(opset.domain == _RUNTIME_DOMAIN for opset in model.opset_import):

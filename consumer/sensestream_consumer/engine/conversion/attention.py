@@ -1,9 +1,8 @@
-"""SAN-M's attention and memory without copies: heads and channels are read where they lie.
+"""Attention without copies: heads are read where they lie.
 
 An exporter moves heads before rows, multiplies, and moves them back; ONNX Runtime's products
-take strides instead. The depthwise convolution over rows becomes one over an image of height
-one, whose channels ONNX Runtime keeps together in blocks that fill a vector register.
-Works on a graph for one clip (see `single_clip`); what has another form stays as it is.
+take strides instead, and add the same numbers in the same order. Works on a graph for one clip
+(see `single_clip`); what has another form stays as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from sensestream_consumer.engine.conversion.editor import Editor
 
-__all__ = ["fuse_attention", "widen_memory"]
+__all__ = ["fuse_attention"]
 
 _RUNTIME = "com.microsoft"
 
@@ -99,52 +98,3 @@ def _unscaled(editor: Editor, name: str) -> tuple[str, float]:
             if number is not None and number.size == 1:
                 return product.input[1 - index], float(number.reshape(-1)[0])
     return name, 1.0
-
-
-def widen_memory(editor: Editor) -> int:
-    """Let every depthwise convolution over rows run over an image; how many there were."""
-    convolutions = [node for node in editor.nodes if node.op_type == "Conv"]
-    return sum(_widen(editor, node) for node in convolutions)
-
-
-def _widen(editor: Editor, node: NodeProto) -> bool:
-    kernel = editor.array(node.input[1])
-    if kernel is None or kernel.ndim != 3 or len(node.input) > 2:
-        return False
-    source, pads = _unpadded(editor, node)
-    inward = editor.maker(source, "Transpose")
-    outward = editor.reader(node.output[0], "Transpose")
-    if pads is None or inward is None or outward is None:
-        return False
-    swap = [0, 2, 1]
-    if attribute(inward, "perm") != swap or attribute(outward, "perm") != swap:
-        return False
-    axis = editor.weight(np.array([1], np.int64))
-    image = editor.add("Unsqueeze", inward.input[0], axis)
-    image = editor.add("Transpose", image, perm=[0, 3, 1, 2])
-    image = editor.add(
-        "Conv", image, editor.weight(kernel[:, :, np.newaxis].copy()),
-        group=attribute(node, "group", 1), kernel_shape=[1, kernel.shape[2]],
-        strides=[1, *attribute(node, "strides", [1])],
-        dilations=[1, *attribute(node, "dilations", [1])],
-        pads=[0, pads[0], 0, pads[1]],
-    )  # fmt: skip
-    image = editor.add("Transpose", image, perm=[0, 2, 3, 1])
-    editor.replace(outward.output[0], editor.add("Squeeze", image, axis))
-    return True
-
-
-def _unpadded(editor: Editor, node: NodeProto) -> tuple[str, list[int] | None]:
-    """What a convolution over rows reads before zeros were put around it, and how many."""
-    pads = list(attribute(node, "pads", [0, 0]))
-    if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
-        return "", None
-    pad = editor.maker(node.input[0], "Pad")
-    if pad is None:
-        return node.input[0], pads
-    amounts = editor.array(pad.input[1])
-    value = editor.array(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else None
-    zeros = attribute(pad, "mode", b"constant") == b"constant" and (value is None or value == 0)
-    if amounts is None or not zeros or amounts.shape != (6,) or amounts[[0, 1, 3, 4]].any():
-        return "", None
-    return pad.input[0], [pads[0] + int(amounts[2]), pads[1] + int(amounts[5])]
