@@ -3,7 +3,8 @@
     async with Client("redis://127.0.0.1:6379/0") as client:
         outcome = await client.transcribe("file:///data/a.wav")
 
-Importing it reads no environment and opens no connection.
+Code without an event loop takes `sensestream_producer.blocking.Client`, tests without Redis take
+`sensestream_producer.testing`. Importing it reads no environment and opens no connection.
 """
 
 from sensestream_common import __version__
@@ -20,6 +21,7 @@ from sensestream_common.errors import (
 )
 from sensestream_common.keys import Lane
 from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.settings import load_settings
 from sensestream_common.transcript import Segment, Word
 
 from sensestream_producer.client import Client
@@ -68,4 +70,5 @@ __all__ = [
     "Word",
     "WorkerStatus",
     "__version__",
+    "load_settings",
 ]

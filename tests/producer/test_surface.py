@@ -42,6 +42,7 @@ PUBLIC = {
     "Word",
     "WorkerStatus",
     "__version__",
+    "load_settings",
 }
 
 

@@ -1,0 +1,1 @@
+"""User code, for the type checker."""
