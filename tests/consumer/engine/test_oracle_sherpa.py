@@ -102,4 +102,6 @@ def test_every_bundled_clip_has_the_tokens_times_and_tags_of_sherpa(
         times = [token.first * ROW_SECONDS for token in mine.tokens]
         assert np.allclose(times, said["times"], atol=1e-4), clip.path.name
         transcript = recogniser.recognise(np.load(path), language, itn)
-        assert transcript.text == said["text"].strip(), clip.path.name
+        # What the model calls no speech has no text of ours, whatever its other rows say.
+        text = "" if mine.language == "nospeech" else said["text"].strip()
+        assert transcript.text == text, clip.path.name
