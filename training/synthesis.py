@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 # Samples by callback, within the call: the threaded mode deadlocks when started twice.
 _SYNCHRONOUS: Final = 2
 _UTF8: Final = 1
+_RANDOM_SEED: Final = 1
 _RATE, _VOLUME, _PITCH, _RANGE, _WORD_GAP = 1, 2, 3, 4, 7
 
 _Callback = ctypes.CFUNCTYPE(
@@ -51,6 +52,7 @@ class Synthesiser:
                 "reinstall espeakng-loader"
             )
         self._chunks: list[NDArray[np.int16]] = []
+        self._c_library = ctypes.CDLL(None)
         # Kept on the instance: ctypes frees a callback that nothing refers to.
         self._callback = _Callback(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
@@ -68,6 +70,9 @@ class Synthesiser:
         }
         for parameter, value in settings.items():
             self._library.espeak_SetParameter(parameter, value, 0)
+        # Breath and hiss are drawn by two generators that espeak-ng seeds with the clock.
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(_RANDOM_SEED))
+        self._c_library.srand(_RANDOM_SEED)
         self._chunks = []
         encoded = text.encode()
         self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None)
