@@ -13,24 +13,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import venv
-import wave
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
-from sensestream_consumer.engine.processor import multiplies_signed_exactly, processor_features
+from surroundings import (
+    ROOT,
+    busy_seconds,
+    environment,
+    full_size_model,
+    make_clips,
+    peers_python,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-BENCH = ROOT / ".venv-bench"
-PEERS = ("sherpa-onnx==2.0.1", "numpy", "espeakng-loader==0.2.4")
 SECONDS = 10.0
 STAGES = ("decode", "features", "run", "text")
 KINDS = {
@@ -75,49 +75,6 @@ class Contender:
             sys.exit(f"{self.kind} ended: {errors[-2000:]}")
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-
-def peers_python() -> Path:
-    """The interpreter of the peers' environment, made if it is not there."""
-    python = BENCH / "bin" / "python"
-    if not (BENCH / "ready").exists():
-        print(f"making {BENCH.name} for {', '.join(PEERS)}", flush=True)
-        venv.create(BENCH, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
-        subprocess.run([*pip, *PEERS], check=True)
-        (BENCH / "ready").touch()
-    return python
-
-
-def full_size_model(folder: Path) -> Path:
-    if not (folder / "sherpa" / "tokens.txt").exists():
-        command = [sys.executable, "-m", "training.full_size", str(folder), "--sherpa"]
-        subprocess.run(command, check=True, cwd=ROOT)
-    return folder
-
-
-def make_clips(folder: Path, count: int, python: Path) -> str:
-    """Distinct clips of ten seconds; what they are."""
-    script = Path(__file__).with_name("speech.py")
-    command = [str(python), str(script), str(folder), str(count), str(SECONDS)]
-    if subprocess.run(command, capture_output=True).returncode == 0:
-        return "English by espeak-ng"
-    from training.full_size import speech_like
-
-    for number in range(count):
-        with wave.open(str(folder / f"clip-{number:02}.wav"), "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(16_000)
-            file.writeframes(speech_like(SECONDS, seed=number).tobytes())
-    return "noise shaped like speech"
-
-
-def busy_seconds() -> float:
-    """Processor seconds that anybody on this machine has used."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    user, nice, system, _, _, irq, softirq, *_ = (int(value) for value in fields)
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def spread(values: list[float], digits: int = 1) -> str:
@@ -190,20 +147,13 @@ def ratios(contenders: list[Contender], clips: int) -> dict[str, list[float]]:
     }
 
 
-def environment(cores: list[int], clips: str) -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    name = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "?")
-    features = processor_features()
-    return {
-        "processor": name,
-        "vnni": multiplies_signed_exactly(features),
-        "features": sorted(features & {"avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8"}),
-        "cores": len(cores),
-        "onnxruntime": onnxruntime.__version__,
-        "python": platform.python_version(),
-        "clips": clips,
-        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
+def print_ratios(found: dict[str, list[float]]) -> None:
+    for kind, values in found.items():
+        line = f"ours / {KINDS[kind]}, audio s per CPU s: {spread(values, 2)}"
+        if kind in BARS:
+            met = "met" if statistics.median(values) >= BARS[kind] else "MISSED"
+            line += f", bar {BARS[kind]}: {met}"
+        print(line)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -211,7 +161,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     peers = peers_python()
     model = full_size_model(options.model)
     with tempfile.TemporaryDirectory() as folder:
-        kind_of_clips = make_clips(Path(folder), options.clips, peers)
+        kind_of_clips = make_clips(Path(folder), options.clips, SECONDS, peers)
         clips = sorted(str(path) for path in Path(folder).glob("*.wav"))
         contenders = []
         for kind in options.only:
@@ -225,25 +175,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         others = max(0.0, busy_seconds() - busy - mine) / (elapsed * len(cores))
         for contender in contenders:
             contender.close()
+            for answer in (*contender.one[1:], *contender.all):
+                del answer["texts"]  # one round of them is enough to look at
     count = len(clips)
     found = ratios(contenders, count) if "Ours" in options.only else {}
-    facts = environment(cores, kind_of_clips)
-    print("\n" + "\n".join(table(contenders, count)))
+    facts = {**environment(cores), "clips": kind_of_clips, "load": load, "others_share": others}
+    print("\n" + "\n".join(table(contenders, count)) + "\n")
     print(
-        f"\n{facts['processor']}, {len(cores)} cores, ONNX Runtime {facts['onnxruntime']}; "
+        f"{facts['processor']}, {len(cores)} cores, ONNX Runtime {facts['onnxruntime']}; "
         f"{count} clips of {SECONDS:g} s ({kind_of_clips}), {options.rounds} rounds in turns. "
         f"Load {load:.1f} to {os.getloadavg()[0]:.1f}; others took {others:.0%} of the machine."
     )
-    for kind, values in found.items():
-        bar = BARS.get(kind)
-        met = (
-            ""
-            if bar is None
-            else f", bar {bar}: " + ("met" if statistics.median(values) >= bar else "MISSED")
-        )
-        print(f"ours / {KINDS[kind]}, audio s per CPU s: {spread(values, 2)}{met}")
+    print_ratios(found)
     return {
-        "environment": {**facts, "load": load, "others_share": others},
+        "environment": facts,
         "ratios": found,
         "contenders": {
             c.kind: {"loaded": c.loaded, "one_core": c.one, "all_cores": c.all} for c in contenders
@@ -252,7 +197,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> int:
-    sys.path.insert(0, str(ROOT))
     from training.full_size import default_folder
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
