@@ -200,7 +200,7 @@ class _Engine:
     def __init__(self, client: asynchronous.Client) -> None:
         self.client = client
         self._thread: LoopThread | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.RLock()  # a signal's handler may close the client
         self.closed = False
 
     def run(self, verb: Callable[[asynchronous.Client], Coroutine[Any, Any, T]]) -> T:
@@ -210,7 +210,8 @@ class _Engine:
         return self._running().iterate(lambda: verb(self.client))
 
     def close(self) -> None:
-        self.closed = True
+        with self._starting:
+            self.closed = True
         if self._thread:
             self._thread.close()
 
@@ -232,4 +233,5 @@ def _after_fork() -> None:
             client._begin()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # where a process can fork
+    os.register_at_fork(after_in_child=_after_fork)

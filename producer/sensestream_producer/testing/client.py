@@ -200,20 +200,14 @@ class Client(real.Client):
             raise no_longer_kept(receipt.id, receipt.outcome)
         return kept
 
-    def _outcome(self, mark: StreamId, *, entry: str = "", id: str = "") -> Outcome | None:  # noqa: A002
-        return next(
-            (
-                outcome
-                for stream_id, outcome in self._store.outcomes.items()
-                if stream_id > mark and (outcome.entry == entry or outcome.id == id)
-            ),
-            None,
-        )
+    def _outcome(self, mark: StreamId, *, entry: str = "", request_id: str = "") -> Outcome | None:
+        behind = (outcome for _, outcome in self._store.since(mark))
+        return next((o for o in behind if o.entry == entry or o.id == request_id), None)
 
     def _answer(self, request_id: str, mark: StreamId) -> Outcome | None:
         known = self._store.known.get(request_id)
         if known is None or known.state != RequestState.DONE:
-            return self._outcome(mark, id=request_id)
+            return self._outcome(mark, request_id=request_id)
         kept = self._store.outcomes.get(parse_id(known.outcome))
         if kept is None:
             raise not_kept(request_id, known.outcome)
@@ -230,11 +224,9 @@ class Client(real.Client):
             lost = id_text(trimmed)
             events.append(Gap(lost, GapReason.TRIMMED, id_text(at), lost))
             at = trimmed
-        for stream_id, outcome in self._store.outcomes.items():
-            if stream_id > at:
-                events.append(Followed(id_text(stream_id), outcome))
-                at = stream_id
-        return events, at
+        behind = self._store.since(at)
+        events += [Followed(id_text(stream_id), outcome) for stream_id, outcome in behind]
+        return events, behind[-1][0] if behind else at
 
 
 class BlockingClient(blocking.Client):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import takewhile
 
 from sensestream_common.errors import ErrorCode, RedisUnavailable
 from sensestream_common.keys import Keys, Lane
@@ -27,6 +28,7 @@ from sensestream_producer.testing.bell import Bell
 __all__ = ["Known", "Standing", "Store"]
 
 _LETTER_BYTES_KEPT = timedelta(days=7)
+_EXPIRY_MS = 500  # between two looks for what has expired; times to live are whole seconds
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class Store:
     counters: dict[str, int] = field(default_factory=dict)
     last: StreamId = ORIGIN
     _last_of_any: StreamId = ORIGIN
+    _expired_at: int = 0
 
     @contextmanager
     def step(self) -> Iterator[int]:
@@ -86,7 +89,8 @@ class Store:
                     "`ScriptedPipeline.unavailable()`"
                 )
             now = self.now()
-            self.expire(now)
+            if now - self._expired_at >= _EXPIRY_MS:
+                self.expire(now)
             yield now
 
     def now(self) -> int:
@@ -133,9 +137,14 @@ class Store:
             self.uploads.pop(self.keys.upload(outcome.id), None)
         self.changed.ring()
 
+    def since(self, position: StreamId) -> list[tuple[StreamId, Outcome]]:
+        """The outcomes behind a position, oldest first."""
+        newest_first = reversed(self.outcomes.items())
+        return list(takewhile(lambda item: item[0] > position, newest_first))[::-1]
+
     def trim(self, before: StreamId) -> None:
         """Outcomes below this id are no longer kept."""
-        for stream_id in [each for each in self.outcomes if each < before]:
+        for stream_id in list(takewhile(lambda each: each < before, self.outcomes)):
             del self.outcomes[stream_id]
             self.trimmed = stream_id
 
@@ -168,6 +177,7 @@ class Store:
 
     def expire(self, now: int) -> None:
         """What Redis and the janitor would have let go by now."""
+        self._expired_at = now
         for name in [name for name, known in self.known.items() if known.expires <= now]:
             del self.known[name]
         for identity in [each for each, (_, ends) in self.results.items() if ends <= now]:
