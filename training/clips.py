@@ -101,12 +101,16 @@ def write_clips(target: Path) -> None:
     """Write every clip and `clips.json`, each appearing whole or not at all."""
     target.mkdir(parents=True, exist_ok=True)
     synthesiser = shared_synthesiser()
+    # Synthesised once for each sound: espeak-ng does not say a thing the same way twice, and the
+    # recording that comes in two containers must be one recording.
+    sounds: dict[tuple[object, ...], Floats] = {}
     rows = []
     for clip in CLIPS:
+        sound = (clip.digits, clip.voice, clip.delivery, clip.rate, clip.channels)
+        if sound not in sounds:
+            sounds[sound] = _samples(synthesiser, clip)
         beside = target / f".{clip.file}.new"
-        soundfile.write(
-            str(beside), _samples(synthesiser, clip), clip.rate, clip.subtype, format=clip.container
-        )
+        soundfile.write(str(beside), sounds[sound], clip.rate, clip.subtype, format=clip.container)
         place(beside, target / clip.file)
         rows.append(
             {
