@@ -20,8 +20,6 @@ from sensestream_producer import Client, blocking
 from sensestream_producer.link import heeding
 from sensestream_producer.testing import ScriptedPipeline
 
-from tests.support.pipeline import dead_letter
-
 __all__ = ["InMemory", "OnRedis", "World", "face"]
 
 _END: Any = object()
@@ -31,6 +29,7 @@ local outcome = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
 redis.call('HSET', KEYS[2], 'state', 'done', 'status', ARGV[2], 'outcome', outcome)
 redis.call('XDEL', KEYS[3], ARGV[1])
 redis.call('PUBLISH', KEYS[1], ARGV[3])
+if KEYS[4] then redis.call('DEL', KEYS[4]) end
 """
 
 
@@ -91,6 +90,8 @@ class OnRedis:
 
     async def forget_outcomes(self) -> None:
         last: Any = await self._redis.xrevrange(self._keys.transcripts, count=1)
+        if not last:
+            return
         await self._redis.xtrim(self._keys.transcripts, maxlen=0, approximate=False)
         await self._redis.set(self._keys.trimmed, last[0][0])
 
@@ -111,9 +112,11 @@ class OnRedis:
         request = decode_request(entry, raw)
         assert isinstance(request, Request)
         if error and error.dead_letter:
-            sent = {name.decode(): value.decode() for name, value in raw.items()}
-            now = time.time_ns() // 1_000_000
-            await dead_letter(self._redis, self._keys, sent, error=error, at=now)
+            about = {"entry": entry, "lane": lane.value, "error": error.value, "attempt": 3}
+            about |= {"message": "it cannot be read", "worker": "host-1"}
+            about |= {"at": time.time_ns() // 1_000_000}
+            letter: Any = {**raw, **{f"dead:{name}": value for name, value in about.items()}}
+            await self._redis.xadd(self._keys.dead, letter)
         outcome = Outcome(
             id=request.id,
             entry=entry,
@@ -127,6 +130,9 @@ class OnRedis:
         )
         fields = [part for pair in outcome.encode().items() for part in pair]
         keys = [self._keys.transcripts, self._keys.request(request.id), self._keys.lane(lane)]
+        upload = self._keys.upload(request.id)
+        if request.audio == f"redis:{upload}" and not (error and error.dead_letter):
+            keys.append(upload)
         given = [entry, outcome.status.value, outcome.dumps(), *fields]
         await self._redis.eval(_COMMIT, len(keys), *keys, *given)
 
