@@ -19,6 +19,7 @@ from sensestream_producer import (
     DeadLetter,
     ErrorCode,
     Followed,
+    Lane,
     Outcome,
     Receipt,
     SensestreamError,
@@ -96,7 +97,13 @@ class Walker:
         if status is None:
             return None
         outcome = self.outcome(status.outcome) if status.outcome else None
-        return status.state, self.name(status.entry), status.lane, status.status, outcome
+        return (
+            status.state,
+            self.name(status.entry, status.lane),
+            status.lane,
+            status.status,
+            outcome,
+        )
 
     async def replay(self) -> Any:
         letters = await self.standing_letters()
@@ -140,7 +147,7 @@ class Walker:
 
     def receipt(self, receipt: Receipt) -> Any:
         about = (receipt.id, receipt.lane, receipt.duplicate, receipt.state, receipt.status)
-        return self.name(receipt.entry), bool(receipt.outcome), *about
+        return self.name(receipt.entry, receipt.lane), bool(receipt.outcome), *about
 
     def outcome(self, outcome: Outcome) -> Any:
         error = outcome.error.value if outcome.error else ""
@@ -151,8 +158,9 @@ class Walker:
         self._recordings += 1
         return self._recordings
 
-    def name(self, entry: str) -> str:
-        return self._names.setdefault(entry, f"entry {len(self._names)}")
+    def name(self, entry: str, lane: Lane) -> str:
+        """Two lanes may give one stream id in the same millisecond."""
+        return self._names.setdefault(f"{lane} {entry}", f"entry {len(self._names)}")
 
 
 @pytest.mark.parametrize("seed", range(12))
