@@ -25,6 +25,7 @@ from sensestream_producer import (
     SensestreamError,
     SubmitOptions,
 )
+from sensestream_producer.streams import parse_id
 
 from tests.producer.worlds import InMemory, OnRedis, World
 from tests.support.waiting import wait_until
@@ -133,7 +134,7 @@ class Walker:
     async def standing_letters(self) -> list[DeadLetter]:
         """By request, oldest first: one id has one request at a time."""
         letters = [letter async for letter in self._client.dead.select()]
-        return sorted(letters, key=lambda letter: (letter.id, letter.letter))
+        return sorted(letters, key=lambda letter: (letter.id, parse_id(letter.letter)))
 
     async def outcomes(self) -> Any:
         kept = (await self._client.pipeline_status()).transcripts
