@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,13 +68,16 @@ def open_cpu_graph(
     graph = _from_cache(files, store, key, threads)
     if graph is not None:
         return graph
-    with store.making(key) as scratch:
-        # Another process may have made it while this one waited for its turn.
-        graph = _from_cache(files, store, key, threads)
-        if graph is None:
-            graph = _convert(files, store, key, scratch, threads)
-            _give_back_memory()
-        return graph
+    try:
+        with store.making(key) as scratch:
+            # Another process may have made it while this one waited for its turn.
+            graph = _from_cache(files, store, key, threads)
+            if graph is None:
+                graph = _convert(files, store, key, scratch, threads)
+                _give_back_memory()
+            return graph
+    except OSError as error:  # no folder that could be written, not even a temporary one
+        return _left(files, f"there is no room for its conversion: {error}", threads)
 
 
 def example_features(rows: int, width: int) -> NDArray[np.float32]:
@@ -160,6 +164,7 @@ def _converted(files: ModelFiles, folder: Path, threads: int, *, one_clip: bool)
 
 def _convert(files: ModelFiles, store: GraphCache, key: str, scratch: Path, threads: int) -> Graph:
     log.info("converting_model", graph=str(files.graph), cache=str(store.folder))
+    began = time.monotonic()
     untouched = Graph(files, device="cpu", threads=threads)
     expected = _Answer.of(untouched)
     reason, differs = "", False
@@ -181,6 +186,7 @@ def _convert(files: ModelFiles, store: GraphCache, key: str, scratch: Path, thre
                 digest=digest_of(scratch),
             )
             store.keep(key, scratch, facts)
+            log.info("model_converted", seconds=round(time.monotonic() - began, 1))
             return graph
         reason, differs = "converted, it says something else than the untouched graph", True
     if differs:  # which will not change; a failure may

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,7 @@ def test_a_damaged_entry_is_made_anew(damage: Any, tiny: Path, tmp_path: Path) -
 def test_two_workers_that_start_at_once_convert_it_once(tiny: Path, tmp_path: Path) -> None:
     script = """
 import sys
+import tempfile
 from pathlib import Path
 from sensestream_consumer.engine import Recogniser
 graph = Recogniser.load(Path(sys.argv[1]), device="cpu", cache=Path(sys.argv[2]))._graph
@@ -217,6 +220,20 @@ def test_where_the_cache_cannot_be_written_the_model_is_converted_all_the_same(
         graph = _open(tiny, blocked)
     assert graph.one_clip
     assert "model_cache_not_writable" in _events(logs)
+    assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
+
+
+@exact
+def test_without_any_folder_to_write_the_model_works_as_it_is(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    with capture_logs() as logs:
+        graph = _open(tiny, blocked)
+    assert not graph.one_clip
+    assert _events(logs) == ["model_cache_not_writable", "model_left_unconverted"]
     assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
 
 
@@ -306,13 +323,11 @@ def test_only_the_entries_used_last_are_kept(tiny: Path, tmp_path: Path) -> None
     assert _events(logs) == []
     with capture_logs() as logs:
         _open(tiny, tmp_path, VNNI | {"feature0"})
-    assert _events(logs) == ["converting_model"]
+    assert _events(logs) == ["converting_model", "model_converted"]
 
 
 @exact
 def test_what_a_start_left_behind_long_ago_is_cleaned_up(tiny: Path, tmp_path: Path) -> None:
-    import os
-
     left = tmp_path / "graphs" / ".new-abandoned"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
