@@ -29,16 +29,16 @@ class PipelineSettings(BaseSettings):
     )
 
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0",
+        default="redis://127.0.0.1:6379/0",
         description="The Redis that is queue and cache: redis://, rediss://, unix:// or "
         "redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB.",
     )
-    pipeline: str = Field("sensestream", description="The name in front of all keys.")
+    pipeline: str = Field(default="sensestream", description="The name in front of all keys.")
     request_ttl: int = Field(
-        86_400, ge=1, description="Seconds a request's state is kept after its outcome."
+        default=86_400, ge=1, description="Seconds a request's state is kept after its outcome."
     )
     max_backlog: int = Field(
-        1_000_000, ge=1, description="Requests that may wait before submits are refused."
+        default=1_000_000, ge=1, description="Requests that may wait before submits are refused."
     )
 
     @field_validator("redis_url")

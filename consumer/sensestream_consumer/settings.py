@@ -22,66 +22,86 @@ class WorkerSettings(PipelineSettings):
     """What one worker runs, what it may open, and how it holds and gives up."""
 
     model: str = Field(
-        "",
+        default="",
         description="A SenseVoice model directory, a hub name, or `demo` for the embedded model.",
     )
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where it runs.")
-    allow_download: bool = Field(False, description="Whether a hub name may be downloaded.")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where it runs."
+    )
+    allow_download: bool = Field(default=False, description="Whether a hub name may be downloaded.")
     allow_mixed: bool = Field(
-        False, description="Join a group whose workers run another recogniser."
+        default=False, description="Join a group whose workers run another recogniser."
     )
     concurrency: int = Field(
         default_factory=_cores, ge=1, le=256, description="Clips transcribed at once on a CPU."
     )
     vad: str = Field(
-        "",
+        default="",
         description="An FSMN-VAD model directory, for cutting long audio; empty: by its loudness.",
     )
     max_wait_ms: float = Field(
-        10.0, ge=0, le=10_000, description="Milliseconds a clip waits for company, on a GPU."
+        default=10.0,
+        ge=0,
+        le=10_000,
+        description="Milliseconds a clip waits for company, on a GPU.",
     )
     batch_seconds: float = Field(
-        240.0, gt=0, le=36_000, description="Seconds of audio computed at once, on a GPU."
+        default=240.0, gt=0, le=36_000, description="Seconds of audio computed at once, on a GPU."
     )
     gpu_mem_limit: int = Field(
-        0, ge=0, description="Bytes of a GPU's memory that the model may take; 0: all."
+        default=0, ge=0, description="Bytes of a GPU's memory that the model may take; 0: all."
     )
     cache_dir: str = Field(
-        "",
+        default="",
         description="Where a model converted for this processor is kept; empty: the user's cache.",
     )
     read_ahead: int = Field(
-        128, ge=1, le=10_000, description="Entries held at once, so that hits pass the engine."
+        default=128,
+        ge=1,
+        le=10_000,
+        description="Entries held at once, so that hits pass the engine.",
     )
 
     audio_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
         default_factory=lambda: (Path.cwd(),),
         description="Folders that file:// may read, separated as in PATH.",
     )
-    max_audio_bytes: int = Field(512 * 2**20, ge=1, description="Bytes of one recording.")
-    max_audio_seconds: float = Field(4 * 3600.0, gt=0, description="Seconds of one recording.")
-    fetch_timeout: float = Field(30.0, gt=0, description="Seconds for one fetch as a whole.")
+    max_audio_bytes: int = Field(default=512 * 2**20, ge=1, description="Bytes of one recording.")
+    max_audio_seconds: float = Field(
+        default=4 * 3600.0, gt=0, description="Seconds of one recording."
+    )
+    fetch_timeout: float = Field(
+        default=30.0, gt=0, description="Seconds for one fetch as a whole."
+    )
     allow_private_hosts: bool = Field(
-        False,
+        default=False,
         description="Whether http(s):// may reach private, loopback and link-local addresses.",
     )
     redis_prefixes: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Key prefixes that redis:<key> may read beside uploads, comma-separated."
+        default=(),
+        description="Key prefixes that redis:<key> may read beside uploads, comma-separated.",
     )
     trust_digest: bool = Field(
-        True, description="Answer from the cache by the sender's digest, without reading the audio."
+        default=True,
+        description="Answer from the cache by the sender's digest, without reading the audio.",
     )
 
-    max_attempts: int = Field(3, ge=1, le=1000, description="Starts before the dead letter.")
+    max_attempts: int = Field(
+        default=3, ge=1, le=1000, description="Starts before the dead letter."
+    )
     reclaim_after: float = Field(
-        15.0, ge=0.2, description="Seconds until a silent worker's entries are replayed."
+        default=15.0, ge=0.2, description="Seconds until a silent worker's entries are replayed."
     )
-    drain_timeout: float = Field(30.0, ge=0, description="Seconds to finish on SIGTERM.")
+    drain_timeout: float = Field(default=30.0, ge=0, description="Seconds to finish on SIGTERM.")
 
-    result_ttl: int = Field(604_800, ge=1, description="Seconds a result stays in the cache.")
-    transcripts_ttl: int = Field(86_400, ge=1, description="Seconds an outcome stays readable.")
-    transcripts_max: int = Field(1_000_000, ge=1, description="Outcomes kept at most.")
-    dead_max: int = Field(100_000, ge=1, description="Dead letters kept at most.")
+    result_ttl: int = Field(
+        default=604_800, ge=1, description="Seconds a result stays in the cache."
+    )
+    transcripts_ttl: int = Field(
+        default=86_400, ge=1, description="Seconds an outcome stays readable."
+    )
+    transcripts_max: int = Field(default=1_000_000, ge=1, description="Outcomes kept at most.")
+    dead_max: int = Field(default=100_000, ge=1, description="Dead letters kept at most.")
 
     @field_validator("audio_roots", mode="before")
     @classmethod

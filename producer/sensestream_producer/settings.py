@@ -14,5 +14,5 @@ class ProducerSettings(PipelineSettings):
     """Which pipeline to submit to, and what a client may send."""
 
     max_upload_bytes: int = Field(
-        MAX_UPLOAD_BYTES, ge=1, description="The largest file that is uploaded, in bytes."
+        default=MAX_UPLOAD_BYTES, ge=1, description="The largest file that is uploaded, in bytes."
     )
