@@ -21,7 +21,7 @@ __all__ = ["ENGINE_REVISION", "GraphFile", "fingerprint", "inspect_graph"]
 # Raised whenever a change of the engine changes answers: old results are then not found again.
 ENGINE_REVISION = 1
 
-_CHUNK = 1 << 22
+_CHUNK = 1 << 18  # larger ones cost more in page faults than they save in calls
 _LFS_POINTER = b"version https://git-lfs"
 _INTEGER_PRODUCT = b"MatMulInteger"
 # In DynamicQuantizeLinear, QuantizeLinear, DequantizeLinear: a graph with any of these would be

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 _KEPT = 4  # entries, of half a gigabyte each at full size
 _FACTS = "facts.json"
-_CHUNK = 1 << 22
+_CHUNK = 1 << 18
 _SCRATCH = ".new-"
 _ABANDONED_SECONDS = 24 * 3600.0
 
