@@ -43,7 +43,8 @@ log = structlog.get_logger(__name__)
 # Raised whenever the conversion changes what it writes.
 CONVERSION_REVISION = 1
 
-_CHECK_ROWS = 20
+_CHECK_ROWS = 20  # a second of audio, at every start
+_MORE_ROWS = (1, 7, 150)  # once, after a conversion
 _GRAPH = "graph.onnx"
 
 
@@ -106,11 +107,11 @@ class _Answer:
     digest: str
 
     @classmethod
-    def of(cls, graph: Graph) -> _Answer:
+    def of(cls, graph: Graph, rows: int = _CHECK_ROWS) -> _Answer:
         description = graph.description
-        features = example_features(_CHECK_ROWS, description.options.width)
+        features = example_features(rows, description.options.width)
         languages, textnorms = [description.languages["auto"]], [description.with_itn]
-        logits = graph.run(features[np.newaxis], [_CHECK_ROWS], languages, textnorms)
+        logits = graph.run(features[np.newaxis], [rows], languages, textnorms)
         ids = [int(number) for number in logits[0].argmax(axis=1)]
         return cls(ids, hashlib.sha256(logits.tobytes()).hexdigest())
 
@@ -169,15 +170,20 @@ def _convert(files: ModelFiles, store: GraphCache, key: str, scratch: Path, thre
     expected = _Answer.of(untouched)
     reason, differs = "", False
     for one_clip in (True, False):
+        _empty(scratch)
         try:
             _write(files, scratch / _GRAPH, untouched, one_clip=one_clip)
             graph = _converted(files, scratch, threads, one_clip=one_clip)
             answer = _Answer.of(graph)
+            same = answer.ids == expected.ids and all(
+                _Answer.of(graph, rows).ids == _Answer.of(untouched, rows).ids
+                for rows in _MORE_ROWS
+            )
         except Exception as error:  # of onnx, of the runtime, of the disk: the model works without
             reason = f"its conversion failed: {error}"
             log.debug("conversion_failed", one_clip=one_clip, error=str(error))
             continue
-        if answer.ids == expected.ids:
+        if same:
             facts = Facts(
                 expected.ids,
                 one_clip=one_clip,
@@ -190,11 +196,16 @@ def _convert(files: ModelFiles, store: GraphCache, key: str, scratch: Path, thre
             return graph
         reason, differs = "converted, it says something else than the untouched graph", True
     if differs:  # which will not change; a failure may
-        for path in scratch.iterdir():
-            path.unlink()
+        _empty(scratch)
         store.keep(key, scratch, Facts(expected.ids, refused=reason))
     log.warning("model_left_unconverted", graph=str(files.graph), reason=reason)
     return untouched
+
+
+def _empty(folder: Path) -> None:
+    """Unlink what is there; never write over it, since a graph may still be mapped from it."""
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def _give_back_memory() -> None:
