@@ -10,9 +10,11 @@ ENV PATH=/opt/sensestream/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
-    NUMBA_CACHE_DIR=/tmp/numba
+    NUMBA_CACHE_DIR=/tmp/numba \
+    SENSESTREAM_CACHE_DIR=/cache
 RUN useradd --system --uid 10001 --home-dir /tmp --no-create-home sensestream \
-    && mkdir /audio /models
+    && mkdir /audio /models /cache \
+    && chown sensestream /cache
 
 # What only a build needs; nothing of it is left in the images but /opt/sensestream.
 FROM base AS build

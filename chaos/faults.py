@@ -97,6 +97,8 @@ def wrong_stats_type(arena: Arena) -> str:
 
 def wrong_transcripts_type(arena: Arena) -> str:
     aside = arena.keys.prefix + "aside"
+    if not arena.redis.exists(arena.keys.transcripts):
+        return "transcripts of the wrong type came too early"  # nothing to set aside yet
     pipe = arena.redis.pipeline(transaction=True)
     pipe.rename(arena.keys.transcripts, aside)
     pipe.set(arena.keys.transcripts, "not a stream")

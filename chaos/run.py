@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import shutil
 import sys
 import tempfile
 import threading
@@ -124,12 +125,16 @@ def producing(
 
 def main() -> int:
     options = arguments()
-    with tempfile.TemporaryDirectory(prefix="sensestream-chaos-") as name:
-        folder = Path(name)
-        clips = [write_clip(folder, number, 0.3) for number in range(400)]
-        server = EmbeddedRedis(tcp=True, appendonly=True, appendfsync=options.appendfsync)
-        with server, Redis.from_url(server.url) as redis:
-            return run(options, server, redis, folder, clips)
+    folder = Path(tempfile.mkdtemp(prefix="sensestream-chaos-"))
+    clips = [write_clip(folder, number, 0.3) for number in range(400)]
+    server = EmbeddedRedis(tcp=True, appendonly=True, appendfsync=options.appendfsync)
+    with server, Redis.from_url(server.url) as redis:
+        status = run(options, server, redis, folder, clips)
+    if status:
+        print(f"the workers' logs are kept in {folder}", file=sys.stderr)
+    else:
+        shutil.rmtree(folder)
+    return status
 
 
 def run(
