@@ -30,6 +30,7 @@ _HAND_BACK = load_script("sensestream_consumer.lua", "hand_back")
 
 HANDED_BACK = "handed-back"  # the consumer that owns what anybody may take
 HANDED_BACK_IDLE = 10**9  # milliseconds: more than any living worker's entry is ever idle
+_NORMAL_EVERY = 8  # entries asked for, then one of the normal lane, whatever waits in the high one
 BLOCK_MS = 1000  # how long an idle worker blocks before it looks for entries to take over
 _LANES = (Lane.HIGH, Lane.NORMAL)
 
@@ -44,6 +45,7 @@ class Inbox:
         self._consumer = consumer
         self._streams = [keys.lane(lane) for lane in _LANES]
         self._backoff = Backoff()
+        self._since_normal = 0
 
     async def create_groups(self) -> None:
         """Make the group of both lanes, from the first entry on, and join it; may be repeated.
@@ -156,8 +158,13 @@ class Inbox:
         return count
 
     async def _run_read(self, count: int) -> Any:
+        # A ninth for the normal lane, in large reads as in small ones.
+        self._since_normal += count
+        anyhow = int(self._since_normal >= _NORMAL_EVERY)
+        if anyhow:
+            self._since_normal = 0
         return await self._commands.run(
-            _READ, self._streams, [REQUESTS_GROUP, self._consumer, count]
+            _READ, self._streams, [REQUESTS_GROUP, self._consumer, count, anyhow]
         )
 
     async def _guarded(self, reply: Any) -> Any:

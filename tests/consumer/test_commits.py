@@ -141,11 +141,13 @@ async def test_the_normal_lane_gets_a_place_however_many_wait_in_the_high_one(
 ) -> None:
     parts = make_parts("one")
     await parts.inbox.create_groups()
-    for _ in range(10):
+    for _ in range(40):
         await submit(parts.redis, lane=Lane.HIGH)
         await submit(parts.redis)
-    lanes = [held.lane for held in await parts.read(4)]
-    assert lanes == [Lane.HIGH] * 4 + [Lane.NORMAL]
+    assert [held.lane for held in await parts.read(8)] == [Lane.HIGH] * 8 + [Lane.NORMAL]
+    one_by_one = [held.lane for _ in range(16) for held in await parts.read(1)]
+    assert one_by_one.count(Lane.HIGH) == 16
+    assert one_by_one.count(Lane.NORMAL) == 2
 
 
 async def test_what_was_handed_back_is_taken_at_once_and_uncharged(make_parts: MakeParts) -> None:
