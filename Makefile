@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench-engine constraints chaos ci clean
+.PHONY: help setup demo test lint format bench-engine constraints chaos soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -43,6 +43,9 @@ constraints: setup  ## Pin every version anew in constraints.txt (the newest wit
 
 chaos: setup  ## Kill, freeze, cut and fill at random, and count what is lost or doubled
 	@$(BIN)/python -m chaos.run $(ARGS)
+
+soak: setup  ## Load it steadily for an hour, and see whether anything grows or stays behind
+	@$(BIN)/python -m chaos.soak $(ARGS)
 
 ci:  ## Everything that must hold before a change lands
 	@bash .ci/run

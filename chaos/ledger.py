@@ -32,11 +32,14 @@ class Ledger:
 
 
 class Subscriber(threading.Thread):
-    """Reads the transcripts stream from its beginning, across every outage, and keeps all."""
+    """Reads the transcripts stream from its beginning, across every outage, and counts all."""
 
     def __init__(self, url: str, keys: Keys) -> None:
         super().__init__(name="subscriber", daemon=True)
-        self.outcomes: list[dict[str, str]] = []
+        self.by_id: Counter[str] = Counter()
+        self.by_entry: Counter[tuple[str, str]] = Counter()  # (id, entry of the request)
+        self.answers: Counter[str] = Counter()  # by what the cache had to do with it, or the error
+        self.attempts: Counter[str] = Counter()
         self._redis: Any = Redis.from_url(url, socket_timeout=5)
         self._stream = keys.transcripts
         self._ended = threading.Event()
@@ -51,7 +54,13 @@ class Subscriber(threading.Thread):
                 continue
             for entry, fields in reply[0][1] if reply else []:
                 position = entry
-                self.outcomes.append({k.decode(): v.decode() for k, v in fields.items()})
+                self._count({name.decode(): value.decode() for name, value in fields.items()})
+
+    def _count(self, outcome: dict[str, str]) -> None:
+        self.by_id[outcome["id"]] += 1
+        self.by_entry[outcome["id"], outcome["entry"]] += 1
+        self.answers[outcome.get("cache") or outcome["error"]] += 1
+        self.attempts[outcome.get("attempt", "0")] += 1
 
     def end(self) -> None:
         self._ended.set()
@@ -84,14 +93,14 @@ class Verdict:
 
     @classmethod
     def of(cls, redis: Any, keys: Keys, ledger: Ledger, subscriber: Subscriber) -> Verdict:
-        seen = Counter(outcome["id"] for outcome in subscriber.outcomes)
+        seen = subscriber.by_id
         lanes = (keys.requests, keys.requests_high)
         return cls(
             submitted=ledger.submitted.total(),
             outcomes=seen.total(),
             duplicates=sum((seen - ledger.submitted).values()),
             lost=sum((ledger.submitted - seen).values()),
-            foreign=sum(outcome["id"] not in ledger.submitted for outcome in subscriber.outcomes),
+            foreign=sum(count for name, count in seen.items() if name not in ledger.submitted),
             backlog=sum(redis.xlen(lane) for lane in lanes),
             pending=sum(redis.xpending(lane, "workers")["pending"] for lane in lanes),
             leases=len(list(redis.scan_iter(f"{keys.prefix}lease:*", count=1000))),

@@ -183,18 +183,17 @@ def await_the_end(redis: Any, ledger: Ledger, subscriber: Subscriber) -> None:
             waiting = redis.xlen(KEYS.requests) + redis.xlen(KEYS.requests_high)
         except RedisError:
             waiting = -1
-        if waiting == 0 and len(subscriber.outcomes) >= len(ledger):
+        if waiting == 0 and subscriber.by_id.total() >= len(ledger):
             return
         time.sleep(0.1)
 
 
 def report(arena: Arena, subscriber: Subscriber, struck: Counter[str], seconds: float) -> int:
     verdict = Verdict.of(arena.redis, KEYS, arena.ledger, subscriber)
-    uses = Counter(o.get("cache", o.get("error", "")) for o in subscriber.outcomes)
-    attempts = Counter(o.get("attempt", "") for o in subscriber.outcomes)
     print(f"\nfaults: {dict(struck.most_common())}")
     print(f"deaths at a step: {arena.crew.deaths}")
-    print(f"answers: {dict(uses.most_common())}; attempts: {dict(sorted(attempts.items()))}")
+    print(f"answers: {dict(subscriber.answers.most_common())}")
+    print(f"attempts: {dict(sorted(subscriber.attempts.items()))}")
     print(f"{seconds:.0f} s in all")
     print(verdict)
     if not verdict.passed:
