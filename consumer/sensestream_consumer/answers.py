@@ -26,6 +26,7 @@ from sensestream_consumer.flights import Flight, Flights, Landing
 from sensestream_consumer.holding import Held, Lease
 from sensestream_consumer.outbox import Keep
 from sensestream_consumer.room import NoRoom, Places
+from sensestream_consumer.stages import Stage, stage
 from sensestream_consumer.starts import Starts
 
 __all__ = ["Answer", "Answers"]
@@ -143,7 +144,7 @@ class Answers:
 
     async def _follow(self, flight: Flight, request: Request, digest: str) -> Answer | None:
         """The answer of a transcription under way in this worker, holding no engine room."""
-        with self._following.place(), self._expiring(request):
+        with self._following.place(), self._expiring(request), stage(Stage.FOLLOW):
             async with asyncio.timeout(self._time_left(request)):
                 landing = await flight.follow()
         if landing is None:
@@ -169,7 +170,7 @@ class Answers:
             try:
                 return await self._transcribe(held, request, fetched)
             except _HeldElsewhere as other:
-                with self._following.place(), self._expiring(request):
+                with self._following.place(), self._expiring(request), stage(Stage.FOLLOW):
                     async with asyncio.timeout(self._time_left(request)):
                         transcript = await self._cache.await_other(other.identity)
                 if transcript is not None:
@@ -187,8 +188,9 @@ class Answers:
     async def _hear(self, request: Request, fetched: Fetched) -> Answer:
         """Decode and recognise, unless these samples turn out to be known, or another's to hear."""
         loop = asyncio.get_running_loop()
-        samples = await loop.run_in_executor(self._decoders, decode, fetched, self._policy)
-        audio = await loop.run_in_executor(self._decoders, audio_identity, samples)
+        with stage(Stage.DECODE):
+            samples = await loop.run_in_executor(self._decoders, decode, fetched, self._policy)
+            audio = await loop.run_in_executor(self._decoders, audio_identity, samples)
         identity = self._cache.identity(audio, request.language, request.itn)
         lease: Lease | None = None
         if request.ttl == 0:

@@ -12,6 +12,7 @@ from sensestream_common.request import Request
 
 from sensestream_consumer.audio import Fetched, Fetcher
 from sensestream_consumer.backoff import Backoff
+from sensestream_consumer.stages import Stage, stage
 
 __all__ = ["Fetching"]
 
@@ -34,7 +35,8 @@ class Fetching:
 
         Raises `RequestError`, which is `TransientError` when the tries did not help.
         """
-        fetched = await self._patiently(request)
+        with stage(Stage.FETCH):
+            fetched = await self._patiently(request)
         if request.digest and request.digest != fetched.digest:
             fetched.close()
             raise RequestError(

@@ -10,12 +10,14 @@ from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.outcome import CacheUse, Outcome, Status
 from sensestream_common.request import BadRequest, Request, decode_request
 
+from sensestream_consumer.account import give_account, identify
 from sensestream_consumer.answers import Answer, Answers
 from sensestream_consumer.audio import parse_reference
 from sensestream_consumer.cache import Cache
 from sensestream_consumer.holding import Held
 from sensestream_consumer.outbox import Outbox
 from sensestream_consumer.room import NoRoom
+from sensestream_consumer.stages import Stage, begin_laps, stage
 from sensestream_consumer.starts import EntryLost
 
 __all__ = ["Handler"]
@@ -49,7 +51,9 @@ class Handler:
         Raises `NoRoom` when it must go back to the stream, `EntryLost` when it is another's now.
         """
         picked_up = self._clock()
+        begin_laps()
         request = decode_request(held.entry, held.fields)
+        identify(held, request)
         if isinstance(request, BadRequest):
             await self._fail(held, request, request.error, picked_up)
             return
@@ -60,7 +64,7 @@ class Handler:
         except (NoRoom, EntryLost):
             raise
         except Exception as error:
-            log.exception("request_failed_inside", entry=held.entry)
+            log.exception("request_failed_inside")
             await self._fail(held, request, _mistake(error), picked_up)
         else:
             await self._complete(held, request, answer, picked_up)
@@ -78,17 +82,18 @@ class Handler:
         )
         committed = False
         try:
-            committed = await self._outbox.commit(
-                held,
-                outcome,
-                keep=answer.keep,
-                lease=answer.lease,
-                callback_url=request.callback_url,
-            )
+            with stage(Stage.COMMIT):
+                committed = await self._outbox.commit(
+                    held,
+                    outcome,
+                    keep=answer.keep,
+                    lease=answer.lease,
+                    callback_url=request.callback_url,
+                )
         finally:
             if not committed and answer.lease is not None:
                 await self._cache.release(answer.lease)
-        _log_outcome(outcome, committed)
+        give_account(outcome, committed)
 
     async def _fail(
         self, held: Held, request: Request | BadRequest, error: RequestError, picked_up: int
@@ -104,8 +109,9 @@ class Handler:
             worker=self._consumer,
             attempt=held.attempt,
         )
-        committed = await self._outbox.commit(held, outcome, callback_url=request.callback_url)
-        _log_outcome(outcome, committed)
+        with stage(Stage.COMMIT):
+            committed = await self._outbox.commit(held, outcome, callback_url=request.callback_url)
+        give_account(outcome, committed)
 
 
 def _mistake(error: Exception) -> RequestError:
@@ -138,22 +144,3 @@ def _echo(audio: str) -> str:
         return parse_reference(audio).display
     except RequestError:
         return audio.partition(":")[0] + ":…"
-
-
-def _log_outcome(outcome: Outcome, committed: bool) -> None:
-    """The one canonical line per request."""
-    log.info(
-        "request_answered" if committed else "request_answered_by_another",
-        id=outcome.id,
-        entry=outcome.entry,
-        audio=outcome.audio[:300],
-        status=outcome.status.value,
-        cache=outcome.cache and outcome.cache.value,
-        error=outcome.error and outcome.error.value,
-        message=outcome.message or None,
-        language=outcome.language or None,
-        duration=outcome.duration,
-        attempt=outcome.attempt,
-        waited_ms=(outcome.started_at or 0) - (outcome.submitted_at or 0),
-        took_ms=(outcome.finished_at or 0) - (outcome.started_at or 0),
-    )

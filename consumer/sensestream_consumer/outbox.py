@@ -75,7 +75,7 @@ class Outbox:
         if lease is not None:
             self._holding.discard_lease(lease)
         for problem in reply[2:]:
-            log.warning("commit_incomplete", entry=held.entry, problem=problem.decode())
+            log.warning("commit_incomplete", problem=problem.decode())
         return bool(reply[0])
 
     def _script(

@@ -83,7 +83,7 @@ class Starts:
             message = _exhausted(starts, crashes, self._most)
             raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
         if alone:
-            log.warning("suspect_started", entry=held.entry, attempt=starts, crashes=crashes)
+            log.warning("suspect_started", attempt=starts, crashes=crashes)
         return True
 
 

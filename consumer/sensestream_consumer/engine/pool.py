@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from sensestream_consumer.engine.crew import Crew
+from sensestream_consumer.stages import Stage, note, now
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
     from sensestream_consumer.engine.recogniser import Recogniser
 
 __all__ = ["Engine"]
+
+
+class _Clock:
+    """When a recording came, and when a thread began with it."""
+
+    def __init__(self) -> None:
+        self.came = now()
+        self.started = 0
+
+    def tell(self) -> None:
+        ended = now()
+        note(Stage.QUEUE, self.came, self.started or ended)
+        if self.started:
+            note(Stage.ENGINE, self.started, ended)
 
 
 class Engine:
@@ -52,7 +67,8 @@ class Engine:
         if self._closed.is_set():
             raise RuntimeError("the engine is closed")
         abandoned = threading.Event()
-        work = functools.partial(
+        clock = _Clock()
+        recognise = functools.partial(
             self.recogniser.recognise,
             samples,
             language,
@@ -60,6 +76,11 @@ class Engine:
             abandoned=abandoned,
             share=self._crew.share,
         )
+
+        def work() -> Transcript:
+            clock.started = now()
+            return recognise()
+
         try:
             return await asyncio.wrap_future(self._crew.submit(work))
         except asyncio.CancelledError:
@@ -69,6 +90,8 @@ class Engine:
                 # Nobody cancelled the caller: without this its task would end without a word.
                 raise RuntimeError("the engine was closed before this clip started") from None
             raise
+        finally:
+            clock.tell()
 
     async def aclose(self) -> None:
         """Takes no more clips, refuses those that wait, returns when the running ones ended."""
