@@ -2,7 +2,7 @@
 # target that needs it makes; nothing outside this folder is touched.
 #   PYTHON=/path/to/python3.12   the interpreter to make it with (default: the first that fits)
 #   VENV=.venv-3.12              another environment
-#   ARGS="..."                   further arguments for demo, test, bench-engine and constraints
+#   ARGS="..."                   further arguments for demo, test, docs, bench-engine, constraints
 
 VENV ?= .venv
 export PYTHON
@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench-engine constraints chaos soak ci clean
+.PHONY: help setup demo test lint format docs bench-engine constraints chaos soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -35,6 +35,10 @@ format: setup  ## Mend style and format where that can be done by machine
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs:  ## Build the documentation as a site in dist/site; ARGS=serve shows it while you write
+	@sh tools/bootstrap.sh "$(VENV)-docs" docs
+	@NO_MKDOCS_2_WARNING=1 "$(VENV)-docs/bin/mkdocs" $(or $(ARGS),build)
+
 bench-engine: setup  ## Measure the engine beside funasr-onnx and sherpa-onnx on this processor
 	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
@@ -51,6 +55,7 @@ ci:  ## Everything that must hold before a change lands
 	@bash .ci/run
 
 clean:  ## Remove .venv and every cache
-	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
+	@for venv in "$(VENV)" "$(VENV)-docs"; do \
+		if [ -f "$$venv/pyvenv.cfg" ]; then rm -rf "$$venv"; fi; done
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

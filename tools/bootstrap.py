@@ -1,9 +1,12 @@
 """Make a virtual environment ready for work: the three distributions, editable, and the tools.
 
-Run by `tools/bootstrap.sh` with the interpreter it chose, in the root of the checkout. Needs the
-standard library only. The last step of an installation writes a stamp that tells from what it
-was made, so that a second run does nothing, a change of any pyproject.toml or of constraints.txt
-is noticed, and an installation that was interrupted is not taken for a finished one.
+Run by `tools/bootstrap.sh` with the interpreter it chose, in the root of the checkout:
+`bootstrap.py VENV [GROUP…]`. Where dependency groups are named, the environment holds these and
+nothing else. Needs the standard library only.
+
+The last step of an installation writes a stamp that tells from what it was made, so that a second
+run does nothing, a change of any pyproject.toml or of constraints.txt is noticed, and an
+installation that was interrupted is not taken for a finished one.
 """
 
 from __future__ import annotations
@@ -47,13 +50,13 @@ class BootstrapError(Exception):
 
 def main(arguments: list[str]) -> int:
     os.chdir(ROOT)
-    venv = Path(arguments[0] if arguments else ".venv")
+    venv, groups = Path(arguments[0] if arguments else ".venv"), tuple(arguments[1:])
     try:
         # Two terminals: the second waits, and then finds the work done.
         with (ROOT / CONSTRAINTS).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not is_ready(venv):
-                make_ready(venv)
+            if not is_ready(venv, groups):
+                make_ready(venv, groups)
     except BootstrapError as error:
         say(str(error))
         return 1
@@ -63,25 +66,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def is_ready(venv: Path) -> bool:
+def is_ready(venv: Path, groups: tuple[str, ...]) -> bool:
     stamp = venv / STAMP
     if not stamp.is_file():
         return False
     version = version_of(venv)
-    return wanted(version) and stamp.read_text() == fingerprint(venv, version)
+    return wanted(version) and stamp.read_text() == fingerprint(venv, version, groups)
 
 
-def make_ready(venv: Path) -> None:
+def make_ready(venv: Path, groups: tuple[str, ...]) -> None:
     started = time.monotonic()
     (venv / STAMP).unlink(missing_ok=True)
     if not (wanted(version_of(venv)) and stands(venv) and runs(venv, "-m", "pip", "--version")):
         say(f"making {venv} with {sys.executable}")
         create(venv)
     version = version_of(venv)
-    say(f"installing into {venv} (Python {version}, about 1 GB; log: {venv / LOG})")
-    install(venv)
+    size = "small" if groups else "about 1 GB"
+    say(f"installing into {venv} (Python {version}, {size}; log: {venv / LOG})")
+    install(venv, groups)
     fresh = venv / f"{STAMP}.new"
-    fresh.write_text(fingerprint(venv, version))
+    fresh.write_text(fingerprint(venv, version, groups))
     fresh.replace(venv / STAMP)
     say(f"{venv} is ready after {time.monotonic() - started:.0f} s")
 
@@ -117,9 +121,9 @@ def version_of(venv: Path) -> str:
     return text.strip()
 
 
-def fingerprint(venv: Path, version: str) -> str:
+def fingerprint(venv: Path, version: str, groups: tuple[str, ...]) -> str:
     """What an installation is made from. The path counts: an environment cannot be moved."""
-    digest = hashlib.sha256(f"{venv.absolute()}\0{version}\0".encode())
+    digest = hashlib.sha256(f"{venv.absolute()}\0{version}\0{' '.join(groups)}\0".encode())
     for name in INPUTS:
         digest.update((ROOT / name).read_bytes() + b"\0")
     return digest.hexdigest() + "\n"
@@ -157,12 +161,12 @@ def remove(venv: Path) -> None:
     shutil.rmtree(venv)
 
 
-def install(venv: Path) -> None:
+def install(venv: Path, groups: tuple[str, ...]) -> None:
     command = [interpreter(venv), "-m", "pip", "install", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "off", "-c", CONSTRAINTS]
-    for distribution in DISTRIBUTIONS:
+    for distribution in () if groups else DISTRIBUTIONS:
         command += ["-e", distribution]
-    command += tools()
+    command += tools(groups or GROUPS)
     environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     # `-c` does not reach the environments that packages are built in; the variable does. It is
     # split at spaces, so it holds a relative path. pip 25.3 and later read the second name.
@@ -224,11 +228,11 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
 
 
-def tools() -> list[str]:
+def tools(names: tuple[str, ...]) -> list[str]:
     """The requirements of the groups: read here, since pip has `--group` from 25.1 only."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         groups: dict[str, list[Any]] = tomllib.load(file)["dependency-groups"]
-    return list(dict.fromkeys(one for name in GROUPS for one in group(groups, name)))
+    return list(dict.fromkeys(one for name in names for one in group(groups, name)))
 
 
 def group(groups: dict[str, list[Any]], name: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the virtual environment named by $1 ready for work and touches nothing outside it.
+# Makes the virtual environment named by $1 ready for work and touches nothing outside it. Further
+# arguments name dependency groups, which are then all that it holds.
 #
 # Chooses an interpreter by running it: a python3.12 on PATH may be a launcher's shim with no
 # interpreter behind it. PYTHON names one and switches the search off. The rest is bootstrap.py.

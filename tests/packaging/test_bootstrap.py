@@ -45,7 +45,9 @@ def make_checkout(parent: Path) -> Path:
         shutil.copy(ROOT / "tools" / name, root / "tools" / name)
     shutil.copy(ROOT / "Makefile", root)
     (root / "constraints.txt").touch()
-    (root / "pyproject.toml").write_text('[dependency-groups]\ntest = ["common"]\nlint = []\n')
+    (root / "pyproject.toml").write_text(
+        '[dependency-groups]\ntest = ["common"]\nlint = []\ndocs = ["common"]\n'
+    )
     for name in DISTRIBUTIONS:
         (root / name).mkdir()
         (root / name / "backend.py").write_text(BACKEND)
@@ -77,9 +79,9 @@ def installed(_installed: Path) -> Path:
     return _installed
 
 
-def bootstrap(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def bootstrap(checkout: Path, *groups: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["sh", "tools/bootstrap.sh", ".venv"],
+        ["sh", "tools/bootstrap.sh", ".venv", *groups],
         cwd=checkout,
         env=os.environ | {"PYTHON": sys.executable} | environment,
         capture_output=True,
@@ -129,6 +131,13 @@ def test_a_second_run_installs_nothing(installed: Path) -> None:
 def test_a_changed_pin_is_installed_by_the_next_run(installed: Path) -> None:
     (installed / "constraints.txt").write_text("# another version was tested\n")
     assert ".venv is ready" in bootstrap(installed).stderr
+
+
+def test_an_environment_for_one_group_gets_that_group_and_nothing_else(installed: Path) -> None:
+    assert ".venv is ready" in bootstrap(installed, "docs").stderr
+    log = (installed / ".venv" / "install.log").read_text()
+    assert "common" in log
+    assert "producer" not in log
 
 
 def test_an_environment_that_was_moved_is_not_used_as_it_is(
