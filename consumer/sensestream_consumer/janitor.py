@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 from redis.exceptions import RedisError
+from sensestream_common.connection import is_out_of_memory
 from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import load_script
 
@@ -59,7 +60,13 @@ class Janitor:
     async def _is_mine(self) -> bool:
         lock = self._keys.janitor
         # A little less than the period, so that the lock never outlives the turn it guards.
-        reply = await self._commands("SET", lock, "1", "NX", "PX", int((_PERIOD - 1) * 1000))
+        try:
+            reply = await self._commands("SET", lock, "1", "NX", "PX", int((_PERIOD - 1) * 1000))
+        except RedisError as error:
+            if not is_out_of_memory(error):
+                raise
+            # A full Redis is the one to trim, and two workers that do it harm nothing.
+            return True
         return reply is not None
 
     async def _sweep_uploads(self) -> None:

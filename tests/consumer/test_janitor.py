@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
+from redis.exceptions import OutOfMemoryError
+from sensestream_common.connection import connect
 from sensestream_consumer.janitor import Janitor
+from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -77,3 +84,29 @@ async def test_an_upload_without_its_request_gets_an_end_and_a_queued_one_none(
     await parts.inbox.create_groups()
     await janitor(parts).sweep()
     assert 0 < await parts.redis.ttl(KEYS.upload("plain")) <= 3600
+
+
+async def test_a_full_redis_is_trimmed_just_then(own_redis: Callable[..., EmbeddedRedis]) -> None:
+    server = own_redis(maxmemory_policy="noeviction")
+    parts = Parts(connect(server.url, name="one"), "one")
+    await parts.inbox.create_groups()
+    await add(parts, KEYS.transcripts, 200, 3)
+    await parts.redis.config_set("maxmemory", 1)
+    with pytest.raises(OutOfMemoryError):
+        await parts.redis.set(KEYS.janitor, "1", nx=True, px=1000)
+    sweeping = asyncio.create_task(janitor(parts).run())
+
+    async def trimmed() -> bool:
+        return await parts.redis.xlen(KEYS.transcripts) == 0
+
+    try:
+        await wait_until(trimmed)
+    finally:
+        sweeping.cancel()
+        await parts.redis.aclose()
+
+
+async def test_a_turn_that_another_worker_has_is_left_to_it(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    await parts.redis.set(KEYS.janitor, "1")
+    assert not await janitor(parts)._is_mine()
