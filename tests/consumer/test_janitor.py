@@ -97,7 +97,7 @@ async def test_a_full_redis_is_trimmed_just_then(own_redis: Callable[..., Embedd
     sweeping = asyncio.create_task(janitor(parts).run())
 
     async def trimmed() -> bool:
-        return await parts.redis.xlen(KEYS.transcripts) == 0
+        return bool(await parts.redis.xlen(KEYS.transcripts) == 0)
 
     try:
         await wait_until(trimmed)

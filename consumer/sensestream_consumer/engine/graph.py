@@ -38,7 +38,8 @@ class Graph:
     longest clip of a batch: older exports make their mask as wide as the longest length, so that
     a wider input is a shape error. `reduce` takes the best pieces inside the graph. `optimised`
     is a file to run in place of the model's own, and with `one_clip` it computes no masks: then
-    a run takes one clip without padding.
+    a run takes one clip without padding. `row_scaled` is another form of the graph to run, with
+    one activation scale a row: its answers are not those of the file's (see `int8_batches`).
     """
 
     def __init__(
@@ -51,15 +52,17 @@ class Graph:
         gpu_mem_limit: int = 0,
         optimised: Path | None = None,
         one_clip: bool = False,
+        row_scaled: bytes | None = None,
     ) -> None:
         self._path = files.graph
         self._reduces = reduce
         self.one_clip = one_clip
+        self.row_scaled = row_scaled is not None
         self._session = open_session(
             optimised or files.graph,
             device,
             threads,
-            content=with_best_rows(files.graph) if reduce else None,
+            content=with_best_rows(files.graph) if reduce else row_scaled,
             gpu_mem_limit=gpu_mem_limit,
             optimise=optimised is None,
         )

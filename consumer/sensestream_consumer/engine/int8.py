@@ -1,8 +1,9 @@
 """Opens an int8 graph on a CPU in the form that runs fastest there, with the same answers.
 
-A graph quantised as FunASR does it has unsigned weights, which takes the processor twice the
-time of signed ones. It is converted once (see `conversion`), compared with the untouched graph,
-and kept; from then on each start compares it with what the untouched graph said back then.
+A graph quantised as FunASR does it has unsigned weights, which takes a processor with VNNI twice
+the time of signed ones. It is converted once (see `conversion`), compared with the untouched graph,
+and kept; from then on each start compares it with what the untouched graph said back then. Where
+signed products could saturate the weights stay unsigned, and the rest of the conversion is done.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ CONVERSION_REVISION = 1
 _CHECK_ROWS = 20  # a second of audio, at every start
 _MORE_ROWS = (1, 7, 150)  # once, after a conversion
 _GRAPH = "graph.onnx"
+_SATURATES = "without VNNI or Arm dot product, products with signed weights may saturate"
 
 
 def open_cpu_graph(
@@ -56,14 +58,17 @@ def open_cpu_graph(
     cache: Path | None = None,
     features: frozenset[str] | None = None,
 ) -> Graph:
-    """The graph on the CPU: int8 converted where that pays and is exact, untouched otherwise.
+    """The graph on the CPU: int8 converted where that is exact, untouched otherwise.
 
     `cache` is the folder for converted graphs (None: the user's), `features` what the processor
     can do (None: what the kernel says).
     """
     features = processor_features() if features is None else features
-    if not inspected.integer_products or not multiplies_signed_exactly(features):
+    if not inspected.integer_products:
         return Graph(files, device="cpu", threads=threads)
+    signed = multiplies_signed_exactly(features)
+    if not signed:
+        log.info("weights_stay_unsigned", graph=str(files.graph), reason=_SATURATES)
     store = GraphCache(cache or default_cache_folder())
     key = _key(inspected, features)
     graph = _from_cache(files, store, key, threads)
@@ -74,7 +79,7 @@ def open_cpu_graph(
             # Another process may have made it while this one waited for its turn.
             graph = _from_cache(files, store, key, threads)
             if graph is None:
-                graph = _convert(files, store, key, scratch, threads)
+                graph = _convert(files, store, key, scratch, threads, signed=signed)
                 _give_back_memory()
             return graph
     except OSError as error:  # no folder that could be written, not even a temporary one
@@ -163,8 +168,10 @@ def _converted(files: ModelFiles, folder: Path, threads: int, *, one_clip: bool)
     return Graph(files, device="cpu", threads=threads, optimised=path, one_clip=one_clip)
 
 
-def _convert(files: ModelFiles, store: GraphCache, key: str, scratch: Path, threads: int) -> Graph:
-    log.info("converting_model", graph=str(files.graph), cache=str(store.folder))
+def _convert(
+    files: ModelFiles, store: GraphCache, key: str, scratch: Path, threads: int, *, signed: bool
+) -> Graph:
+    log.info("converting_model", graph=str(files.graph), cache=str(store.folder), signed=signed)
     began = time.monotonic()
     untouched = Graph(files, device="cpu", threads=threads)
     expected = _Answer.of(untouched)
@@ -172,7 +179,7 @@ def _convert(files: ModelFiles, store: GraphCache, key: str, scratch: Path, thre
     for one_clip in (True, False):
         _empty(scratch)
         try:
-            _write(files, scratch / _GRAPH, untouched, one_clip=one_clip)
+            _write(files, scratch / _GRAPH, untouched, signed=signed, one_clip=one_clip)
             graph = _converted(files, scratch, threads, one_clip=one_clip)
             answer = _Answer.of(graph)
             same = answer.ids == expected.ids and all(
@@ -214,7 +221,9 @@ def _give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _write(files: ModelFiles, path: Path, untouched: Graph, *, one_clip: bool) -> None:
+def _write(
+    files: ModelFiles, path: Path, untouched: Graph, *, signed: bool, one_clip: bool
+) -> None:
     # Loads the onnx package, which a worker that finds its graph in the cache never needs.
     from sensestream_consumer.engine.conversion import convert_graph
 
@@ -223,6 +232,5 @@ def _write(files: ModelFiles, path: Path, untouched: Graph, *, one_clip: bool) -
     def feed(rows: int) -> dict[str, NDArray[np.generic]]:
         return untouched.feed_one(example_features(rows, width))
 
-    convert_graph(
-        files.graph, path, lengths=untouched.contract.lengths, feed=feed, one_clip=one_clip
-    )
+    lengths = untouched.contract.lengths
+    convert_graph(files.graph, path, lengths=lengths, feed=feed, signed=signed, one_clip=one_clip)

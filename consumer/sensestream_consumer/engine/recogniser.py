@@ -19,9 +19,8 @@ from sensestream_consumer.engine.crew import in_turn
 from sensestream_consumer.engine.ctc import Rows
 from sensestream_consumer.engine.fingerprint import fingerprint, inspect_graph
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
-from sensestream_consumer.engine.graph import Graph
-from sensestream_consumer.engine.int8 import open_cpu_graph
 from sensestream_consumer.engine.model_directory import find_model_files
+from sensestream_consumer.engine.opening import open_graph, precision_of
 from sensestream_consumer.engine.segmentation import Cutter, EnergyCutter, Piece, SpeechCutter
 from sensestream_consumer.engine.session import choose_device
 from sensestream_consumer.engine.vad import FsmnVad
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from sensestream_common.transcript import Transcript
+
+    from sensestream_consumer.engine.graph import Graph
 
 __all__ = ["Recogniser"]
 
@@ -96,9 +97,10 @@ class Recogniser:
         CUDA kernels for integer graphs and would compute them node by node on the CPU.
         `threads` is the number of threads inside one run, `vad` the directory of an FSMN-VAD
         model that decides where long audio is cut (None: its loudness does). A GPU batches by
-        `batching`, or by defaults; a CPU only if told to. `gpu_mem_limit`: bytes, 0 for all. The
-        CUDA way has not been run on a GPU yet. `cache` is the folder for graphs converted to run
-        faster on this processor (None: the user's cache folder).
+        `batching`, or by defaults; a CPU only if told to, an int8 graph then with one activation
+        scale a row: another precision, and so another fingerprint. `gpu_mem_limit`: bytes, 0 for
+        all. The CUDA way has not been run on a GPU yet. `cache` is the folder for graphs
+        converted to run faster on this processor (None: the user's cache folder).
         Raises `ModelError`, which names the file or device and what was expected.
         """
         if threads < 1:
@@ -107,34 +109,22 @@ class Recogniser:
         files = find_model_files(directory, prefer_int8=chosen == "cpu")
         vocabulary = read_vocabulary(files.vocabulary)
         inspected = inspect_graph(files.graph)
-        if inspected.integer and chosen != "cpu":
-            raise ModelError(
-                f"{files.graph} computes in 8-bit integers, for which CUDA has no kernels: put "
-                f"the float graph as model.onnx into {directory}, or set SENSESTREAM_DEVICE=cpu"
-            )
-        if inspected.integer and batching:
-            raise ModelError(
-                f"{files.graph} computes in 8-bit integers, with one scale over a whole batch: "
-                "a clip's answer would depend on its company. Batch the float graph, or nothing"
-            )
-        on_gpu = chosen != "cpu"
-        graph = (
-            Graph(files, device=chosen, threads=threads, reduce=True, gpu_mem_limit=gpu_mem_limit)
-            if on_gpu
-            else open_cpu_graph(files, inspected, threads=threads, cache=cache)
-        )
+        graph = open_graph(
+            files, inspected, chosen,
+            threads=threads, batched=batching is not None, gpu_mem_limit=gpu_mem_limit, cache=cache,
+        )  # fmt: skip
         if graph.pieces != len(vocabulary):
             raise ModelError(
                 f"{files.vocabulary} has {len(vocabulary)} pieces and the logits of "
                 f"{files.graph.name} have {graph.pieces}: they belong to different models"
             )
         cutter: Cutter = SpeechCutter(FsmnVad.load(vad)) if vad else EnergyCutter()
-        precision = "int8" if inspected.integer else "fp16" if graph.half_precision else "fp32"
+        precision = precision_of(inspected, graph)
         digest = fingerprint(
             inspected, vocabulary, graph.description, precision=precision, cutting=cutter.rule
         )
         name = f"{directory.resolve().name}-{precision}"
-        batching = batching or (BatchLimits() if on_gpu else None)
+        batching = batching or (None if chosen == "cpu" else BatchLimits())
         return cls(graph, vocabulary, cutter, name=name, fingerprint=digest, batching=batching)
 
     @property

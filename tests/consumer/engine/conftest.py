@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 from sensestream_consumer.engine import resolve_model
 
 from tests.consumer.engine.speech import ROOT, Samples, read_speech
+from training.full_size import build
+from training.sanm_graph import Sizes
+
+TINY = Sizes(width=64, heads=2, feed_forward=96, first_blocks=2, last_blocks=1, pieces=600)
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +55,16 @@ def reference_features() -> Callable[[Path, Samples], NDArray[np.float32]]:
         return np.asarray(rows, dtype=np.float32)
 
     return features
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SenseVoice's architecture in tiny, quantised as FunASR does it; `sherpa` inside."""
+    return build(tmp_path_factory.mktemp("tiny") / "tiny", TINY, sherpa=True)
+
+
+@pytest.fixture(scope="session")
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a mask as wide as the longest clip."""
+    sizes = Sizes(**{**{name: getattr(TINY, name) for name in TINY.__slots__}, "wide_mask": False})
+    return build(tmp_path_factory.mktemp("older") / "tiny", sizes)

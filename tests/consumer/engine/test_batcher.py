@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings, strategies as st
-from sensestream_common.errors import ErrorCode, ModelError, RequestError
+from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_consumer.engine import Engine, Recogniser
 from sensestream_consumer.engine.batcher import Batcher
 from sensestream_consumer.engine.batching import Batch, BatchLimits
@@ -276,8 +276,3 @@ def test_a_clip_on_which_the_graph_fails_fails_alone(tmp_path: Path) -> None:
     assert failed.value.code is ErrorCode.INTERNAL
     assert recogniser.recognise(np.zeros(SECOND, np.int16), "en", itn=True).text == "hello world"
     recogniser.close()
-
-
-def test_an_integer_graph_is_not_batched(demo: Path) -> None:
-    with pytest.raises(ModelError, match="would depend on its company"):
-        Recogniser.load(demo, device="cpu", batching=BatchLimits())

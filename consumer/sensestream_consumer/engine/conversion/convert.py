@@ -1,4 +1,4 @@
-"""The steps of a conversion, from one file to another."""
+"""The steps of each conversion of a graph."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import onnx
 from sensestream_consumer.engine.conversion.attention import fuse_attention
 from sensestream_consumer.engine.conversion.editor import Editor
 from sensestream_consumer.engine.conversion.recentre import recentre_weights
+from sensestream_consumer.engine.conversion.row_scales import quantise_by_row, scaled_together
 from sensestream_consumer.engine.conversion.single_clip import specialise
 from sensestream_consumer.engine.session import open_session, save_optimised
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["convert_graph"]
+__all__ = ["convert_for_batches", "convert_graph"]
 
 _RUNTIME_DOMAIN = "com.microsoft"
 
@@ -29,9 +30,10 @@ def convert_graph(
     *,
     lengths: str,
     feed: Callable[[int], Mapping[str, NDArray[Any]]],
+    signed: bool,
     one_clip: bool,
 ) -> dict[str, int]:
-    """Write `source` with signed weights, and already optimised, as `target`.
+    """Write `source`, already optimised and with its weights `signed` if asked, as `target`.
 
     With `one_clip` the result takes one clip without padding only, and computes no masks;
     `lengths` names the input with the clips' lengths, `feed` gives a clip of so many rows.
@@ -45,15 +47,36 @@ def convert_graph(
     if one_clip:
         found["masks and shapes"] = specialise(editor, lengths, _probe(model, feed, edited))
         found["attention"] = fuse_attention(editor)
-    found["weights"] = recentre_weights(editor)
-    editor.finish()
-    if not any(opset.domain == _RUNTIME_DOMAIN for opset in model.opset_import):
-        model.opset_import.append(onnx.helper.make_opsetid(_RUNTIME_DOMAIN, 1))
+    if signed:
+        found["weights"] = recentre_weights(editor)
+    _finish(editor)
     onnx.save(model, str(edited))
     del model, editor
     save_optimised(edited, target)
     edited.unlink()
     return found
+
+
+def convert_for_batches(source: Path, *, signed: bool) -> tuple[bytes, list[str]]:
+    """`source` with one activation scale a row, and with its weights `signed` if asked.
+
+    Answers with the graph, serialised, and with those of its operators that still find one scale
+    for a whole batch. What onnx raises comes through.
+    """
+    model = onnx.load(str(source))
+    editor = Editor(model)
+    if signed:
+        recentre_weights(editor)
+    quantise_by_row(editor)
+    _finish(editor)
+    return model.SerializeToString(), scaled_together(model.graph)
+
+
+def _finish(editor: Editor) -> None:
+    editor.finish()
+    imports = editor.model.opset_import
+    if not any(opset.domain == _RUNTIME_DOMAIN for opset in imports):
+        imports.append(onnx.helper.make_opsetid(_RUNTIME_DOMAIN, 1))
 
 
 def _probe(

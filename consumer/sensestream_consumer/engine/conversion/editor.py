@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto
 
@@ -29,6 +29,11 @@ class Editor:
             self._know(node)
 
     @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return max(int(opset.version) for opset in self.model.opset_import if not opset.domain)
+
+    @property
     def nodes(self) -> list[NodeProto]:
         """The nodes as they are now; those that came with the model in its order."""
         return list({id(node): node for node in self.makers.values()}.values())
@@ -41,10 +46,10 @@ class Editor:
         value = None if node is None else attribute(node, "value")
         return None if value is None else numpy_helper.to_array(value)
 
-    def weight(self, value: NDArray[np.generic]) -> str:
+    def weight(self, value: NDArray[np.generic] | np.generic) -> str:
         """A new weight; its name."""
         name = self._fresh()
-        self.weights[name] = numpy_helper.from_array(value, name)
+        self.weights[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
     def add(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
