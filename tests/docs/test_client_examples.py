@@ -1,4 +1,4 @@
-"""docs/clients.md: every example is run as it stands there."""
+"""The pages about the clients: every example is run as it stands there."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from sensestream_common.keys import Keys
 from sensestream_producer import Client, blocking
 from sensestream_producer.testing import ScriptedPipeline
 
+from tests.packaging.workspace import ROOT
 from tests.support.background import answered, complete
 from tests.support.waiting import wait_until_sync
 
 KEYS = Keys("sensestream")
-DOCUMENT = Path(__file__).parents[2] / "docs" / "clients.md"
-EXAMPLES = dict(
-    re.findall(r"<!-- run: (\S+) -->\n```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
+PAGES = "\n".join(
+    (ROOT / "docs" / page).read_text("utf-8") for page in ("submit.md", "follow.md", "testing.md")
 )
+EXAMPLES = dict(re.findall(r"<!-- run: (\S+) -->\n```python\n(.*?)```", PAGES, re.DOTALL))
 
 Write = Callable[[str], Path]
 
@@ -67,9 +68,8 @@ def environment(url: str) -> dict[str, str]:
     return {**os.environ, "SENSESTREAM_REDIS_URL": url}
 
 
-def test_every_python_block_of_the_page_is_run_somewhere() -> None:
-    blocks = DOCUMENT.read_text("utf-8").count("```python\n")
-    assert len(EXAMPLES) == blocks
+def test_every_python_block_of_the_pages_is_run_somewhere() -> None:
+    assert len(EXAMPLES) == PAGES.count("```python\n")
     here = Path(__file__).read_text("utf-8")
     assert all(f'"{name}"' in here for name in EXAMPLES)
 
