@@ -107,6 +107,8 @@ def connect_blocking(url: str, *, name: str, timeout: float) -> redis.Redis:
 def _options(url: str, name: str, timeout: float) -> dict[str, Any]:
     options: dict[str, Any] = {
         "client_name": name,
+        # CLIENT SETINFO is new in Redis 7.2: older ones refuse it, or cannot grant it to a user.
+        "driver_info": None,
         "decode_responses": False,  # one field that is not UTF-8 would raise for a whole batch
         "health_check_interval": 0,
         "protocol": 2,
@@ -165,8 +167,18 @@ def _through_sentinel(url: str, options: dict[str, Any], connections: int) -> Re
         **_master_options(address),
         **options,
     )
-    client: Redis = sentinel.master_for(address.master)
+    client: Redis = sentinel.master_for(address.master, redis_class=_ThroughSentinel)
     return client
+
+
+class _ThroughSentinel(Redis):
+    """Closes the connections to the sentinels as well, which redis-py leaves open."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool  # a SentinelConnectionPool, which its type does not say
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def _sentinel_options(address: SentinelAddress) -> dict[str, Any]:
