@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-engine constraints chaos soak ci clean
+.PHONY: help setup demo test lint format docs bench-engine constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -50,6 +50,9 @@ chaos: setup  ## Kill, freeze, cut and fill at random, and count what is lost or
 
 soak: setup  ## Load it steadily for an hour, and see whether anything grows or stays behind
 	@$(BIN)/python -m chaos.soak $(ARGS)
+
+failover: setup  ## Kill a replicated Redis under load, and count what the failover took back
+	@$(BIN)/python -m chaos.failover $(ARGS)
 
 ci:  ## Everything that must hold before a change lands
 	@bash .ci/run

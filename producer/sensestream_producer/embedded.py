@@ -48,9 +48,9 @@ class EmbeddedRedis:
     """A redis-server that lives as long as its `with` block.
 
     `maxmemory` is in bytes, 0 for no limit. `config` holds further directives of redis.conf.
-    With `tcp` it listens on a free port of 127.0.0.1, with a random password in the URL,
-    instead of on a unix socket. Raises `RedisServerMissing` where there is no redis-server,
-    and `SensestreamError` with its last log lines when it does not start.
+    With `tcp` it listens on a free port of 127.0.0.1, with `password` (a random one if it is
+    empty) in the URL, instead of on a unix socket. Raises `RedisServerMissing` where there is no
+    redis-server, and `SensestreamError` with its last log lines when it does not start.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class EmbeddedRedis:
         maxmemory: int = 0,
         maxmemory_policy: str = "volatile-lfu",
         tcp: bool = False,
+        password: str = "",
         config: Mapping[str, str] | None = None,
     ) -> None:
         self._executable = str(executable or find_redis_server())
@@ -76,7 +77,7 @@ class EmbeddedRedis:
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: Lifeline | None = None
-        self._password = ""
+        self._password = password
         self._port = 0
 
     def __enter__(self) -> Self:
@@ -97,6 +98,11 @@ class EmbeddedRedis:
         if self._tcp:
             return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
         return f"unix://{self.directory / 'redis.sock'}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; 0 for a unix socket."""
+        return self._port
 
     @property
     def pid(self) -> int:
@@ -121,7 +127,7 @@ class EmbeddedRedis:
             return
         if self._directory is None:
             self._directory = _private_directory()
-            self._password = secrets.token_hex(16)
+            self._password = self._password or secrets.token_hex(16)
         try:
             self._launch()
         except BaseException:
