@@ -1,0 +1,149 @@
+"""docs/users.acl: a Redis user for each role, who may do what the role needs and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import pytest
+from redis import Redis
+from redis.exceptions import RedisError
+from sensestream_producer import Client, Followed, Replay
+from sensestream_producer.embedded import EmbeddedRedis
+
+from tests.pipeline.conftest import KEYS, StartWorker
+from tests.support.clips import write_clip
+
+pytestmark = pytest.mark.anyio
+
+USERS = Path(__file__).parents[2] / "docs" / "users.acl"
+ROLES = ("worker", "client", "subscriber", "operator")
+
+
+class GuardedRedis:
+    """A server with the users of the document; its own default user is the administrator's."""
+
+    def __init__(self, server: EmbeddedRedis) -> None:
+        self.server = server
+        self.admin: Any = server.client()
+        for line in USERS.read_text("utf-8").splitlines():
+            if not line.startswith("#"):
+                self.set_user(line)
+
+    def set_user(self, line: str) -> None:
+        """Take one line of an ACL file."""
+        self.admin.execute_command("ACL", "SETUSER", *line.split()[1:])
+
+    def url(self, role: str) -> str:
+        return f"redis://{role}:{quote(f'change-{role}')}@127.0.0.1:{self.server.port}/0"
+
+    def refusals(self) -> list[tuple[str, str, str]]:
+        """User, reason and object of every command that was refused so far."""
+        told = ("username", "reason", "object")
+        return [tuple(entry[name] for name in told) for entry in self.admin.acl_log()]
+
+
+@pytest.fixture
+def guarded(own_redis: Callable[..., EmbeddedRedis]) -> Iterator[GuardedRedis]:
+    redis = GuardedRedis(own_redis(tcp=True, appendonly=True))
+    with redis.admin:
+        yield redis
+
+
+async def test_each_role_can_do_its_work(
+    guarded: GuardedRedis, start_worker: StartWorker, clips: Path
+) -> None:
+    worker = start_worker(url=guarded.url("worker"))
+    reference = write_clip(clips, 1)
+    clip = Path(unquote(urlsplit(reference).path))
+    async with (
+        Client(guarded.url("client")) as client,
+        Client(guarded.url("subscriber")) as subscriber,
+        Client(guarded.url("operator")) as operator,
+    ):
+        position = await subscriber.position()
+        following = asyncio.create_task(first(subscriber.follow(position)))
+        listening = asyncio.create_task(first(subscriber.listen()))
+        heard = await client.transcribe(reference, id="by-reference")
+        uploaded = await client.transcribe(clip, id="uploaded", priority="high")
+        failed = await client.transcribe((clips / "none.wav").as_uri(), id="missing")
+        assert heard.completed
+        assert uploaded.cache == "hit"
+        assert failed.error == "audio_not_found"
+        followed = await asyncio.wait_for(following, 20)
+        assert isinstance(followed, Followed)
+        assert followed.outcome.id == heard.id
+        await asyncio.wait_for(listening, 20)
+        assert await client.status("uploaded")
+        assert (await client.pipeline_status()).workers
+        letters = [letter async for letter in operator.dead.select()]
+        replayed = await operator.dead.replay(letters[0])
+        assert replayed.result is Replay.QUEUED
+        again = await client.wait("missing")
+        assert again.error == "audio_not_found"
+    assert worker.terminate() == 0
+    assert guarded.refusals() == []
+
+
+async def first(events: Any) -> Any:
+    return await anext(events)
+
+
+BEYOND_THE_PIPELINE = (
+    ("FLUSHALL",),
+    ("CONFIG", "GET", "*"),
+    ("ACL", "LIST"),
+    ("KEYS", "*"),
+    ("SHUTDOWN", "NOSAVE"),
+    ("SET", "another-application", "1"),
+    ("PUBLISH", "another-channel", "1"),
+    ("XADD", "{other-pipeline}:requests", "*", "audio", "file:///a"),
+    ("EVAL", "return redis.call('GET', 'another-application')", "0"),
+)
+ANOTHER_ROLES = (
+    ("client", "HGET", KEYS.result("a" * 64), "transcript"),
+    ("client", "XACK", KEYS.requests, "workers", "1-0"),
+    ("client", "XREADGROUP", "GROUP", "workers", "me", "STREAMS", KEYS.requests, ">"),
+    ("client", "XTRIM", KEYS.requests, "MAXLEN", "0"),
+    ("client", "XDEL", KEYS.requests, "1-0"),
+    ("subscriber", "XADD", KEYS.requests, "*", "audio", "file:///a"),
+    ("subscriber", "XADD", KEYS.transcripts, "*", "id", "forged"),
+    ("subscriber", "XRANGE", KEYS.requests, "-", "+"),
+    ("operator", "XGROUP", "DESTROY", KEYS.requests, "workers"),
+    ("operator", "XTRIM", KEYS.transcripts, "MAXLEN", "0"),
+    ("worker", "XGROUP", "DESTROY", KEYS.requests, "workers"),
+)
+
+
+def test_no_role_can_reach_beyond_its_pipeline(guarded: GuardedRedis) -> None:
+    tried = [(role, *command) for role in ROLES for command in BEYOND_THE_PIPELINE]
+    assert [attempt for attempt in tried if not refused(guarded, *attempt)] == []
+
+
+def test_no_role_can_do_another_ones_work(guarded: GuardedRedis) -> None:
+    assert [attempt for attempt in ANOTHER_ROLES if not refused(guarded, *attempt)] == []
+
+
+def test_on_redis_7_a_client_can_be_kept_from_forging_outcomes(guarded: GuardedRedis) -> None:
+    if int(guarded.admin.info("server")["redis_version"].split(".")[0]) < 7:
+        pytest.skip("before Redis 7 a user cannot be given a key for reading alone")
+    [rules] = [line for line in USERS.read_text("utf-8").splitlines() if " client " in line]
+    reading = rules.replace("~{sensestream}:transcripts", "%R~{sensestream}:transcripts")
+    guarded.set_user(reading)
+    assert refused(guarded, "client", "XADD", KEYS.transcripts, "*", "id", "forged")
+    assert not refused(guarded, "client", "XRANGE", KEYS.transcripts, "-", "+")
+
+
+def refused(guarded: GuardedRedis, role: str, *command: str) -> bool:
+    """Whether Redis refuses it for want of rights; any other answer means that it was tried."""
+    before = len(guarded.refusals())
+    connection: Any = Redis.from_url(guarded.url(role), driver_info=None)
+    with connection as redis, contextlib.suppress(RedisError):
+        redis.execute_command(*command)
+    refusals = guarded.refusals()
+    guarded.admin.acl_log_reset()
+    return len(refusals) > before
