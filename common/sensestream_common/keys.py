@@ -12,10 +12,20 @@ from enum import StrEnum
 
 from sensestream_common.errors import SettingsError
 
-__all__ = ["KEY_MAP", "REQUESTS_GROUP", "WEBHOOKS_GROUP", "KeyKind", "Keys", "Lane", "Retention"]
+__all__ = [
+    "HANDED_BACK",
+    "KEY_MAP",
+    "REQUESTS_GROUP",
+    "WEBHOOKS_GROUP",
+    "KeyKind",
+    "Keys",
+    "Lane",
+    "Retention",
+]
 
 REQUESTS_GROUP = "workers"
 WEBHOOKS_GROUP = "senders"
+HANDED_BACK = "handed-back"  # the consumer that owns what any worker may take at once
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 

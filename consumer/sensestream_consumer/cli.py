@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from redis.exceptions import RedisError
 from sensestream_common import __version__
 from sensestream_common.connection import connect
 from sensestream_common.errors import SensestreamError, SettingsError
+from sensestream_common.findings import Level, fault, worst
 from sensestream_common.keys import REQUESTS_GROUP
 from sensestream_common.logs import LEVELS, configure_logs
 from sensestream_common.settings import ENVIRONMENT_PREFIX, load_settings
@@ -79,13 +81,19 @@ def _metavar(field: FieldInfo) -> str:
 
 @click.command(help=_HELP, context_settings={"max_content_width": 100})
 @_options
+@click.option("--check", is_flag=True,
+              help="Look at what a start would meet (Redis, model, device, runtimes, audio roots), "
+              "print each finding as a line of JSON, and exit 1 on a fault. It loads the model, "
+              "and joins no group.")  # fmt: skip
 @click.option("--health", is_flag=True, help="Exit 0 if a worker of this host is alive, else 1.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info",
               envvar="SENSESTREAM_LOG_LEVEL", show_default=True, show_envvar=True,
               help="How much is logged, to standard error.")  # fmt: skip
 @click.version_option(__version__, prog_name="sensestream-worker")
-def main(health: bool, log_level: str, **flags: Any) -> None:
+def main(check: bool, health: bool, log_level: str, **flags: Any) -> None:
     configure_logs(log_level)
+    if check:
+        sys.exit(_check(flags))
     try:
         settings = load_settings(WorkerSettings, **flags)
         if health:
@@ -97,10 +105,27 @@ def main(health: bool, log_level: str, **flags: Any) -> None:
         sys.exit(2 if usage else 1)
 
 
+def _check(flags: dict[str, Any]) -> int:
+    """Print what a start would meet; 1 if it would be refused, or be of no use."""
+    try:
+        settings = load_settings(WorkerSettings, **flags)
+        from sensestream_consumer.checkup import check
+
+        findings = asyncio.run(check(settings))
+    except SettingsError as error:
+        mend = "Mend the setting: sensestream-worker --help says what each takes."
+        findings = [fault("settings", line, mend) for line in str(error).splitlines()]
+    for finding in findings:
+        click.echo(json.dumps(finding.to_json(), ensure_ascii=False))
+    return int(worst(findings) is Level.FAULT)
+
+
 def _work(settings: WorkerSettings) -> NoReturn:
     # Imported here, so that --help and a wrong setting answer at once.
     from sensestream_consumer.loading import load_recogniser
+    from sensestream_consumer.precautions import look_at_host
 
+    look_at_host(settings)
     run_until_stopped(settings, load_recogniser(settings))
 
 

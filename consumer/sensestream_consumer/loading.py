@@ -19,7 +19,7 @@ __all__ = ["load_recogniser"]
 _ROW_SECONDS = 0.06
 
 
-def load_recogniser(settings: WorkerSettings) -> Recogniser:
+def load_recogniser(settings: WorkerSettings, *, warm_up: bool = True) -> Recogniser:
     """The model, loaded and warmed up; `SettingsError` and `ModelError` say what is wrong."""
     if not settings.model:
         raise SettingsError(
@@ -39,5 +39,6 @@ def load_recogniser(settings: WorkerSettings) -> Recogniser:
         gpu_mem_limit=settings.gpu_mem_limit,
         cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
     )
-    recogniser.warm_up()
+    if warm_up:
+        recogniser.warm_up()
     return recogniser

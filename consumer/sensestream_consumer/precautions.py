@@ -1,60 +1,45 @@
-"""What an operator should know about the Redis a worker has been given, before it matters."""
+"""What an operator should know about the place a worker starts in, before it matters.
+
+The start looks with the eyes of `sensestream doctor` and logs what is not as it should be. It
+refuses only where a worker would be of no use; a Redis that is full, for one, needs workers most.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoPermissionError
 from sensestream_common.errors import PipelineError
+from sensestream_common.findings import Finding, Level
+from sensestream_common.redis_checks import read_facts, redis_findings
 
-__all__ = ["look_at_redis", "warnings_about"]
+from sensestream_consumer.settings import WorkerSettings
+from sensestream_consumer.surroundings import host_findings
+
+__all__ = ["look_at_host", "look_at_redis"]
 
 log = structlog.get_logger(__name__)
 
-_OLDEST = (6, 2)  # XAUTOCLAIM, XPENDING IDLE, XTRIM MINID, and exclusive ranges
+_REFUSED = "redis_version"  # a replica may become the master, and memory may be freed
 
 
 async def look_at_redis(redis: Redis) -> None:
-    """Log what this Redis may lose; `PipelineError` for one that lacks the commands needed."""
-    try:
-        info: dict[str, Any] = {}
-        for section in ("server", "memory", "persistence"):
-            info |= await redis.info(section)
-    except NoPermissionError:
-        return  # its operator has narrowed our rights, and knows what it runs
-    version = str(info.get("redis_version", "0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
-        raise PipelineError(f"this Redis is {version}: Sensestream needs 6.2 or newer")
-    for event, facts in warnings_about(info):
-        log.warning(event, **facts)
+    """Log what this Redis may lose; `PipelineError` for one that no worker can work with."""
+    findings = redis_findings(await read_facts(redis))
+    _warn(findings)
+    for finding in findings:
+        if finding.level is Level.FAULT and finding.check == _REFUSED:
+            raise PipelineError(f"{finding.seen}. {finding.mend}")
 
 
-def warnings_about(info: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """The event and its facts for each risk that INFO shows."""
-    found = []
-    policy = str(info.get("maxmemory_policy", ""))
-    if policy.startswith("allkeys"):
-        found.append(
-            (
-                "redis_may_evict_the_queue",
-                {
-                    "maxmemory_policy": policy,
-                    "risk": "when memory is full it evicts the request streams with their group",
-                    "mend": "CONFIG SET maxmemory-policy volatile-lfu",
-                },
-            )
-        )
-    if not int(info.get("aof_enabled", 0)):
-        found.append(
-            (
-                "redis_keeps_no_log",
-                {
-                    "risk": "a restart of Redis loses what was queued since its last snapshot",
-                    "mend": "CONFIG SET appendonly yes",
-                },
-            )
-        )
-    return found
+def look_at_host(settings: WorkerSettings) -> None:
+    """Log what is wrong with the runtimes installed and the folders that may be read."""
+    _warn(host_findings(settings))
+
+
+def _warn(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        if finding.level is not Level.OK:
+            tell = log.error if finding.level is Level.FAULT else log.warning
+            tell("precaution", check=finding.check, seen=finding.seen, mend=finding.mend)

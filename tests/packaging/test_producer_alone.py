@@ -114,3 +114,15 @@ def test_the_wheels_carry_types_scripts_and_licence(wheels: list[Path], alone: P
         for path in (ROOT / folder).rglob("*.lua")
     }
     assert installed == source
+
+
+def test_the_doctor_looks_at_redis_and_says_what_to_install_for_the_rest(
+    alone: Path, redis_url: str
+) -> None:
+    doctor = [str(alone.with_name("sensestream")), "--redis-url", redis_url, "doctor", "--json"]
+    done = subprocess.run(doctor, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert found["redis"]["level"] == "ok"
+    assert "no worker is installed here" in found["worker"]["seen"]
+    assert "pip install" in found["worker"]["mend"]

@@ -168,16 +168,3 @@ def test_a_wrong_password_is_told_in_a_sentence(
     assert "SENSESTREAM_REDIS_URL" in message
     assert "Traceback" not in message
     assert "wrong-secret" not in message
-
-
-def test_a_redis_that_may_lose_the_queue_is_warned_of_at_start(
-    own_redis: OwnRedis, start_worker: StartWorker
-) -> None:
-    careless = own_redis(maxmemory_policy="allkeys-lru")
-    worker = start_worker(url=careless.url)
-    assert worker.logged("redis_may_evict_the_queue")
-    assert worker.logged("redis_keeps_no_log")
-    careful = own_redis(maxmemory_policy="volatile-lfu", appendonly=True)
-    worker = start_worker(url=careful.url)
-    assert not worker.logged("redis_may_evict_the_queue")
-    assert not worker.logged("redis_keeps_no_log")

@@ -1,4 +1,4 @@
-"""The command line: `sensestream submit`, `watch`, `status`, `dead` and `demo`."""
+"""The command line: `sensestream submit`, `watch`, `status`, `dead`, `doctor` and `demo`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sensestream_common.logs import LEVELS, configure_logs
 
 from sensestream_producer.cli.dead import dead
 from sensestream_producer.cli.demo import demo
+from sensestream_producer.cli.doctor import doctor
 from sensestream_producer.cli.setup import Setup
 from sensestream_producer.cli.status import status
 from sensestream_producer.cli.submit import submit
@@ -50,7 +51,7 @@ def sensestream(
     context.obj = Setup({"redis_url": redis_url, "pipeline": pipeline})
 
 
-for command in (submit, watch, status, dead, demo):
+for command in (submit, watch, status, dead, doctor, demo):
     sensestream.add_command(command)
 
 
