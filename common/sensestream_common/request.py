@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.redaction import redacted
 
 __all__ = [
     "LANGUAGES",
@@ -206,15 +207,19 @@ def _check_audio(value: str) -> None:
     if not value:
         raise RequestError(ErrorCode.BAD_REQUEST, "audio is empty: name the recording")
     if len(value) > _MAX_AUDIO_LENGTH:
-        raise _bad("audio", value, f"a reference of at most {_MAX_AUDIO_LENGTH} characters")
+        raise _bad(
+            "audio", redacted(value), f"a reference of at most {_MAX_AUDIO_LENGTH} characters"
+        )
     if not _SCHEME.match(value) or not _encodable(value):
-        raise _bad("audio", value, "a reference with its scheme, such as file:///data/a.wav")
+        raise _bad(
+            "audio", redacted(value), "a reference with its scheme, such as file:///data/a.wav"
+        )
 
 
 def _check_callback(value: str) -> None:
     taken = len(value) <= MAX_CALLBACK_LENGTH and value.startswith(("http://", "https://"))
     if not taken or not _encodable(value):
-        raise _bad("callback_url", value, "an http:// or https:// URL")
+        raise _bad("callback_url", redacted(value), "an http:// or https:// URL")
 
 
 def _check_traceparent(value: str) -> None:

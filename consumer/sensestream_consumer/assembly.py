@@ -161,6 +161,7 @@ def _audio_policy(settings: WorkerSettings) -> AudioPolicy:
         fetch_timeout=settings.fetch_timeout,
         allow_private_hosts=settings.allow_private_hosts,
         redis_prefixes=settings.redis_prefixes,
+        s3_buckets=settings.s3_buckets,
     )
 
 

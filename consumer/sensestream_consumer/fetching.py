@@ -27,7 +27,7 @@ class Fetching:
         self._fetcher = fetcher
         self._check = check
         self._room = asyncio.Semaphore(_AT_ONCE)
-        self._web_room = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site holds up no file
+        self._web_room = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site or store holds up no file
         self._redis_away = Backoff()
 
     async def fetch(self, request: Request) -> Fetched:
@@ -47,7 +47,8 @@ class Fetching:
         return fetched
 
     async def _patiently(self, request: Request) -> Fetched:
-        room = self._web_room if request.audio.startswith("http") else self._room
+        remote = request.audio.lower().startswith(("http:", "https:", "s3:"))
+        room = self._web_room if remote else self._room
         backoff = Backoff(first=0.5, longest=4.0)
         while True:
             try:

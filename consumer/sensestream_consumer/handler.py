@@ -8,11 +8,11 @@ from dataclasses import replace
 import structlog
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.redaction import redacted
 from sensestream_common.request import BadRequest, Request, decode_request
 
 from sensestream_consumer.account import give_account, identify
 from sensestream_consumer.answers import Answer, Answers
-from sensestream_consumer.audio import parse_reference
 from sensestream_consumer.cache import Cache
 from sensestream_consumer.holding import Held
 from sensestream_consumer.outbox import Outbox
@@ -129,18 +129,8 @@ def _outline(held: Held, request: Request | BadRequest, status: Status) -> Outco
         id=request.id,
         entry=held.entry,
         status=status,
-        audio=_echo(request.audio),
+        audio=redacted(request.audio),
         submitted_at=request.submitted_at,
         metadata=request.metadata,
         traceparent=request.traceparent,
     )
-
-
-def _echo(audio: str) -> str:
-    """The reference as outcomes repeat it: whole, but without secrets and without its bytes."""
-    if audio.startswith(("file:", "redis:")) or not audio:
-        return audio
-    try:
-        return parse_reference(audio).display
-    except RequestError:
-        return audio.partition(":")[0] + ":…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from pydantic_settings import NoDecode
 from sensestream_common.settings import PipelineSettings
 
 __all__ = ["WorkerSettings"]
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+(/.*)?")
 
 
 def _cores() -> int:
@@ -81,6 +84,11 @@ class WorkerSettings(PipelineSettings):
         default=(),
         description="Key prefixes that redis:<key> may read beside uploads, comma-separated.",
     )
+    s3_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Buckets, or bucket/folder, that s3:// may read, comma-separated; *: whatever "
+        "the worker's credentials open. Needs the extra [s3].",
+    )
     trust_digest: bool = Field(
         default=True,
         description="Answer from the cache by the sender's digest, without reading the audio.",
@@ -118,9 +126,18 @@ class WorkerSettings(PipelineSettings):
                 raise ValueError(f"{root} is not a folder")
         return tuple(root.resolve() for root in roots)
 
-    @field_validator("redis_prefixes", mode="before")
+    @field_validator("redis_prefixes", "s3_buckets", mode="before")
     @classmethod
-    def _split_prefixes(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("s3_buckets")
+    @classmethod
+    def _name_buckets(cls, buckets: tuple[str, ...]) -> tuple[str, ...]:
+        buckets = tuple(bucket.removeprefix("s3://") for bucket in buckets)
+        for bucket in buckets:
+            if bucket != "*" and not _BUCKET.fullmatch(bucket):
+                raise ValueError(f"{bucket!r} is not a bucket, bucket/folder or *")
+        return buckets

@@ -10,6 +10,7 @@ import structlog
 from .local_files import open_file
 from .policy import AudioPolicy
 from .reference import Reference, parse_reference
+from .s3 import S3
 from .spool import Fetched
 from .stored import open_data, open_key
 from .web import Web
@@ -25,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Fetcher:
-    """Opens references within one policy; `openers` adds schemes, such as an object store's.
+    """Opens references within one policy; `openers` adds schemes, such as another store's.
 
     Not safe to share between event loops: it holds a pool of connections.
     """
@@ -38,10 +39,12 @@ class Fetcher:
         openers: Mapping[str, Opener] | None = None,
     ) -> None:
         self._web = Web(policy)
+        self._s3 = S3(policy)
         self._openers: dict[str, Opener] = {
             "file": lambda reference: open_file(reference, policy),
             "http": self._web.open,
             "https": self._web.open,
+            "s3": self._s3.open,
             "redis": lambda reference: open_key(reference, policy, redis, upload_prefix),
             "data": lambda reference: open_data(reference, policy),
             **(openers or {}),
@@ -61,4 +64,5 @@ class Fetcher:
         return fetched
 
     async def aclose(self) -> None:
+        self._s3.close()
         await self._web.aclose()

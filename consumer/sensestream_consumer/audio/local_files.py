@@ -8,7 +8,6 @@ opened for reading through that same hold. Hard links cannot be told apart from 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import stat
@@ -21,6 +20,7 @@ from sensestream_common.errors import ErrorCode, RequestError, TransientError
 
 from .policy import AudioPolicy, too_large
 from .spool import CHUNK, Fetched, Spool
+from .threads import copy_in_thread
 
 if TYPE_CHECKING:
     from .reference import Reference
@@ -39,25 +39,13 @@ async def open_file(reference: Reference, policy: AudioPolicy) -> Fetched:
     `audio_not_found` only for a name below a root; transient when reading takes too long.
     """
     path = _path_of(reference)
-    stop = threading.Event()
-    loop = asyncio.get_running_loop()
-    reading = loop.run_in_executor(None, _copy, reference.display, path, policy, stop)
     try:
-        async with asyncio.timeout(policy.fetch_timeout):
-            return await asyncio.shield(reading)
-    except BaseException as error:
-        # Nobody waits any more: the thread is told to stop, and what it gives is closed unread.
-        stop.set()
-        reading.add_done_callback(_give_up)
-        if not isinstance(error, TimeoutError):
-            raise
+        return await copy_in_thread(
+            lambda stop: _copy(reference.display, path, policy, stop), policy.fetch_timeout
+        )
+    except TimeoutError as error:
         message = f"{reference} could not be read within {policy.fetch_timeout:g} seconds"
         raise TransientError(ErrorCode.AUDIO_UNAVAILABLE, message) from error
-
-
-def _give_up(reading: asyncio.Future[Fetched]) -> None:
-    if not reading.cancelled() and reading.exception() is None:
-        reading.result().close()
 
 
 def _path_of(reference: Reference) -> str:

@@ -15,7 +15,8 @@ class AudioPolicy:
     """The limits of one worker; a request that passes one fails with an error of its own.
 
     `roots` are the folders that `file://` may read; `redis_prefixes` are key prefixes that
-    `redis:` may read besides that of the uploads, which is always allowed.
+    `redis:` may read besides that of the uploads, which is always allowed; `s3_buckets` are the
+    buckets, `bucket/folder` or `*`, that `s3://` may read.
     """
 
     roots: tuple[Path, ...]
@@ -25,6 +26,7 @@ class AudioPolicy:
     max_redirects: int = 5
     allow_private_hosts: bool = False
     redis_prefixes: tuple[str, ...] = ()
+    s3_buckets: tuple[str, ...] = ()
 
 
 def too_large(what: str, limit: int) -> RequestError:

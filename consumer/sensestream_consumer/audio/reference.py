@@ -7,12 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-import httpx
 from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.redaction import redacted
 
 __all__ = ["SCHEMES", "Reference", "parse_reference"]
 
-SCHEMES = ("file", "http", "https", "redis", "data")
+SCHEMES = ("file", "http", "https", "s3", "redis", "data")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _LONGEST = 8192  # characters of a reference that does not carry its audio in itself
@@ -40,37 +40,13 @@ def parse_reference(uri: str, schemes: Collection[str] = SCHEMES) -> Reference:
     """The reference in `uri`; `bad_request` for what is none, or of a scheme not in `schemes`."""
     match = _SCHEME.match(uri)
     if match is None:
-        shown = _shown(_without_user(uri.partition("?")[0]))
-        raise _bad(f"audio {shown!r} has no scheme; {_taken(schemes)}")
+        raise _bad(f"audio {_shown(redacted(uri))!r} has no scheme; {_taken(schemes)}")
     scheme = match[1].lower()
     if scheme not in schemes:
         raise _bad(f"audio has the scheme {_shown(scheme)!r}; {_taken(schemes)}")
     if scheme != "data" and len(uri) > _LONGEST:
         raise _bad(f"audio has {len(uri)} characters; a reference has at most {_LONGEST}")
-    return Reference(scheme, uri, _display(scheme, uri[match.end() :]))
-
-
-def _display(scheme: str, rest: str) -> str:
-    if scheme == "data":
-        return _shown("data:" + re.split("[;,]", rest, maxsplit=1)[0])
-    if scheme in {"file", "redis"}:
-        # Neither has a user, but somebody may have written redis://user:password@host.
-        return _shown(f"{scheme}:{_without_user(rest) if rest.startswith('//') else rest}")
-    return _shown(_without_secrets(f"{scheme}:{rest}", scheme))
-
-
-def _without_user(rest: str) -> str:
-    """`//user@host/path` as `//host/path`."""
-    return re.sub(r"^(//)?[^/]*@", r"\1", rest)
-
-
-def _without_secrets(uri: str, scheme: str) -> str:
-    try:
-        url = httpx.URL(uri)
-    except (httpx.InvalidURL, ValueError):
-        # Where the host ends is unclear, and with it where a password does: show nothing of it.
-        return f"{scheme}://…"
-    return str(url.copy_with(userinfo=b"", query=None, fragment=None))
+    return Reference(scheme, uri, _shown(redacted(uri)))
 
 
 def _shown(text: str) -> str:
@@ -85,6 +61,7 @@ def _taken(schemes: Collection[str]) -> str:
         "file": "file:///path",
         "http": "http://…",
         "https": "https://…",
+        "s3": "s3://bucket/key",
         "redis": "redis:<key>",
         "data": "data:audio/wav;base64,…",
     }

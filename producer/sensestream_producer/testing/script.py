@@ -5,24 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.request import Request
 from sensestream_common.transcript import Segment, Transcript
 
-__all__ = ["Answer", "Script", "before_start", "digest_of", "shown"]
+__all__ = ["Answer", "Script", "before_start", "digest_of"]
 
 Answer: TypeAlias = (
     str | Transcript | ErrorCode | RequestError | Callable[[Request], "str | Transcript"]
 )
 """A text, a whole transcript, an error, or a function that gives one of these or raises one."""
 
-_SCHEMES = frozenset({"file", "http", "https", "redis", "data"})
+_SCHEMES = frozenset({"file", "http", "https", "s3", "redis", "data"})
 
 # Found before a worker starts to transcribe, so that the outcome's `attempt` is 0.
 _BEFORE_START = frozenset(
@@ -110,18 +109,6 @@ class Script:
     def _find(self, request: Request, digest: str) -> Answer:
         by_content = self._answers.get(digest, self.default)
         return self._answers.get(request.audio, by_content)
-
-
-def shown(audio: str) -> str:
-    """The reference as outcomes repeat it: without user info, query string and inline bytes."""
-    scheme = audio.partition(":")[0].lower()
-    if scheme == "data":
-        return re.split("[;,]", audio, maxsplit=1)[0]
-    if scheme in ("file", "redis"):
-        return audio
-    parts = urlsplit(audio)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=host, query="", fragment="").geturl()
 
 
 def _content(audio: Path | bytes) -> str:

@@ -12,11 +12,12 @@ from datetime import timedelta
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.keys import Lane
 from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.redaction import redacted
 from sensestream_common.request import Request
 from sensestream_common.transcript import Transcript
 
 from sensestream_producer.submission import RequestState
-from sensestream_producer.testing.script import Script, shown
+from sensestream_producer.testing.script import Script
 from sensestream_producer.testing.store import Standing, Store
 
 __all__ = ["MODEL", "WORKER", "ScriptedWorker"]
@@ -170,7 +171,7 @@ def _outline(standing: Standing, now: int) -> Outcome:
         id=request.id,
         entry=standing.entry,
         status=Status.COMPLETED,
-        audio=shown(request.audio),
+        audio=redacted(request.audio),
         submitted_at=request.submitted_at,
         started_at=now,
         finished_at=now,

@@ -23,6 +23,12 @@ from sensestream_consumer.audio import parse_reference
         ("file:///data/two\nlines\x00.wav", "file", "file:///data/two%0Alines%00.wav"),
         ("http://user:pass@host:port/a", "http", "http://…"),
         ("http://user:pa/ss@example.org/", "http", "http://…"),
+        ("http://[::1]:80/a b?q=pass", "http", "http://[::1]:80/a b"),
+        ("http://host?pass@example.org/", "http", "http://host"),
+        ("s3://bucket/a b%20c#1.wav", "s3", "s3://bucket/a b%20c"),
+        ("s3://key:pass/word@bucket/a.wav?X-Amz-Signature=pass", "s3", "s3://…"),
+        ("s3://key:pass@bucket/a.wav?X-Amz-Signature=pass", "s3", "s3://bucket/a.wav"),
+        ("s3:pass", "s3", "s3:…"),
     ],
 )
 def test_a_reference_is_displayed_without_user_and_query(
@@ -41,21 +47,23 @@ def test_a_reference_is_displayed_without_user_and_query(
         "/data/a.wav",
         "C:\\a.wav",
         "ftp://example.org/a?secret",
-        "s3://key:secret@bucket/a",
+        "gs://key:secret@bucket/a",
         "//user:secret@host/a",
         "user:secret@host/a",
         "example.org/a?token=secret",
     ],
 )
 def test_another_scheme_is_refused_and_those_taken_are_named(uri: str) -> None:
-    with pytest.raises(RequestError, match="file:///path, http://…, https://…, redis:<key>") as e:
+    with pytest.raises(
+        RequestError, match="file:///path, http://…, https://…, s3://bucket/key, redis:<key>"
+    ) as e:
         parse_reference(uri)
     assert e.value.code is ErrorCode.BAD_REQUEST
     assert "secret" not in e.value.message
 
 
 def test_a_further_scheme_can_be_added() -> None:
-    assert parse_reference("s3://bucket/a", ["s3"]).display == "s3://bucket/a"
+    assert parse_reference("gs://bucket/a", ["gs"]).display == "gs://bucket/a"
 
 
 def test_an_endless_reference_is_refused() -> None:
