@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 from sensestream_common.errors import PipelineError
 from sensestream_common.keys import Keys, Lane
+from sensestream_common.redaction import redacted
 from sensestream_common.scripts import load_script
 
 from sensestream_producer.link import Link
@@ -23,6 +24,7 @@ _REPLAY = load_script("sensestream_producer", "replay")
 _PURGE = load_script("sensestream_producer", "purge")
 _MARK = b"dead:"
 _PAGE = 200
+_ADDRESSES = ("audio", "callback_url")  # what may carry a password or a signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +75,20 @@ class DeadLetter:
         at = self.about.get("at", "")
         return int(at) if at.isdecimal() else parse_id(self.letter)[0]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, *, secrets: bool = True) -> dict[str, Any]:
+        """The letter with native types; without `secrets` as it may be shown to anybody."""
+        fields = {
+            name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
+            for name, value in self.fields.items()
+        }
+        if not secrets:
+            fields |= {name: redacted(fields[name]) for name in _ADDRESSES if name in fields}
         return {
             "letter": self.letter,
             "id": self.id,
             **{name: value for name, value in self.about.items() if name != "at"},
             "at": self.at,
-            "request": {
-                name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
-                for name, value in self.fields.items()
-            },
+            "request": fields,
         }
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 from sensestream_common.errors import ErrorCode, SensestreamError
+from sensestream_common.redaction import redacted
 
 from sensestream_producer.cli.setup import Setup, age, echo_json, note, run, shown
 from sensestream_producer.letters import DeadLetter, Replay, Selection
@@ -47,6 +48,11 @@ def _selection(
     )
 
 
+_secrets = click.option(
+    "--secrets", is_flag=True, help="Also what is hidden: passwords, query strings, data: bytes."
+)
+
+
 @click.group(short_help="List, show, replay and purge requests given up on.")
 def dead() -> None:
     """Requests given up on that a person could mend, kept whole.
@@ -62,32 +68,35 @@ def dead() -> None:
 @dead.command("list")
 @_selecting
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_secrets
 @click.pass_obj
-def list_letters(setup: Setup, /, as_json: bool, **conditions: Any) -> None:
+def list_letters(setup: Setup, /, as_json: bool, secrets: bool, **conditions: Any) -> None:
     """Print the letters, oldest first: by id, error and age, or all."""
 
     async def work() -> None:
         async with setup.client() as client:
             async for letter in client.dead.select(_selection(**conditions)):
                 if as_json:
-                    echo_json(letter.to_json())
+                    echo_json(letter.to_json(secrets=secrets))
                 else:
-                    click.echo(_line(letter))
+                    click.echo(_line(letter, secrets=secrets))
 
     run(work())
 
 
 @dead.command()
 @click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@_secrets
 @click.pass_obj
-def show(setup: Setup, ids: tuple[str, ...]) -> None:
-    """Print letters whole: the request as it was sent, and why it was given up."""
+def show(setup: Setup, ids: tuple[str, ...], secrets: bool) -> None:
+    """Print letters whole: every field of the request, and why it was given up."""
 
     async def work() -> int:
         async with setup.client() as client:
             found = [letter async for letter in client.dead.select(Selection(ids=frozenset(ids)))]
         for letter in found:
-            for name, value in {**letter.to_json(), "at": _moment(letter)}.items():
+            about = letter.to_json(secrets=secrets)
+            for name, value in {**about, "at": _moment(letter)}.items():
                 if isinstance(value, dict):
                     for field, text in value.items():
                         click.echo(f"  {shown(field)}: {shown(text)}")
@@ -162,8 +171,9 @@ def _need_condition(every: bool, conditions: dict[str, Any]) -> None:
         raise click.UsageError("choose letters by id, --error or age, or say --all")
 
 
-def _line(letter: DeadLetter) -> str:
-    parts = (letter.letter, _moment(letter), letter.error, letter.id, letter.audio, letter.message)
+def _line(letter: DeadLetter, *, secrets: bool = False) -> str:
+    audio = letter.audio if secrets else redacted(letter.audio)
+    parts = (letter.letter, _moment(letter), letter.error, letter.id, audio, letter.message)
     return "\t".join(shown(part) for part in parts)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sensestream_common.errors import SensestreamError
 from sensestream_common.outcome import Outcome
+from sensestream_common.redaction import redacted
 from sensestream_common.request import LANGUAGES
 
 from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
@@ -34,6 +35,11 @@ class Job:
 
     source: str
     submission: Submission
+
+    @property
+    def shown(self) -> str:
+        """The argument as a message names it, which may end in a log."""
+        return shown(redacted(self.source) if _is_reference(self.source) else self.source)
 
 
 @click.command(short_help="Hand in recordings; --wait for their transcripts.")
@@ -129,10 +135,14 @@ def _audio(source: str, limit: int, *, by_reference: bool) -> str | Path | bytes
     if source == _STDIN:
         # One byte more than may be sent: enough to tell, and no endless pipe fills the memory.
         return sys.stdin.buffer.read(limit + 1)
-    if "://" in source or source.startswith(("data:", "redis:")):
+    if _is_reference(source):
         return source
     path = Path(source)
     return path.absolute().as_uri() if by_reference else path
+
+
+def _is_reference(source: str) -> bool:
+    return "://" in source or source.startswith(("data:", "redis:"))
 
 
 async def _submit_all(setup: Setup, jobs: list[Job], options: dict[str, Any]) -> int:
@@ -182,13 +192,13 @@ def _report(
 ) -> bool:
     """Print what came of a job; whether it went well."""
     if isinstance(result, SensestreamError):
-        note(f"sensestream: {shown(job.source)}: {result}")
+        note(f"sensestream: {job.shown}: {result}")
         return False
     if isinstance(result, Receipt):
         _print_receipt(job, result, options["form"], jobs)
         return True
     if not result.completed:
-        note(f"sensestream: {shown(job.source)}: {result.error}: {shown(result.message)}")
+        note(f"sensestream: {job.shown}: {result.error}: {shown(result.message)}")
         if options["form"] == "json" and not name:
             echo_json(result.to_json())
         return False
