@@ -75,7 +75,8 @@ class Cache:
         """Try to become the one that transcribes this.
 
         Returns the lease if it is ours, whether somebody else has it, and the transcript if it has
-        come meanwhile. A lease that a full Redis refuses counts as none: (None, False, None).
+        come meanwhile. A lease that a full Redis refuses, or whose key holds something else, counts
+        as none: (None, False, None).
         """
         lease = Lease(self._keys.lease(identity), f"{self._consumer}:{secrets.token_hex(8)}")
         taken, transcript = await asyncio.gather(
@@ -112,12 +113,15 @@ class Cache:
 
     async def _set_lease(self, lease: Lease) -> bool | None:
         try:
-            reply = await self._commands("SET", lease.key, lease.value, "NX", "PX", self._lease_ms)
+            if await self._commands("SET", lease.key, lease.value, "NX", "PX", self._lease_ms):
+                return True
+            # Ours already where an earlier try went through and its reply was lost.
+            return bool(await self._commands("GET", lease.key) == lease.value.encode())
         except ResponseError as error:
-            if is_out_of_memory(error):
+            # What is no string is nobody's lease: waited for, it might never end.
+            if is_out_of_memory(error) or "WRONGTYPE" in str(error):
                 return None
             raise
-        return reply is not None
 
     async def _get(self, *command: str) -> bytes | None:
         """A value of the cache; one that cannot be read is one that is not there."""

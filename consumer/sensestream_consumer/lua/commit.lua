@@ -59,6 +59,8 @@ end
 local result_ttl = tonumber(ARGV[10])
 if result_ttl > 0 then
   if #result > 0 then
+    -- What has another type here could be neither read nor written, and PEXPIRE would keep it.
+    attempt('DEL', KEYS[7])
     attempt('HSET', KEYS[7], unpack(result))
     attempt('PEXPIRE', KEYS[7], result_ttl)
     if ARGV[11] ~= '' then attempt('SET', KEYS[8], ARGV[11], 'PX', result_ttl) end
