@@ -9,13 +9,30 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.mortal_worker import STEPS
 
-__all__ = ["Crew"]
+__all__ = ["Crew", "NobodyReady"]
 
 _MORTAL = Path(__file__).with_name("mortal_worker.py")
+_START = 60.0  # seconds
+
+
+class NobodyReady(Exception):
+    """There is no worker that would lose anything by a fault."""
+
+
+@dataclass(frozen=True)
+class _Member:
+    process: subprocess.Popen[bytes]
+    step: str  # where it will die, or empty
+    log: Path
+
+    @property
+    def ready(self) -> bool:
+        return b'"worker_ready"' in self.log.read_bytes()[:20_000]
 
 
 class Crew:
@@ -29,25 +46,37 @@ class Crew:
         self._urls = {"": url, **dict.fromkeys(STEPS, mortal_url)}
         self._folder = folder
         self._seed = seed
-        self._draw = random.Random(f"crew {seed}")
+        # Each step in its turn: drawn at random, one might not come for minutes.
+        steps = random.Random(f"crew {seed}").sample(STEPS, len(STEPS))
+        self._steps = itertools.cycle(steps)
         self._numbers = itertools.count()
         self._frozen: dict[int, float] = {}
-        self._workers = [self._start(mortal=slot % 2 == 1) for slot in range(size)]
+        self._members = [self._start(mortal=slot % 2 == 1) for slot in range(size)]
 
-    def __len__(self) -> int:
-        return len(self._workers)
+    def pick(self, draw: random.Random) -> int:
+        """The slot of a worker to strike; `NobodyReady` while all are only starting.
+
+        Not of one that is about to die where nobody has died yet.
+        """
+        ready = [
+            slot for slot, member in enumerate(self._members)
+            if member.ready and self.deaths.get(member.step, 1)
+        ]  # fmt: skip
+        if not ready:
+            raise NobodyReady
+        return draw.choice(ready)
 
     def replace(self, slot: int, *, kill: bool) -> str:
         """End a worker (SIGKILL, or SIGTERM and a drain in its own time) and start another."""
-        process, step = self._workers[slot]
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        member = self._members[slot]
+        member.process.send_signal(signal.SIGCONT)
+        member.process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
         self._frozen.pop(slot, None)
-        self._workers[slot] = self._start(mortal=slot % 2 == 1)
-        return f"worker {process.pid} {step}".strip()
+        self._members[slot] = self._start(mortal=slot % 2 == 1)
+        return f"worker {member.process.pid} {member.step}".strip()
 
     def freeze(self, slot: int, seconds: float) -> str:
-        process, _ = self._workers[slot]
+        process = self._members[slot].process
         process.send_signal(signal.SIGSTOP)
         self._frozen[slot] = time.monotonic() + seconds
         return f"worker {process.pid}"
@@ -56,36 +85,63 @@ class Crew:
         """Wake who has been frozen long enough, and replace who has died at its step."""
         for slot, until in list(self._frozen.items()):
             if time.monotonic() > until:
-                self._workers[slot][0].send_signal(signal.SIGCONT)
+                self._members[slot].process.send_signal(signal.SIGCONT)
                 del self._frozen[slot]
-        for slot, (process, step) in enumerate(self._workers):
-            if process.poll() is not None:
-                if step:
-                    self.deaths[step] += 1
-                self._workers[slot] = self._start(mortal=slot % 2 == 1)
+        for slot, member in enumerate(self._members):
+            if member.process.poll() is not None:
+                if member.step:
+                    self.deaths[member.step] += 1
+                self._members[slot] = self._start(mortal=slot % 2 == 1)
 
     def settle(self) -> None:
         """From now on nobody dies: wake the frozen, replace the mortal by ordinary workers."""
-        for slot, (process, step) in enumerate(self._workers):
-            process.send_signal(signal.SIGCONT)
-            if step:
-                process.kill()
-                process.wait()
-                self._workers[slot] = self._start(mortal=False)
+        for slot, member in enumerate(self._members):
+            member.process.send_signal(signal.SIGCONT)
+            if member.step:
+                member.process.kill()
+                member.process.wait()
+                self._members[slot] = self._start(mortal=False)
         self._frozen.clear()
 
-    def end(self) -> None:
-        for process, _ in self._workers:
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        for process, _ in self._workers:
-            process.wait(60)
+    def await_ready(self) -> None:
+        deadline = time.monotonic() + _START
+        while not all(member.ready for member in self._members) and time.monotonic() < deadline:
+            time.sleep(0.05)
 
-    def _start(self, *, mortal: bool) -> tuple[subprocess.Popen[bytes], str]:
+    def end(self) -> None:
+        for member in self._members:
+            member.process.send_signal(signal.SIGCONT)
+            member.process.terminate()
+        for member in self._members:
+            member.process.wait(60)
+
+    def start_over(self) -> None:
+        """As many ordinary workers as before, after the end of the others."""
+        self._members = [self._start(mortal=False) for _ in self._members]
+
+    def fallen(self) -> int:
+        """How many have ended by themselves, since they were last looked after."""
+        return sum(member.process.poll() is not None for member in self._members)
+
+    def second_finishers(self) -> int:
+        """How often a worker came to commit what another had committed, and wrote nothing."""
+        logs = self._folder.glob("worker-*.log")
+        return sum(log.read_bytes().count(b'"request_answered_by_another"') for log in logs)
+
+    def _start(self, *, mortal: bool) -> _Member:
         number = next(self._numbers)
-        step = self._draw.choice(STEPS) if mortal else ""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SENSESTREAM_")}
-        environment |= {
+        step = next(self._steps) if mortal else ""
+        command = [sys.executable, str(_MORTAL)]
+        if not mortal:
+            command = [str(Path(sys.executable).with_name("sensestream-worker"))]
+        path = self._folder / f"worker-{number}.log"
+        with path.open("wb") as log:
+            environment = self._environment(step, number)
+            return _Member(subprocess.Popen(command, env=environment, stderr=log), step, path)
+
+    def _environment(self, step: str, number: int) -> dict[str, str]:
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith("SENSESTREAM_")},
             "SENSESTREAM_REDIS_URL": self._urls[step],
             "SENSESTREAM_MODEL": "demo",
             "SENSESTREAM_DEVICE": "cpu",
@@ -95,12 +151,13 @@ class Crew:
             # A crash here is chaos's doing, not the clip's: it must never be condemned for it.
             "SENSESTREAM_MAX_ATTEMPTS": "1000",
             "CHAOS_STEP": step,
-            "CHAOS_CHANCE": "0.02" if step in ("after-read", "in-engine") else "0.004",
+            "CHAOS_CHANCE": str(self._chance(step)),
             "CHAOS_SEED": f"{self._seed}-{number}",
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        command = [sys.executable, str(_MORTAL)]
-        if not mortal:
-            command = [str(Path(sys.executable).with_name("sensestream-worker"))]
-        with (self._folder / f"worker-{number}.log").open("wb") as log:
-            return subprocess.Popen(command, env=environment, stderr=log), step
+
+    def _chance(self, step: str) -> float:
+        """Of dying at one passage: high until somebody has, then once in some seconds of work."""
+        rare = step in ("after-read", "in-engine")  # a passage is a whole read, or a miss
+        usual = 0.02 if rare else 0.004
+        return usual if self.deaths.get(step) else 10 * usual

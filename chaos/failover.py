@@ -26,7 +26,7 @@ from sensestream_common.outcome import Outcome
 from sensestream_producer import Client, Gap
 
 from chaos.ledger import Ledger
-from chaos.run import producing
+from chaos.producer import Mix, producing
 from chaos.sentinels import SentinelSet
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
@@ -115,6 +115,7 @@ def main() -> int:
 def one_round(options: argparse.Namespace, folder: Path, clips: list[str]) -> Round:
     draw = random.Random(options.seed)
     ledger = Ledger()
+    mix = Mix(clips, options.producers, options.batch, options.misses)
     with SentinelSet() as sentinels:
         workers = [
             WorkerProcess(sentinels.url, folder, folder / f"worker-{options.seed}-{number}.log",
@@ -126,7 +127,7 @@ def one_round(options: argparse.Namespace, folder: Path, clips: list[str]) -> Ro
         try:
             for worker in workers:
                 worker.wait_ready()
-            with producing(sentinels.url, ledger, clips, options):
+            with producing(sentinels.url, ledger, mix, str(options.seed)):
                 time.sleep(draw.uniform(2.0, 4.0))
                 away = sentinels.fail_over(options.lag)
                 time.sleep(2.0)
