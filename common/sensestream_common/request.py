@@ -41,6 +41,7 @@ MAX_FIELDS = 256
 _MAX_ID_LENGTH = 200
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_WEB = re.compile(r"https?://[^\s/?#]\S*")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
@@ -217,9 +218,8 @@ def _check_audio(value: str) -> None:
 
 
 def _check_callback(value: str) -> None:
-    taken = len(value) <= MAX_CALLBACK_LENGTH and value.startswith(("http://", "https://"))
-    if not taken or not _encodable(value):
-        raise _bad("callback_url", redacted(value), "an http:// or https:// URL")
+    if len(value) > MAX_CALLBACK_LENGTH or not _WEB.fullmatch(value) or not _encodable(value):
+        raise _bad("callback_url", redacted(value), "an http:// or https:// URL with a host")
 
 
 def _check_traceparent(value: str) -> None:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.outcome import CacheUse
 from sensestream_common.request import Request
 from sensestream_common.transcript import Transcript
 
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, audio_identity, decode
 from sensestream_consumer.cache import Cache
-from sensestream_consumer.engine import Engine
+from sensestream_consumer.deadlines import Deadlines, expired
+from sensestream_consumer.engine import Engine, NotStarted
 from sensestream_consumer.fetching import Fetching
 from sensestream_consumer.flights import Flight, Flights, Landing
 from sensestream_consumer.holding import Held, Lease
@@ -74,10 +73,10 @@ class Answers:
         self._places = places
         self._following = following
         self._policy = policy
-        self._clock = clock
         self._result_ttl = result_ttl
         self._trust_digest = trust_digest
-        self._fetching = Fetching(fetcher, self._check_deadline)
+        self._deadlines = Deadlines(clock)
+        self._fetching = Fetching(fetcher, self._deadlines)
         self._flights = Flights()
         self._references: Counter[str] = Counter()  # that are being transcribed here
         # Apart from asyncio's own threads, which a hung network disk may hold.
@@ -93,7 +92,7 @@ class Answers:
         `EntryLost` when it is another's now.
         """
         while True:
-            self._check_deadline(request)
+            self._deadlines.check(request)
             if hit := await self._look_up_promised(request):
                 return hit
             self._refuse_crowd(request)
@@ -107,21 +106,6 @@ class Answers:
                 digest = fetched.digest
             if answer := await self._follow(flight, request, digest):
                 return answer
-
-    def _check_deadline(self, request: Request) -> None:
-        if request.deadline is not None and self._clock() > request.deadline:
-            raise _expired(request)
-
-    def _time_left(self, request: Request) -> float | None:
-        """Seconds until the deadline; `None` without one."""
-        return None if request.deadline is None else (request.deadline - self._clock()) / 1000
-
-    @contextmanager
-    def _expiring(self, request: Request) -> Iterator[None]:
-        try:
-            yield
-        except TimeoutError:
-            raise _expired(request) from None
 
     async def _look_up_promised(self, request: Request) -> Answer | None:
         """A hit by the digest that the sender names: the audio is not even read."""
@@ -144,8 +128,8 @@ class Answers:
 
     async def _follow(self, flight: Flight, request: Request, digest: str) -> Answer | None:
         """The answer of a transcription under way in this worker, holding no engine room."""
-        with self._following.place(), self._expiring(request), stage(Stage.FOLLOW):
-            async with asyncio.timeout(self._time_left(request)):
+        with self._following.place(), stage(Stage.FOLLOW):
+            async with self._deadlines.within(request):
                 landing = await flight.follow()
         if landing is None:
             return None
@@ -170,19 +154,19 @@ class Answers:
             try:
                 return await self._transcribe(held, request, fetched)
             except _HeldElsewhere as other:
-                with self._following.place(), self._expiring(request), stage(Stage.FOLLOW):
-                    async with asyncio.timeout(self._time_left(request)):
+                with self._following.place(), stage(Stage.FOLLOW):
+                    async with self._deadlines.within(request):
                         transcript = await self._cache.await_other(other.identity)
                 if transcript is not None:
                     return self._repeat(
                         request, transcript, CacheUse.COALESCED, fetched.digest, other.audio
                     )
-            self._check_deadline(request)
+            self._deadlines.check(request)
 
     async def _transcribe(self, held: Held, request: Request, fetched: Fetched) -> Answer:
         with self._places.place():
             async with self._starts.start(held, request.id, fetched.digest):
-                self._check_deadline(request)
+                self._deadlines.check(request)
                 return await self._hear(request, fetched)
 
     async def _hear(self, request: Request, fetched: Fetched) -> Answer:
@@ -205,10 +189,15 @@ class Answers:
                     self._repeat(request, transcript, CacheUse.HIT, fetched.digest, audio),
                     lease=lease,
                 )
-            transcript = await self._engine.transcribe(samples, request.language, request.itn)
-        except BaseException:
+            self._deadlines.check(request)
+            transcript = await self._engine.transcribe(
+                samples, request.language, request.itn, start_within=self._deadlines.left(request)
+            )
+        except BaseException as error:
             if lease is not None:
                 await self._cache.release(lease)
+            if isinstance(error, NotStarted):
+                raise expired(request) from None
             raise
         keep = Keep(
             result=identity,
@@ -232,14 +221,6 @@ class Answers:
 
     def _ttl_ms(self, request: Request, default: int) -> int:
         return (default if request.ttl is None else request.ttl) * 1000
-
-
-def _expired(request: Request) -> RequestError:
-    return RequestError(
-        ErrorCode.EXPIRED,
-        f"deadline={request.deadline} had passed before it was transcribed: "
-        "send it again with a later one, or add workers",
-    )
 
 
 def _flight_key(request: Request, digest: str) -> tuple[str, str, bool]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from redis.exceptions import RedisError
 from sensestream_common.connection import is_outage
@@ -12,6 +11,7 @@ from sensestream_common.request import Request
 
 from sensestream_consumer.audio import Fetched, Fetcher
 from sensestream_consumer.backoff import Backoff
+from sensestream_consumer.deadlines import Deadlines
 from sensestream_consumer.stages import Stage, stage
 
 __all__ = ["Fetching"]
@@ -21,11 +21,11 @@ _AT_ONCE = 16  # bounds open files and sockets, and the memory behind them
 
 
 class Fetching:
-    """The worker's fetches. `check` raises when a request is not worth another try."""
+    """The worker's fetches, each for as long as its request is worth an answer."""
 
-    def __init__(self, fetcher: Fetcher, check: Callable[[Request], None]) -> None:
+    def __init__(self, fetcher: Fetcher, deadlines: Deadlines) -> None:
         self._fetcher = fetcher
-        self._check = check
+        self._deadlines = deadlines
         self._room = asyncio.Semaphore(_AT_ONCE)
         self._web_room = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site or store holds up no file
         self._redis_away = Backoff()
@@ -36,7 +36,12 @@ class Fetching:
         Raises `RequestError`, which is `TransientError` when the tries did not help.
         """
         with stage(Stage.FETCH):
-            fetched = await self._patiently(request)
+            if request.audio.startswith("redis:"):
+                # Not cut short: a command's reply would stay in the connection for the next one.
+                fetched = await self._patiently(request)
+            else:
+                async with self._deadlines.within(request):
+                    fetched = await self._patiently(request)
         if request.digest and request.digest != fetched.digest:
             fetched.close()
             raise RequestError(
@@ -62,4 +67,4 @@ class Fetching:
                 if not is_outage(error):
                     raise
                 await self._redis_away.wait()
-            self._check(request)
+            self._deadlines.check(request)

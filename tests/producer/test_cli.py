@@ -87,14 +87,34 @@ def test_by_reference_sends_the_file_url_alone(
     assert redis.keys("*upload*") == []
 
 
+def test_a_trace_begun_by_a_script_goes_on_in_the_request(
+    invoke: Invoke, redis: Redis, keys: Keys
+) -> None:
+    assert invoke("submit", URL, env={"TRACEPARENT": "00-1-2-01"}).exit_code == 0
+    assert waiting(redis, keys.requests)[0][b"traceparent"] == b"00-1-2-01"
+
+
+def test_a_webhook_to_nowhere_is_refused_before_anything_is_sent(
+    invoke: Invoke, redis: Redis, keys: Keys
+) -> None:
+    for url in ("ftp://user:hunter2@h/", "https://?t=hunter2", "h/hook"):
+        result = invoke("submit", URL, "--callback-url", url)
+        assert result.exit_code == 1
+        assert "is not an http:// or https:// URL with a host" in result.stderr
+        assert "hunter2" not in result.stderr
+    assert not redis.exists(keys.requests)
+
+
 def test_a_url_is_sent_as_it_is_with_every_option(invoke: Invoke, redis: Redis, keys: Keys) -> None:
     options = ["--priority", "high", "--ttl", "60", "--metadata", '{"n": 1.10}', "--id", "x"]
+    options += ["--callback-url", "https://h/hook?t=1", "--traceparent", "00-1-2-01"]
     result = invoke("submit", URL, *options, "--deadline", "30", "--format", "json")
     assert result.exit_code == 0, result.output
     receipt = json.loads(result.stdout)
     assert (receipt["id"], receipt["lane"], receipt["duplicate"]) == ("x", "high", False)
     [raw] = waiting(redis, keys.requests_high)
     assert raw[b"metadata"] == b'{"n": 1.10}'
+    assert (raw[b"callback_url"], raw[b"traceparent"]) == (b"https://h/hook?t=1", b"00-1-2-01")
     assert int(raw[b"deadline"]) - int(raw[b"submitted_at"]) == 30_000
     again = invoke("submit", URL, "--id", "x")
     assert (again.exit_code, again.stdout) == (0, "x\n")

@@ -5,7 +5,7 @@ ONNX Runtime nor a model.
 """
 
 from sensestream_consumer.engine.model_directory import resolve_model
-from sensestream_consumer.engine.pool import Engine
+from sensestream_consumer.engine.pool import Engine, NotStarted
 from sensestream_consumer.engine.recogniser import Recogniser
 
-__all__ = ["Engine", "Recogniser", "resolve_model"]
+__all__ = ["Engine", "NotStarted", "Recogniser", "resolve_model"]

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sensestream_consumer.engine.crew import Crew
 from sensestream_consumer.stages import Stage, note, now
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
     import numpy as np
     from numpy.typing import NDArray
     from sensestream_common.transcript import Transcript
 
     from sensestream_consumer.engine.recogniser import Recogniser
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "NotStarted"]
 
 
 class _Clock:
@@ -32,6 +36,23 @@ class _Clock:
         note(Stage.QUEUE, self.came, self.started or ended)
         if self.started:
             note(Stage.ENGINE, self.started, ended)
+
+
+class NotStarted(Exception):
+    """No thread was free within the time given; nothing was heard."""
+
+
+@contextmanager
+def _cancelled_after(seconds: float | None, future: Future[Transcript]) -> Iterator[None]:
+    """Cancels the future after that time, unless it runs by then."""
+    if seconds is None:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, future.cancel)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Engine:
@@ -56,8 +77,12 @@ class Engine:
         samples: NDArray[np.int16],
         language: str,
         itn: bool,
+        *,
+        start_within: float | None = None,
     ) -> Transcript:
         """The transcript of int16[n] samples, 16 kHz mono; waits for a free thread.
+
+        Raises `NotStarted` when none is free within `start_within` seconds.
 
         Recordings start in the order they came. Cancelled while it waits, one is never started;
         cancelled while it runs, it runs to the end of its piece (at most 30 s of audio) in its
@@ -81,15 +106,19 @@ class Engine:
             clock.started = now()
             return recognise()
 
+        recognition = self._crew.submit(work)
         try:
-            return await asyncio.wrap_future(self._crew.submit(work))
+            with _cancelled_after(start_within, recognition):
+                return await asyncio.wrap_future(recognition)
         except asyncio.CancelledError:
             abandoned.set()
             task = asyncio.current_task()
-            if self._closed.is_set() and task is not None and not task.cancelling():
-                # Nobody cancelled the caller: without this its task would end without a word.
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled the caller: without these its task would end without a word.
+            if self._closed.is_set():
                 raise RuntimeError("the engine was closed before this clip started") from None
-            raise
+            raise NotStarted from None
         finally:
             clock.tell()
 

@@ -49,7 +49,13 @@ class Job:
     "--language", type=click.Choice(LANGUAGES), default="auto", show_default=True, help="Spoken."
 )
 @click.option("--itn/--no-itn", default=True, help="Punctuation and digits, or words as spoken.")
-@click.option("--priority", type=click.Choice(["normal", "high"]), default="normal")
+@click.option(
+    "--priority",
+    type=click.Choice(["normal", "high"]),
+    default="normal",
+    show_default=True,
+    help="high is read first, and leaves the others one read in nine.",
+)
 @click.option("--id", "request_id", default="", help="Of the request; the same again adds nothing.")
 @click.option("--ttl", type=int, metavar="SECONDS", help="To keep the result; 0 stores nothing.")
 @click.option(
@@ -57,6 +63,17 @@ class Job:
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="From now on; later the answer is worthless.",
+)
+@click.option(
+    "--callback-url", metavar="URL", default="", help="Where the outcome is sent, by a webhook."
+)
+@click.option(
+    "--traceparent",
+    metavar="CONTEXT",
+    default="",
+    envvar="TRACEPARENT",
+    show_envvar=True,
+    help="W3C trace context that comes back with the outcome.",
 )
 @click.option("--metadata", metavar="JSON", default="", help="Comes back with the outcome.")
 @click.option("--max-upload-bytes", type=int, metavar="BYTES", help="Of one file [100 MiB].")
@@ -93,6 +110,8 @@ def submit(setup: Setup, /, sources: tuple[str, ...], **options: Any) -> None:
     sensestream submit --wait --language zh --format srt film.mp3 > film.srt
     sensestream submit --wait --output-dir texts *.wav
     sensestream submit https://example.org/a.mp3 --metadata '{"ticket": 7}'
+    sensestream submit call.wav --priority high --deadline 30
+    sensestream submit call.wav --callback-url https://example.org/heard
     sensestream submit --by-reference /data/a.wav   (a folder that the workers may read)
     ffmpeg -i film.mkv -f wav - | sensestream submit --wait -
     """
@@ -127,7 +146,9 @@ def _submission(source: str, options: dict[str, Any], limit: int) -> Submission:
         priority=options["priority"],
         ttl=options["ttl"],
         deadline=None if seconds is None else timedelta(seconds=seconds),
+        callback_url=options["callback_url"],
         metadata=options["metadata"],
+        traceparent=options["traceparent"],
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from sensestream_common.errors import RequestError
 from sensestream_common.transcript import Transcript
-from sensestream_consumer.engine import Engine, Recogniser
+from sensestream_consumer.engine import Engine, NotStarted, Recogniser
 
 from tests.consumer.engine.models import TinyModel
 
@@ -162,3 +162,21 @@ def test_closing_waits_for_what_runs_and_refuses_what_waits(gate: Gate) -> None:
 def test_room_for_nothing_is_refused(gate: Gate) -> None:
     with pytest.raises(ValueError, match="concurrency is 0"):
         _engine(gate, 0)
+
+
+def test_a_clip_that_finds_no_thread_in_time_is_not_heard_and_one_under_way_is(
+    gate: Gate,
+) -> None:
+    async def scenario() -> None:
+        engine = _engine(gate, 1)
+        running = asyncio.create_task(engine.transcribe(AUDIO, "a", True, start_within=1.0))
+        await gate.until_started(1)
+        with pytest.raises(NotStarted):
+            await engine.transcribe(AUDIO, "b", True, start_within=1.0)
+        # By now the time that the first one had to start in has ended too, while it ran.
+        gate.open.set()
+        assert (await running).text == "a"
+        await engine.aclose()
+        assert gate.started == ["a"]
+
+    asyncio.run(scenario())
