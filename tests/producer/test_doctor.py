@@ -312,6 +312,17 @@ def test_requests_that_no_worker_reads_are_a_fault(redis: Any, redis_url: str) -
     assert_mended(diagnosis["group"], Level.WARNING, "no consumer group yet")
 
 
+def test_a_worker_whose_key_memory_pressure_took_is_not_called_dead(
+    redis: Any, redis_url: str
+) -> None:
+    redis.xadd(KEYS.requests, {"audio": "file:///a"})
+    live(redis)
+    redis.delete(KEYS.worker("host-1"))  # as an eviction does; it reads on, and shows itself again
+    diagnosis = look(redis_url)
+    assert diagnosis.status == 0
+    assert_mended(diagnosis["workers"], Level.WARNING, "1 consumers read", "Look again")
+
+
 def test_a_backlog_at_its_limit_is_a_fault_and_one_near_it_a_warning(
     redis: Any, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,10 +27,14 @@ async def queue_findings(redis: Redis, keys: Keys, *, max_backlog: int) -> list[
     if foreign := await _foreign_keys(redis, keys):
         return foreign
     status = await pipeline_status(redis, keys)
-    found = [_workers(status), _backlog(status, max_backlog)]
-    for stream in (keys.requests, keys.requests_high):
-        found += await _group(redis, stream)
-        found += await _silent(redis, keys, stream, alive=bool(status.workers))
+    lanes = (keys.requests, keys.requests_high)
+    consumers = [(lane, about) for lane in lanes for about in await _consumers(redis, lane)]
+    reading = {about["name"] for _, about in consumers if about["idle"] < _SILENT_MS}
+    found = [_workers(status, len(reading)), _backlog(status, max_backlog)]
+    for lane in lanes:
+        found += await _group(redis, lane)
+    for lane, about in consumers:
+        found += await _silent(redis, keys, lane, about, alive=bool(status.workers or reading))
     return [*found, await _progress(redis, keys, status), _letters(status)]
 
 
@@ -53,8 +57,14 @@ async def _foreign_keys(redis: Redis, keys: Keys) -> list[Finding]:
     return found
 
 
-def _workers(status: PipelineStatus) -> Finding:
+def _workers(status: PipelineStatus, reading: int) -> Finding:
     waiting = status.backlog + status.backlog_high
+    if not status.workers and reading:
+        return warning(
+            "workers",
+            f"{reading} consumers read, and none shows itself: memory pressure took their keys",
+            "Look again in five seconds, when they have written them anew; raise maxmemory.",
+        )
     if not status.workers and waiting:
         return fault(
             "workers",
@@ -145,29 +155,31 @@ async def _oldest(redis: Redis, stream: str) -> str:
     return f", the oldest submitted {waited} s ago and started {rows[0]['times_delivered'] - 1} ×"
 
 
-async def _silent(redis: Redis, keys: Keys, stream: str, *, alive: bool) -> list[Finding]:
-    """Consumers that hold entries and renew them no more."""
+async def _consumers(redis: Redis, stream: str) -> list[dict[str, Any]]:
+    """The group's consumers, without the one that owns what was handed back."""
     if await _find_group(redis, stream) is None:
         return []
-    found = []
-    consumers: Any = await redis.xinfo_consumers(stream, REQUESTS_GROUP)
-    for consumer in consumers:
-        name = consumer["name"].decode("utf-8", "replace")
-        if name == HANDED_BACK or not consumer["pending"] or consumer["idle"] < _SILENT_MS:
-            continue
-        if await redis.exists(keys.worker(name)):
-            continue
-        seen = (
-            f"{name} holds {consumer['pending']} entries of {stream} and has been silent for "
-            f"{consumer['idle'] / 1000:.0f} s"
-        )
-        if alive:
-            mend = "Nothing to do: another worker takes them after SENSESTREAM_RECLAIM_AFTER."
-            found.append(warning("silent_consumers", seen, mend))
-        else:
-            mend = "Start a worker: it takes them over."
-            found.append(fault("silent_consumers", seen, mend))
-    return found
+    found: Any = await redis.xinfo_consumers(stream, REQUESTS_GROUP)
+    return [about for about in found if about["name"] != HANDED_BACK.encode()]
+
+
+async def _silent(
+    redis: Redis, keys: Keys, stream: str, consumer: dict[str, Any], *, alive: bool
+) -> list[Finding]:
+    """A consumer that holds entries and renews them no more."""
+    name = consumer["name"].decode("utf-8", "replace")
+    if not consumer["pending"] or consumer["idle"] < _SILENT_MS:
+        return []
+    if await redis.exists(keys.worker(name)):
+        return []
+    seen = (
+        f"{name} holds {consumer['pending']} entries of {stream} and has been silent for "
+        f"{consumer['idle'] / 1000:.0f} s"
+    )
+    if alive:
+        mend = "Nothing to do: another worker takes them after SENSESTREAM_RECLAIM_AFTER."
+        return [warning("silent_consumers", seen, mend)]
+    return [fault("silent_consumers", seen, "Start a worker: it takes them over.")]
 
 
 async def _progress(redis: Redis, keys: Keys, status: PipelineStatus) -> Finding:
