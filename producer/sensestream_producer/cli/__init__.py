@@ -1,4 +1,4 @@
-"""The command line: `sensestream submit`, `watch`, `status`, `dead`, `doctor` and `demo`."""
+"""The command line `sensestream`, one module for each command."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sensestream_common import __version__
 from sensestream_common.errors import SensestreamError
 from sensestream_common.logs import LEVELS, configure_logs
 
+from sensestream_producer.cli.cache import cache
 from sensestream_producer.cli.dead import dead
 from sensestream_producer.cli.demo import demo
 from sensestream_producer.cli.doctor import doctor
@@ -51,7 +52,7 @@ def sensestream(
     context.obj = Setup({"redis_url": redis_url, "pipeline": pipeline})
 
 
-for command in (submit, watch, status, dead, doctor, demo):
+for command in (submit, watch, status, dead, cache, doctor, demo):
     sensestream.add_command(command)
 
 

@@ -7,7 +7,8 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ import click
 from sensestream_common.settings import load_settings
 
 from sensestream_producer.client import Client
+from sensestream_producer.link import Link
+from sensestream_producer.results import Results
 from sensestream_producer.settings import ProducerSettings
 
 __all__ = ["Setup", "age", "echo_json", "note", "run", "shown"]
@@ -35,6 +38,16 @@ class Setup:
 
     def client(self, **more: Any) -> Client:
         return Client.from_settings(self.settings(**more), patience=_PATIENCE)
+
+    @asynccontextmanager
+    async def results(self) -> AsyncIterator[Results]:
+        """The result cache of the pipeline."""
+        settings = self.settings()
+        link = Link(settings.redis_url, patience=_PATIENCE)
+        try:
+            yield Results(link, settings.keys)
+        finally:
+            await link.close()
 
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sensestream_common.errors import SensestreamError
 from sensestream_common.outcome import Outcome
-from sensestream_common.redaction import redacted
 from sensestream_common.request import LANGUAGES
 
+from sensestream_producer.cli.many import (
+    STDIN,
+    audio_of,
+    in_order,
+    named,
+    progress_bar,
+    refuse_folders,
+)
 from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
 from sensestream_producer.client import Client
 from sensestream_producer.submission import Receipt, Submission
 from sensestream_producer.subtitles import srt, vtt
 
 __all__ = ["submit"]
-
-_AT_ONCE = 64  # recordings under way; beyond that the workers' backlog only grows
-_STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Job:
     @property
     def shown(self) -> str:
         """The argument as a message names it, which may end in a log."""
-        return shown(redacted(self.source) if _is_reference(self.source) else self.source)
+        return named(self.source)
 
 
 @click.command(short_help="Hand in recordings; --wait for their transcripts.")
@@ -129,17 +131,15 @@ def _check(sources: Sequence[str], options: dict[str, Any]) -> None:
         raise click.UsageError("--id names one request: submit one recording with it")
     if len(sources) > 1 and options["form"] in ("srt", "vtt") and not options["output_dir"]:
         raise click.UsageError(f"--format {options['form']} of several files needs --output-dir")
-    if sources.count(_STDIN) > 1:
+    if sources.count(STDIN) > 1:
         raise click.UsageError("- (standard input) can be given once")
-    for source in sources:
-        if source != _STDIN and "://" not in source and Path(source).is_dir():
-            raise click.UsageError(f"{source!r} is a directory: name its files, as in {source}/*")
+    refuse_folders(sources)
 
 
 def _submission(source: str, options: dict[str, Any], limit: int) -> Submission:
     seconds = options["deadline"]
     return Submission(
-        audio=_audio(source, limit, by_reference=options["by_reference"]),
+        audio=audio_of(source, limit, by_reference=options["by_reference"]),
         id=options["request_id"],
         language=options["language"],
         itn=options["itn"],
@@ -152,49 +152,19 @@ def _submission(source: str, options: dict[str, Any], limit: int) -> Submission:
     )
 
 
-def _audio(source: str, limit: int, *, by_reference: bool) -> str | Path | bytes:
-    if source == _STDIN:
-        # One byte more than may be sent: enough to tell, and no endless pipe fills the memory.
-        return sys.stdin.buffer.read(limit + 1)
-    if _is_reference(source):
-        return source
-    path = Path(source)
-    return path.absolute().as_uri() if by_reference else path
-
-
-def _is_reference(source: str) -> bool:
-    return "://" in source or source.startswith(("data:", "redis:"))
-
-
 async def _submit_all(setup: Setup, jobs: list[Job], options: dict[str, Any]) -> int:
     """How many of the jobs failed."""
     names = dict(zip(jobs, _output_names(jobs, options), strict=True))
-    room = asyncio.Semaphore(_AT_ONCE)
+    what = "transcribing" if options["wait"] else "submitting"
+    failures = 0
     async with setup.client(max_upload_bytes=options["max_upload_bytes"]) as client:
         await client.ping()
-
-        async def one(job: Job) -> tuple[Job, Receipt | Outcome | SensestreamError]:
-            async with room:
-                try:
-                    return job, await _handle(client, job, options)
-                except SensestreamError as error:
-                    return job, error
-
-        failures = 0
-        with _progress(len(jobs)) as progress:
-            task = progress.add_task("transcribing" if options["wait"] else "submitting")
-            progress.update(task, total=len(jobs))
-            pending = [asyncio.create_task(one(job), name=job.source) for job in jobs]
-            try:
-                # In the order given, so that output lines up with input.
-                for finished in pending:
-                    job, result = await finished
+        results = in_order(jobs, lambda job: _handle(client, job, options))
+        async with aclosing(results):
+            with progress_bar(what, len(jobs)) as advance:
+                async for job, result in results:
                     failures += not _report(job, result, options, names[job], len(jobs))
-                    progress.advance(task)
-            finally:
-                for left in pending:
-                    left.cancel()
-                await asyncio.gather(*pending, return_exceptions=True)
+                    advance()
     return failures
 
 
@@ -260,7 +230,7 @@ def _output_names(jobs: list[Job], options: dict[str, Any]) -> Iterator[Path | N
     suffix = {"text": "txt"}.get(options["form"], options["form"])
     taken: set[str] = set()
     for job in jobs:
-        stem = Path(job.source.partition("?")[0]).stem if job.source != _STDIN else "stdin"
+        stem = Path(job.source.partition("?")[0]).stem if job.source != STDIN else "stdin"
         base = "".join(char if char.isprintable() and char not in "/\\:" else "_" for char in stem)
         name, number = base or "audio", 1
         while name in taken:
@@ -268,19 +238,3 @@ def _output_names(jobs: list[Job], options: dict[str, Any]) -> Iterator[Path | N
             name = f"{base}-{number}"
         taken.add(name)
         yield options["output_dir"] / f"{name}.{suffix}" if options["output_dir"] else None
-
-
-def _progress(jobs: int) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=jobs < 2 or not console.is_terminal,
-        # Transcripts go past the bar on standard output of their own accord.
-        redirect_stdout=sys.stdout.isatty(),
-        redirect_stderr=True,
-    )

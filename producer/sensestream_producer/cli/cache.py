@@ -1,0 +1,188 @@
+"""`sensestream cache`: what the workers remember, and making them learn or forget it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from sensestream_common.errors import SensestreamError
+from sensestream_common.outcome import Outcome
+from sensestream_common.request import LANGUAGES
+
+from sensestream_producer.cli.many import audio_of, in_order, named, progress_bar, refuse_folders
+from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
+from sensestream_producer.results import CacheStats, Seen
+from sensestream_producer.submission import Submission
+
+__all__ = ["cache"]
+
+
+@click.group(short_help="Count, warm and clear the results that are kept.")
+def cache() -> None:
+    """The results that workers keep, so that nothing is transcribed twice.
+
+    \b
+    sensestream cache stats --min-hit-rate 0.2 --max-results 1000000
+    sensestream cache warm --language en greetings/*.wav
+    sensestream cache clear --model SenseVoiceSmall
+    """
+
+
+@cache.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--min-hit-rate", type=click.FloatRange(0, 1), metavar="SHARE",
+              help="Exit status 1 when fewer requests than that were repeats.")  # fmt: skip
+@click.option("--max-results", type=click.IntRange(min=0), metavar="NUMBER",
+              help="Exit status 1 when more results than that are kept.")  # fmt: skip
+@click.pass_obj
+def stats(setup: Setup, as_json: bool, min_hit_rate: float | None, max_results: int | None) -> None:
+    """Print how many results are kept, of which models, and how many requests were repeats.
+
+    Counts with SCAN, which never holds Redis up.
+    """
+
+    async def work() -> CacheStats:
+        async with setup.results() as results:
+            with _counting("counting results") as seen:
+                return await results.stats(seen)
+
+    found = run(work())
+    if as_json:
+        echo_json(found.to_json())
+    else:
+        for name, value in _rows(found):
+            click.echo(f"{name:<14}{shown(str(value))}")
+    alarms = _alarms(found, min_hit_rate, max_results)
+    for alarm in alarms:
+        note(f"sensestream: {alarm}")
+    if alarms:
+        sys.exit(1)
+
+
+@cache.command()
+@click.argument("sources", metavar="FILE|URL…", nargs=-1)
+@click.option("--from", "listed", type=click.File(encoding="utf-8"), metavar="LIST",
+              help="A file with a FILE or URL on each line; - for standard input.")  # fmt: skip
+@click.option("--by-reference", is_flag=True, help="Send a file's file:// URL, not its bytes.")
+@click.option("--language", type=click.Choice(LANGUAGES), default="auto", show_default=True,
+              help="As the later requests will say it.")  # fmt: skip
+@click.option("--itn/--no-itn", default=True, help="As the later requests will say it.")
+@click.option("--ttl", type=click.IntRange(min=1), metavar="SECONDS", help="To keep the results.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0,
+              show_default=True, metavar="SECONDS", help="For each recording.")  # fmt: skip
+@click.pass_obj
+def warm(setup: Setup, /, sources: tuple[str, ...], listed: Any, **options: Any) -> None:
+    """Have recordings transcribed before anybody asks, so that they are known from then on.
+
+    A result is found by what is heard, the language asked for and ITN: warm with those that the
+    later requests will name.
+    """
+    sources += tuple(line.strip() for line in listed or () if line.strip())
+    if not sources:
+        raise click.UsageError("name recordings, or a list of them with --from LIST")
+    refuse_folders(sources)
+    limit = setup.settings().max_upload_bytes
+    named = {name: options[name] for name in ("language", "itn", "ttl")}
+    submissions = [
+        Submission(audio=audio_of(each, limit, by_reference=options["by_reference"]), **named)
+        for each in sources
+    ]
+    named_jobs = list(zip(sources, submissions, strict=True))
+    counted = run(_warm(setup, named_jobs, options["timeout"]))
+    click.echo(
+        f"{counted['miss'] + counted['coalesced']} heard, {counted['hit']} known already, "
+        f"{counted['failed']} failed"
+    )
+    if counted["failed"]:
+        sys.exit(1)
+
+
+async def _warm(setup: Setup, jobs: list[tuple[str, Submission]], timeout: float) -> Counter[str]:
+    """How many were heard, known and failed; the failures are told as they come."""
+    counted: Counter[str] = Counter()
+    async with setup.client() as client:
+        await client.ping()
+
+        async def hear(job: tuple[str, Submission]) -> Outcome:
+            return await client.transcribe(job[1], timeout=timeout)
+
+        results = in_order(jobs, hear)
+        async with aclosing(results):
+            with progress_bar("warming", len(jobs)) as advance:
+                async for (source, _), result in results:
+                    advance()
+                    if failure := _failure(result):
+                        note(f"sensestream: {named(source)}: {shown(failure)}")
+                    counted[str(getattr(result, "cache", None) or "failed")] += 1
+    return counted
+
+
+def _failure(result: Outcome | SensestreamError) -> str:
+    """Why a recording was not heard; empty if it was."""
+    if isinstance(result, SensestreamError):
+        return str(result)
+    return "" if result.completed else f"{result.error}: {result.message}"
+
+
+@cache.command()
+@click.option("--model", default="", metavar="NAME", help="Only what this model has heard.")
+@click.option("--all", "every", is_flag=True, help="Every result.")
+@click.option("--dry-run", is_flag=True, help="Only print how many there are.")
+@click.pass_obj
+def clear(setup: Setup, model: str, every: bool, dry_run: bool) -> None:
+    """Forget results: all, or those of a model that is retired.
+
+    Requests are answered all the same; what was forgotten is transcribed again.
+    """
+    if every == bool(model):
+        raise click.UsageError("say whose results: --model NAME, or --all")
+
+    async def work() -> int:
+        async with setup.results() as results:
+            with _counting("looking at results") as seen:
+                return await results.forget(model, dry_run=dry_run, seen=seen)
+
+    count = run(work())
+    click.echo(f"{count} would be forgotten" if dry_run else f"{count} forgotten")
+
+
+def _rows(found: CacheStats) -> Iterator[tuple[str, object]]:
+    yield "results", f"{found.results} in about {found.bytes / 2**20:.1f} MiB"
+    for model, count in found.models.items():
+        yield f"  {model}", count
+    rate = "none yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"
+    yield "hit rate", f"{rate} ({found.hits} hits, {found.coalesced} joined, {found.misses} misses)"
+    yield "evicted", "not told" if found.evicted is None else f"{found.evicted} keys of this Redis"
+
+
+def _alarms(found: CacheStats, min_hit_rate: float | None, max_results: int | None) -> list[str]:
+    alarms = []
+    if min_hit_rate is not None and found.hit_rate is not None and found.hit_rate < min_hit_rate:
+        alarms.append(
+            f"the hit rate is {found.hit_rate:.1%}, below {min_hit_rate:.1%}: do repeats name the "
+            "same language and ITN, and does SENSESTREAM_RESULT_TTL outlast the time between?"
+        )
+    if max_results is not None and found.results > max_results:
+        alarms.append(
+            f"{found.results} results are kept, more than {max_results}: shorten "
+            "SENSESTREAM_RESULT_TTL, or forget a retired model's with `cache clear --model`"
+        )
+    return alarms
+
+
+@contextmanager
+def _counting(what: str) -> Iterator[Seen]:
+    """A count that grows at a terminal: how many keys there will be is not known."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed}"))
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,128 @@
+"""`sensestream cache`: what an operator counts, warms and forgets, on real results of a worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from redis import Redis
+from sensestream_common.keys import Keys
+from sensestream_producer.cli import sensestream
+from sensestream_producer.embedded import EmbeddedRedis
+
+from tests.support.clips import write_clip
+from tests.support.workers import WorkerProcess
+
+Invoke = Callable[..., Result]
+KEYS = Keys("sensestream")
+
+
+@pytest.fixture
+def redis(redis_server: EmbeddedRedis) -> Iterator[Redis]:
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def invoke(redis_url: str) -> Invoke:
+    def run(*arguments: str, **options: object) -> Result:
+        command = ["--redis-url", redis_url, "cache", *arguments]
+        return CliRunner().invoke(sensestream, command, **options)  # type: ignore[arg-type]
+
+    return run
+
+
+def results(redis: Redis, pattern: str = "result") -> int:
+    return sum(1 for _ in redis.scan_iter(f"{KEYS.prefix}{pattern}:*"))
+
+
+def keep(redis: Redis, name: str, model: str) -> None:
+    """A result as a worker's commit leaves it."""
+    redis.hset(KEYS.result(name), mapping={"transcript": "{}", "model": model})
+
+
+@pytest.mark.usefixtures("redis")
+def test_what_was_warmed_is_a_hit_from_then_on(
+    invoke: Invoke, redis_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    worker = WorkerProcess(redis_url, tmp_path, tmp_path / "worker.log").wait_ready()
+    try:
+        clips = [write_clip(tmp_path, number) for number in range(3)]
+        listed = "\n".join([*clips[1:], "", (tmp_path / "none.wav").as_uri()])
+        warmed = invoke("warm", clips[0], "--from", "-", "--language", "en", input=listed)
+        assert warmed.stdout == "3 heard, 0 known already, 1 failed\n"
+        assert "none.wav: audio_not_found" in warmed.stderr
+        assert warmed.exit_code == 1
+        again = invoke("warm", *clips, "--language", "en")
+        assert (again.exit_code, again.stdout) == (0, "0 heard, 3 known already, 0 failed\n")
+        otherwise = invoke("warm", clips[0], "--language", "zh")
+        assert otherwise.stdout == "1 heard, 0 known already, 0 failed\n"
+        found = json.loads(invoke("stats", "--json").stdout)
+    finally:
+        worker.terminate()
+    assert found["results"] == results(redis) == 4
+    assert list(found["models"].values()) == [4]
+    assert (found["hits"], found["misses"], found["hit_rate"]) == (3, 4, 3 / 7)
+    assert 0 < found["bytes"] < 100_000
+    assert found["evicted"] == 0
+
+
+def test_results_are_counted_and_forgotten_by_model_over_many_pages(
+    invoke: Invoke, redis: Redis
+) -> None:
+    with redis.pipeline() as pipe:
+        for number in range(2500):
+            keep(pipe, f"old-{number}", "old")
+        pipe.execute()
+    keep(redis, "new", "new")
+    redis.set(KEYS.audio("sha256:1"), "a" * 64)
+    redis.set(KEYS.result("no-hash"), "what somebody else wrote")
+    assert json.loads(invoke("stats", "--json").stdout)["models"] == {
+        "old": 2500, "new": 1, "unknown": 1,
+    }  # fmt: skip
+    assert invoke("clear", "--model", "old", "--dry-run").stdout == "2500 would be forgotten\n"
+    assert results(redis) == 2502
+    assert invoke("clear", "--model", "old").stdout == "2500 forgotten\n"
+    assert (results(redis), results(redis, "audio")) == (2, 1)
+    assert invoke("clear", "--all").stdout == "2 forgotten\n"
+    assert (results(redis), results(redis, "audio")) == (0, 0)
+
+
+def test_nothing_but_results_is_forgotten(invoke: Invoke, redis: Redis) -> None:
+    redis.xadd(KEYS.requests, {"audio": "file:///a.wav"})
+    redis.set(KEYS.upload("a"), "bytes")
+    redis.hset(KEYS.request("a"), "state", "queued")
+    redis.hset("{other}:result:1", "model", "old")
+    before = set(redis.keys())
+    keep(redis, "a", "old")
+    invoke("clear", "--all")
+    assert set(redis.keys()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--min-hit-rate", "0.5"), "the hit rate is 20.0%, below 50.0%"),
+        (("--max-results", "0"), "1 results are kept, more than 0"),
+    ],
+)
+def test_a_cache_out_of_bounds_is_an_exit_status_and_a_sentence(
+    invoke: Invoke, redis: Redis, arguments: tuple[str, str], told: str
+) -> None:
+    keep(redis, "a", "model")
+    assert invoke("stats", *arguments).exit_code == int(arguments[0] == "--max-results")
+    redis.hset(KEYS.stats, mapping={"hits": 1, "coalesced": 1, "misses": 8})
+    result = invoke("stats", *arguments)
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert invoke("stats", "--min-hit-rate", "0.2", "--max-results", "1").exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [("clear",), ("clear", "--all", "--model", "a"), ("warm",)])
+def test_what_is_not_said_is_not_guessed(invoke: Invoke, arguments: tuple[str, ...]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert "--" in result.stderr
