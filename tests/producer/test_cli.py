@@ -325,6 +325,19 @@ def test_watch_goes_on_where_its_position_file_says_and_ends_cleanly_on_ctrl_c(
     assert [path.name for path in tmp_path.iterdir()] == ["seen.txt"]
 
 
+def test_watch_ends_by_itself_after_the_outcomes_that_were_asked_for(
+    invoke: Invoke, redis: Redis, keys: Keys, tmp_path: Path
+) -> None:
+    ids = [write(redis, keys, number) for number in range(3)]
+    kept = tmp_path / "seen.txt"
+    arguments = ["watch", "--position-file", str(kept), "--count"]
+    first = invoke(*arguments, "2", "--from", "0")
+    assert (first.exit_code, first.stderr) == (0, "")
+    assert first.stdout == "r0\t\t\ttext 0\nr1\t\t\ttext 1\n"
+    assert kept.read_text() == f"{ids[1]}\n"
+    assert invoke(*arguments, "1").stdout == "r2\t\t\ttext 2\n"
+
+
 def test_watch_reports_a_gap_on_standard_error(start: Start, redis: Redis, keys: Keys) -> None:
     ids = [write(redis, keys, number) for number in range(4)]
     redis.xtrim(keys.transcripts, maxlen=1, approximate=False)

@@ -40,9 +40,15 @@ _GAPS = {
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with its position.")
 @click.option("--live", is_flag=True, help="Listen on the channel: live, and at most once.")
+@click.option("--count", type=click.IntRange(min=1), help="End after so many outcomes.")
 @click.pass_obj
 def watch(
-    setup: Setup, start: str | None, position_file: Path | None, as_json: bool, live: bool
+    setup: Setup,
+    start: str | None,
+    position_file: Path | None,
+    as_json: bool,
+    live: bool,
+    count: int | None,
 ) -> None:
     """Print every outcome of the pipeline as it comes, until Ctrl-C.
 
@@ -52,20 +58,31 @@ def watch(
     \b
     sensestream watch
     sensestream watch --from 0 --json | jq -r .text
+    sensestream watch --from 0 --count 3
     sensestream watch --position-file seen.txt --json >> outcomes.jsonl
     """
     if live and (start or position_file):
         raise click.UsageError("--live has no positions: leave out --from and --position-file")
-    run(_listen(setup, as_json) if live else _follow(setup, start, position_file, as_json))
+    if live:
+        run(_listen(setup, as_json, count))
+    else:
+        run(_follow(setup, start, position_file, as_json, count))
 
 
-async def _listen(setup: Setup, as_json: bool) -> None:
+async def _listen(setup: Setup, as_json: bool, count: int | None) -> None:
+    printed = 0
     async with setup.client() as client, contextlib.aclosing(client.listen()) as outcomes:
         async for outcome in outcomes:
             _print(outcome, as_json)
+            printed += 1
+            if printed == count:
+                return
 
 
-async def _follow(setup: Setup, start: str | None, kept: Path | None, as_json: bool) -> None:
+async def _follow(
+    setup: Setup, start: str | None, kept: Path | None, as_json: bool, count: int | None
+) -> None:
+    printed = 0
     position = start or _read(kept) or "$"
     async with setup.client() as client:
         if kept and position == "$":
@@ -78,8 +95,11 @@ async def _follow(setup: Setup, start: str | None, kept: Path | None, as_json: b
                     note(f"sensestream: gap: {reason}")
                 else:
                     _print(event.outcome, as_json, event.position)
+                    printed += 1
                 if kept:
                     _write(kept, event.position)
+                if printed == count:
+                    return
 
 
 async def _now(client: Client, kept: Path) -> str:
