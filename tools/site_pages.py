@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Where in the site each document outside docs/ is.
 PAGES = {
     "README.md": "index.html",
+    "README.zh-CN.md": "zh-CN.html",
     "CHANGELOG.md": "changes.html",
     "CONTRIBUTING.md": "contributing.html",
     "benchmarks/README.md": "benchmarks.html",
