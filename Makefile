@@ -42,6 +42,9 @@ docs:  ## Build the documentation as a site in dist/site; ARGS=serve shows it wh
 bench-engine: setup  ## Measure the engine beside funasr-onnx and sherpa-onnx on this processor
 	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
+bench-memory: setup  ## Measure the memory of long recordings and of ready workers
+	@$(BIN)/python benchmarks/memory.py $(ARGS)
+
 constraints: setup  ## Pin every version anew in constraints.txt (the newest with ARGS=--upgrade)
 	@$(BIN)/python tools/constraints.py $(ARGS)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ sys.path.insert(0, str(ROOT))  # for the training package
 from training.full_size import speech_like  # noqa: E402
 
 BENCH = ROOT / ".venv-bench"
+RESULTS = ROOT / "benchmarks" / "results"
 PEERS = ("sherpa-onnx==2.0.1", "numpy", "espeakng-loader==0.2.4")
 
 
@@ -78,3 +81,12 @@ def environment(cores: list[int]) -> dict[str, Any]:
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
+
+
+def keep(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write all that was measured as JSON, under its date and as the latest; the former's path."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    shutil.copyfile(path, folder / f"{name}-latest.json")
+    return path
