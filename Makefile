@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-engine constraints chaos failover soak ci clean
+.PHONY: help setup demo test lint format docs bench-engine bench-backlog constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -50,6 +50,9 @@ constraints: setup  ## Pin every version anew in constraints.txt (the newest wit
 
 chaos: setup  ## Kill, freeze, cut and fill at random, and count what is lost or doubled
 	@$(BIN)/python -m chaos.run $(ARGS)
+
+bench-backlog: setup  ## Measure one worker before a thousand entries, and before a million
+	@$(BIN)/python -m chaos.backlog $(ARGS)
 
 soak: setup  ## Load it steadily for an hour, and see whether anything grows or stays behind
 	@$(BIN)/python -m chaos.soak $(ARGS)

@@ -11,6 +11,7 @@ from sensestream_common.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.commands import Commands
+from sensestream_consumer.inbox import HANDED_BACK_IDLE
 
 __all__ = ["Janitor"]
 
@@ -18,8 +19,10 @@ log = structlog.get_logger(__name__)
 
 _TRIM = load_script("sensestream_consumer.lua", "trim")
 _LEAVE = load_script("sensestream_consumer.lua", "leave")
+_ADOPT = load_script("sensestream_consumer.lua", "adopt")
 _PERIOD = 60.0  # seconds
 _ORPHAN_TTL_MS = 3_600_000  # an upload without its request: an hour's grace, then it is gone
+_MOST_ADOPTED = 2000  # entries looked at in one step, which takes some milliseconds of Redis
 _CONSUMER_IDLE_MS = 3_600_000  # a dead worker's consumer that holds nothing
 
 
@@ -53,6 +56,7 @@ class Janitor:
             log.info(
                 "streams_trimmed", transcripts=trimmed[0], dead=trimmed[1], webhooks=trimmed[2]
             )
+        await self._adopt_requests()
         await self._sweep_uploads()
         await self._sweep_consumers()
 
@@ -67,6 +71,17 @@ class Janitor:
             # A full Redis is the one to trim, and two workers that do it harm nothing.
             return True
         return reply is not None
+
+    async def _adopt_requests(self) -> None:
+        """Requests whose consumer was removed by hand while it held them are for anybody again."""
+        for lane in Lane:
+            adopted = await self._commands.run(
+                _ADOPT,
+                [self._keys.lane(lane)],
+                [REQUESTS_GROUP, HANDED_BACK, HANDED_BACK_IDLE, _MOST_ADOPTED],
+            )
+            if adopted:
+                log.warning("requests_adopted", lane=lane.value, count=len(adopted))
 
     async def _sweep_uploads(self) -> None:
         """Uploads that wait for no request any more (theirs was deleted by hand) get a TTL."""

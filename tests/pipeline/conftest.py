@@ -43,6 +43,12 @@ class Pipeline:
         wait_until_sync(done, timeout=timeout, what=f"{count} outcomes")
         return self.outcomes()
 
+    def wait_until_answered(self, entry: str) -> None:
+        wait_until_sync(
+            lambda: any(outcome["entry"] == entry for outcome in self.outcomes()),
+            what=f"the outcome of {entry}",
+        )
+
     def backlog(self) -> int:
         return int(self.redis.xlen(KEYS.requests)) + int(self.redis.xlen(KEYS.requests_high))
 

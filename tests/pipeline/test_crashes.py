@@ -134,11 +134,11 @@ def test_a_lease_holder_that_dies_is_succeeded_by_a_follower(
     gate.touch()
     audio = write_clip(clips, 1)
     first = pipeline.submit(audio)
-    holder = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
+    holder = start_worker(gate=gate, concurrency=1, reclaim_after=SOON, read_ahead=1)
     wait_until_sync(lambda: pipeline.redis.keys("*:lease:*"))
     follower = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
     second = pipeline.submit(audio, high=True)
-    wait_until_sync(lambda: len(pipeline.pending()) == 2)
+    wait_until_sync(lambda: second in started(pipeline))  # decoded next, and it meets the lease
     holder.kill()
     gate.unlink()
     outcomes = pipeline.wait_for(2)
