@@ -26,6 +26,7 @@ from sensestream_consumer.outbox import Outbox
 from sensestream_consumer.room import EngineRoom, Places
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import Starts
+from sensestream_consumer.tracing import Tracing
 
 __all__ = ["Connections", "Parts", "assemble", "open_connections"]
 
@@ -126,6 +127,7 @@ def assemble(
         handler=Handler(
             answers, outbox, cache,
             clock=heartbeat.now_ms, consumer=consumer, model=recogniser.name,
+            tracing=Tracing(keys, consumer),
         ),
         janitor=_janitor(settings, commands),
     )  # fmt: skip

@@ -23,6 +23,7 @@ from sensestream_common.keys import REQUESTS_GROUP
 from sensestream_common.logs import LEVELS, configure_logs
 from sensestream_common.settings import ENVIRONMENT_PREFIX, load_settings
 
+from sensestream_consumer.exporting import start_exporting, stop_exporting
 from sensestream_consumer.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -137,11 +138,13 @@ def run_until_stopped(settings: WorkerSettings, recogniser: Recogniser) -> NoRet
     """
     loop = asyncio.new_event_loop()
     try:
+        start_exporting()
         loop.run_until_complete(_run(settings, recogniser))
     except SensestreamError as error:
         _end(1, str(error))
     except RedisError as error:
         _end(1, f"Redis refused a command that a worker needs: {error}")
+    stop_exporting()
     _end(0)
 
 

@@ -17,8 +17,9 @@ from sensestream_consumer.cache import Cache
 from sensestream_consumer.holding import Held
 from sensestream_consumer.outbox import Outbox
 from sensestream_consumer.room import NoRoom
-from sensestream_consumer.stages import Stage, begin_laps, stage
+from sensestream_consumer.stages import Stage, began, begin_laps, laps, stage
 from sensestream_consumer.starts import EntryLost
+from sensestream_consumer.tracing import Tracing
 
 __all__ = ["Handler"]
 
@@ -37,6 +38,7 @@ class Handler:
         clock: Callable[[], int],
         consumer: str,
         model: str,
+        tracing: Tracing,
     ) -> None:
         self._answers = answers
         self._outbox = outbox
@@ -44,6 +46,7 @@ class Handler:
         self._clock = clock
         self._consumer = consumer
         self._model = model
+        self._tracing = tracing
 
     async def handle(self, held: Held) -> None:
         """Answer one entry with exactly one outcome.
@@ -93,7 +96,7 @@ class Handler:
         finally:
             if not committed and answer.lease is not None:
                 await self._cache.release(answer.lease)
-        give_account(outcome, committed)
+        self._tell(held, outcome, committed)
 
     async def _fail(
         self, held: Held, request: Request | BadRequest, error: RequestError, picked_up: int
@@ -111,7 +114,11 @@ class Handler:
         )
         with stage(Stage.COMMIT):
             committed = await self._outbox.commit(held, outcome, callback_url=request.callback_url)
+        self._tell(held, outcome, committed)
+
+    def _tell(self, held: Held, outcome: Outcome, committed: bool) -> None:
         give_account(outcome, committed)
+        self._tracing.tell(held, outcome, began(), laps())
 
 
 def _mistake(error: Exception) -> RequestError:

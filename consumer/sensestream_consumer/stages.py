@@ -17,7 +17,9 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-__all__ = ["Lap", "Stage", "begin_laps", "laps", "note", "now", "seconds_by_stage", "stage"]
+__all__ = [
+    "Lap", "Stage", "began", "begin_laps", "laps", "note", "now", "seconds_by_stage", "stage",
+]  # fmt: skip
 
 now = time.monotonic_ns  # nanoseconds; add `time.time_ns() - now()` for the wall's clock
 
@@ -43,11 +45,18 @@ class Lap:
 
 
 _laps: ContextVar[list[Lap] | None] = ContextVar("laps", default=None)
+_began: ContextVar[int] = ContextVar("began", default=0)
 
 
 def begin_laps() -> None:
     """Note the laps of the current task's request from here on."""
     _laps.set([])
+    _began.set(now())
+
+
+def began() -> int:
+    """When the current task's request was picked up, in nanoseconds of `now`."""
+    return _began.get()
 
 
 def laps() -> list[Lap]:

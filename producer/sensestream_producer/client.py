@@ -29,6 +29,7 @@ from sensestream_producer.streams import id_text, last_id
 from sensestream_producer.submission import Receipt, Submission, SubmitOptions, new_request_id
 from sensestream_producer.submitting import Submit, Submitter, UploadVanished
 from sensestream_producer.tail import Tail
+from sensestream_producer.tracing import submitting
 from sensestream_producer.uploads import Staged, Uploads
 
 __all__ = ["PATIENCE", "Client", "identified", "submission_of", "timed"]
@@ -103,7 +104,7 @@ class Client:
         taken, `PipelineError` when a key holds something foreign.
         """
         submission = submission_of(audio, options)
-        receipt = await self._submit(identified(submission))
+        receipt = await self._traced(identified(submission))
         # A made-up id stands already only when a lost reply made the client send it twice.
         return receipt if submission.id else replace(receipt, duplicate=False)
 
@@ -141,7 +142,7 @@ class Client:
         submission = identified(submission_of(audio, options))
         with timed(submission.id, timeout):
             async with asyncio.timeout(timeout), self._tail.expecting(submission.id) as expected:
-                return await self._tail.settle(expected, await self._submit(submission))
+                return await self._tail.settle(expected, await self._traced(submission))
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
         """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
@@ -186,6 +187,10 @@ class Client:
                 return error
 
         return list(await asyncio.gather(*map(one, chunk)))
+
+    async def _traced(self, submission: Submission) -> Receipt:
+        with submitting(submission, self.keys) as submit:
+            return submit.accepted(await self._submit(submit.submission))
 
     async def _submit(self, submission: Submission) -> Receipt:
         """Send a submission that has its id; staged bytes are never left behind."""

@@ -71,7 +71,7 @@ class Client(real.Client):
         with real.timed(submission.id, timeout):
             async with asyncio.timeout(timeout):
                 mark = self._store.last
-                receipt = await self._submit(submission)
+                receipt = await self._traced(submission)
                 if receipt.state == RequestState.DONE:
                     return self._fetch(receipt)
                 return await self._until(lambda: self._outcome(mark, entry=receipt.entry))

@@ -1,0 +1,80 @@
+"""A span for each submit, and its context in the request, where a service is traced.
+
+Through OpenTelemetry's API alone, and only where that is installed (the extra `[otel]`) and the
+service has set up a provider: it brings the SDK, and says where spans go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sensestream_common.keys import Keys
+
+from sensestream_producer.submission import Receipt, Submission
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+__all__ = ["Submit", "submitting"]
+
+
+class Submit:
+    """One submit under way: what to send, in whose span."""
+
+    def __init__(self, submission: Submission, span: Span | None = None) -> None:
+        self.submission = submission
+        self._span = span
+
+    def accepted(self, receipt: Receipt) -> Receipt:
+        if self._span is not None:
+            self._span.set_attribute("messaging.message.id", receipt.entry)
+            self._span.set_attribute("sensestream.duplicate", receipt.duplicate)
+        return receipt
+
+
+@contextmanager
+def submitting(submission: Submission, keys: Keys) -> Iterator[Submit]:
+    """A PRODUCER span around a submit, whose context the request carries to the worker.
+
+    A `traceparent` that the caller gave is carried as it is, and no span is begun.
+    """
+    if submission.traceparent or not _is_traced():
+        yield Submit(submission)
+        return
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    destination = keys.lane(submission.lane)
+    attributes = {  # OpenTelemetry's conventions for messaging
+        "messaging.system": "redis",
+        "messaging.operation.name": "submit",
+        "messaging.operation.type": "send",
+        "messaging.destination.name": destination,
+        "sensestream.request.id": submission.id,
+    }
+    with trace.get_tracer("sensestream").start_as_current_span(
+        f"submit {destination}", kind=trace.SpanKind.PRODUCER, attributes=attributes
+    ) as span:
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier)
+        traced = replace(submission, traceparent=carrier.get("traceparent", ""))
+        yield Submit(traced, span)
+
+
+def _is_traced() -> bool:
+    api = _api()
+    return api is not None and not isinstance(api.get_tracer_provider(), api.ProxyTracerProvider)
+
+
+@cache
+def _api() -> Any:
+    """Loaded with the first submit, so that importing the client loads nothing of it."""
+    try:
+        from opentelemetry import trace
+    except ModuleNotFoundError:
+        return None
+    return trace
