@@ -64,13 +64,17 @@ def _no_entry(where: str, error: Exception) -> Finding:
     )
 
 
-async def read_facts(redis: Redis) -> RedisFacts:
-    """What INFO and CONFIG GET tell; raises what redis-py raises when Redis is away."""
+async def read_facts(redis: Redis, *, config: bool = True) -> RedisFacts:
+    """What INFO and CONFIG GET tell; raises what redis-py raises when Redis is away.
+
+    Without `config` only INFO is asked: what a user may not ask is an entry of Redis's ACL log.
+    """
     info: Mapping[str, Any] = {}
     appendfsync = None
     try:
         info = await redis.info()
-        appendfsync = _text(await redis.config_get("appendfsync"))
+        if config:
+            appendfsync = _text(await redis.config_get("appendfsync"))
     except ResponseError as error:  # refused to this user, or renamed away
         if is_outage(error):
             raise

@@ -26,7 +26,7 @@ _REFUSED = "redis_version"  # a replica may become the master, and memory may be
 
 async def look_at_redis(redis: Redis) -> None:
     """Log what this Redis may lose; `PipelineError` for one that no worker can work with."""
-    findings = redis_findings(await read_facts(redis))
+    findings = redis_findings(await read_facts(redis, config=False))
     _warn(findings)
     for finding in findings:
         if finding.level is Level.FAULT and finding.check == _REFUSED:

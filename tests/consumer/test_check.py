@@ -170,9 +170,6 @@ async def test_a_worker_refuses_a_redis_too_old_for_its_commands() -> None:
         async def info(self) -> dict[str, Any]:
             return {"redis_version": "6.0.16", "aof_enabled": 1, "maxmemory_policy": "volatile-lfu"}
 
-        async def config_get(self, _name: str) -> dict[str, str]:
-            return {"appendfsync": "always"}
-
     ancient: Any = Ancient()
     with pytest.raises(PipelineError, match=r"6\.0\.16: Sensestream needs 6\.2"):
         await look_at_redis(ancient)

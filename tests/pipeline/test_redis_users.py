@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,16 @@ ANOTHER_ROLES = (
 def test_no_role_can_reach_beyond_its_pipeline(guarded: GuardedRedis) -> None:
     tried = [(role, *command) for role in ROLES for command in BEYOND_THE_PIPELINE]
     assert [attempt for attempt in tried if not refused(guarded, *attempt)] == []
+
+
+def test_the_operators_doctor_reads_all_but_the_configuration(guarded: GuardedRedis) -> None:
+    doctor = ["--redis-url", guarded.url("operator"), "doctor", "--json", "--no-worker"]
+    told = CliRunner().invoke(sensestream, doctor)
+    assert told.exit_code == 0, told.output
+    unread = [each for each in json.loads(told.stdout)["findings"] if "not be read" in each["seen"]]
+    assert [finding["check"] for finding in unread] == ["persistence"]
+    refused_commands = [(who, what.partition("|")[0]) for who, _, what in guarded.refusals()]
+    assert refused_commands == [("operator", "config")]
 
 
 def test_no_role_can_do_another_ones_work(guarded: GuardedRedis) -> None:
