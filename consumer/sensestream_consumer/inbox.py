@@ -34,6 +34,23 @@ BLOCK_MS = 1000  # how long an idle worker blocks before it looks for entries to
 _LANES = (Lane.HIGH, Lane.NORMAL)
 
 
+class _Turns:
+    """A ninth for the normal lane, in large helpings as in small ones."""
+
+    def __init__(self) -> None:
+        self._since = 0
+
+    def of_normal(self, count: int) -> int:
+        """How many of the next `count` entries are the normal lane's, whatever the high one has."""
+        self._since += count
+        return int(self._since >= _NORMAL_EVERY)
+
+    def served(self, of_normal: int) -> None:
+        """So many were the normal lane's: it has had its turn, unless it had nothing for it."""
+        if of_normal:
+            self._since = 0
+
+
 class Inbox:
     """Entries in: new ones, handed-back ones and those of workers that died."""
 
@@ -44,7 +61,7 @@ class Inbox:
         self._consumer = consumer
         self._streams = [keys.lane(lane) for lane in _LANES]
         self._backoff = Backoff()
-        self._since_normal = 0
+        self._reading, self._taking = _Turns(), _Turns()
 
     async def create_groups(self) -> None:
         """Make the group of both lanes, from the first entry on, and join it; may be repeated.
@@ -87,14 +104,17 @@ class Inbox:
 
     async def read(self, count: int) -> list[Held]:
         """At most `count` (and one) new entries, the high lane first; none if none wait."""
-        reply = await self._guarded(self._run_read(count))
+        anyhow = self._reading.of_normal(count)
+        reply = await self._guarded(self._run_read(count, anyhow))
         if not reply:
             return []
-        return [
-            _held(lane, entry, fields)
+        high, normal = (
+            [_held(lane, entry, fields) for entry, fields in entries]
             for lane, entries in zip(_LANES, reply, strict=True)
-            for entry, fields in entries
-        ]
+        )
+        # The normal lane's own comes first: behind a batch of the high lane's it would find the
+        # engine's places taken each time, and go back.
+        return [*normal[:anyhow], *high, *normal[anyhow:]]
 
     async def wait(self, count: int) -> list[Held]:
         """The next new entries, or none after `BLOCK_MS`."""
@@ -115,14 +135,17 @@ class Inbox:
     async def take(self, count: int, min_idle_ms: int) -> list[Held]:
         """At most `count` entries that nobody has renewed for `min_idle_ms`."""
         taken: list[Held] = []
-        for lane in _LANES:
-            if len(taken) >= count:
-                break
+        # A ninth here too: misses that the engine had no room for are handed back, and where it
+        # is always the high lane's that are taken up again, the normal lane's never are.
+        turns = [(Lane.NORMAL, self._taking.of_normal(count)), *((lane, count) for lane in _LANES)]
+        for lane, most in turns:
+            if (most := min(most, count - len(taken))) <= 0:
+                continue
             reply = await self._guarded(
                 self._commands.run(
                     _TAKE,
                     [self._keys.lane(lane), self._keys.stats],
-                    [REQUESTS_GROUP, self._consumer, min_idle_ms, count - len(taken), HANDED_BACK],
+                    [REQUESTS_GROUP, self._consumer, min_idle_ms, most, HANDED_BACK],
                 )
             )
             if reply:
@@ -132,6 +155,7 @@ class Inbox:
                 ]
                 if reply[1]:
                     log.warning("entries_reclaimed", lane=lane.value, count=reply[1])
+        self._taking.served(sum(held.lane is Lane.NORMAL for held in taken))
         return taken
 
     async def hand_back(self, entries: list[Held]) -> None:
@@ -156,15 +180,12 @@ class Inbox:
             count += len(rows or ())
         return count
 
-    async def _run_read(self, count: int) -> Any:
-        # A ninth for the normal lane, in large reads as in small ones.
-        self._since_normal += count
-        anyhow = int(self._since_normal >= _NORMAL_EVERY)
-        if anyhow:
-            self._since_normal = 0
-        return await self._commands.run(
+    async def _run_read(self, count: int, anyhow: int) -> Any:
+        reply = await self._commands.run(
             _READ, self._streams, [REQUESTS_GROUP, self._consumer, count, anyhow]
         )
+        self._reading.served(len(reply[1]))
+        return reply
 
     async def _guarded(self, reply: Any) -> Any:
         """The reply; `None` after having waited a little where Redis cannot give one now."""

@@ -253,6 +253,21 @@ def test_the_high_lane_is_read_first(
     assert mean_high < mean_normal
 
 
+def test_a_long_backlog_of_the_high_lane_does_not_starve_the_normal_one(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    normal = [pipeline.submit(write_clip(clips, n, seconds=0.2)) for n in range(3)]
+    for n in range(10, 60):
+        pipeline.submit(write_clip(clips, n, seconds=0.2), high=True)
+    start_worker(gate=gate, concurrency=1, read_ahead=16)
+    gate.unlink()
+    order = [o["entry"] for o in pipeline.wait_for(53)]
+    # One in nine, and not behind the last of the high lane.
+    assert max(order.index(entry) for entry in normal) < 45
+
+
 def test_hits_pass_while_the_engine_is_busy(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
