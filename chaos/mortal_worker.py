@@ -108,7 +108,7 @@ def main() -> None:
         case _:
             raise SystemExit(f"CHAOS_STEP={step}: one of {', '.join(STEPS)}")
     recogniser = Recogniser.load(resolve_model("demo", allow_download=False), device="cpu")
-    run_until_stopped(settings, recogniser)
+    run_until_stopped(settings, lambda: recogniser)
 
 
 if __name__ == "__main__":

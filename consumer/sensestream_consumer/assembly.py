@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from sensestream_common.connection import connect, connect_blocking
+from sensestream_common.keys import Keys
 
 from sensestream_consumer.answers import Answers
 from sensestream_consumer.audio import AudioPolicy, Fetcher
@@ -50,12 +51,17 @@ class Connections:
 class Parts:
     """What a worker is made of. Nothing here has spoken to Redis, and no thread beats yet."""
 
+    pipeline: str
+    consumer: str
+    keys: Keys
+    commands: Commands
     inbox: Inbox
     intake: Intake
     holding: Holding
     heartbeat: Heartbeat
     membership: Membership
     engine: Engine
+    places: Places
     fetcher: Fetcher
     answers: Answers
     handler: Handler
@@ -114,6 +120,10 @@ def assemble(
     )
     outbox = Outbox(commands, keys, holding, consumer, request_ttl=settings.request_ttl)
     return Parts(
+        pipeline=settings.pipeline,
+        consumer=consumer,
+        keys=keys,
+        commands=commands,
         inbox=inbox,
         intake=Intake(inbox, places, heartbeat, settings.read_ahead, settings.reclaim_after),
         holding=holding,
@@ -122,6 +132,7 @@ def assemble(
             settings, recogniser, commands, inbox, holding, heartbeat, consumer
         ),
         engine=engine,
+        places=places,
         fetcher=fetcher,
         answers=answers,
         handler=Handler(

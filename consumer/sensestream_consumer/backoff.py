@@ -11,6 +11,8 @@ import structlog
 from redis.exceptions import RedisError
 from sensestream_common.connection import is_out_of_memory, is_outage
 
+from sensestream_consumer.metrics.counted import RETRIES
+
 __all__ = ["Backoff", "until_redis_answers"]
 
 log = structlog.get_logger(__name__)
@@ -55,4 +57,5 @@ async def until_redis_answers(call: Callable[[], Awaitable[T]], what: str) -> T:
                 raise
             if backoff.failures % 8 == 0:
                 log.warning("redis_call_waits", call=what, error=str(error))
+        RETRIES.labels("redis").inc()
         await backoff.wait()

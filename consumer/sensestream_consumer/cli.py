@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import click
@@ -28,6 +29,8 @@ from sensestream_consumer.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from sensestream_consumer.engine import Recogniser
+    from sensestream_consumer.metrics.vitals import Vitals
+    from sensestream_consumer.worker import Worker
 
 __all__ = ["main", "run_until_stopped"]
 
@@ -126,20 +129,26 @@ def _work(settings: WorkerSettings) -> NoReturn:
     from sensestream_consumer.loading import load_recogniser
     from sensestream_consumer.precautions import look_at_host
 
-    look_at_host(settings)
-    run_until_stopped(settings, load_recogniser(settings))
+    def load() -> Recogniser:
+        look_at_host(settings)
+        return load_recogniser(settings)
+
+    run_until_stopped(settings, load)
 
 
-def run_until_stopped(settings: WorkerSettings, recogniser: Recogniser) -> NoReturn:
+def run_until_stopped(settings: WorkerSettings, load: Callable[[], Recogniser]) -> NoReturn:
     """Run one worker until it is told to stop; ends the process, with status 0.
 
+    The model is loaded in a thread, while the worker can already be asked how it does.
     Not through asyncio.run, nor through the interpreter's own exit: both wait for threads, and one
     that computes for a request that was handed back cannot be stopped.
     """
     loop = asyncio.new_event_loop()
     try:
         start_exporting()
-        loop.run_until_complete(_run(settings, recogniser))
+        loop.run_until_complete(_run(settings, load))
+    except SettingsError as error:
+        _end(2, str(error))
     except SensestreamError as error:
         _end(1, str(error))
     except RedisError as error:
@@ -156,10 +165,27 @@ def _end(status: int, message: str = "") -> NoReturn:
     os._exit(status)
 
 
-async def _run(settings: WorkerSettings, recogniser: Recogniser) -> None:
+async def _run(settings: WorkerSettings, load: Callable[[], Recogniser]) -> None:
+    from sensestream_consumer.metrics.vitals import Vitals
     from sensestream_consumer.worker import Worker
 
-    worker = Worker(settings, recogniser)
+    vitals = Vitals()
+    async with _watched(settings, vitals):
+        worker = Worker(settings, load, vitals)
+        _heed_signals(worker)
+        await worker.run()
+
+
+def _watched(settings: WorkerSettings, vitals: Vitals) -> AbstractAsyncContextManager[None]:
+    """The endpoint, where a port is set for it."""
+    if not settings.metrics_port:
+        return nullcontext()
+    from sensestream_consumer.metrics.endpoint import serve
+
+    return serve(settings.metrics_host, settings.metrics_port, vitals)
+
+
+def _heed_signals(worker: Worker) -> None:
     signals: list[int] = []
 
     def on_signal(number: int) -> None:
@@ -172,7 +198,6 @@ async def _run(settings: WorkerSettings, recogniser: Recogniser) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    await worker.run()
 
 
 async def _healthy(settings: WorkerSettings) -> int:

@@ -13,6 +13,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 from sensestream_common.scripts import Script
 
+from sensestream_consumer.metrics.contact import Contact
+
 __all__ = ["Commands"]
 
 _MOST_COMMANDS = 512  # in one pipeline: bounds the reply that is parsed in one go
@@ -23,6 +25,7 @@ class Commands:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        self.contact = Contact("commands")
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -59,7 +62,9 @@ class Commands:
             pipeline.execute_command(*command)
         try:
             replies = await pipeline.execute(raise_on_error=False)
+            self.contact.answered()
         except Exception as error:
+            self.contact.failed()
             replies = [error] * len(batch)
         except BaseException:
             for _, future in batch:

@@ -12,6 +12,7 @@ from sensestream_common.request import Request
 from sensestream_consumer.audio import Fetched, Fetcher
 from sensestream_consumer.backoff import Backoff
 from sensestream_consumer.deadlines import Deadlines
+from sensestream_consumer.metrics.counted import RETRIES
 from sensestream_consumer.stages import Stage, stage
 
 __all__ = ["Fetching"]
@@ -62,9 +63,11 @@ class Fetching:
             except TransientError:
                 if backoff.failures + 1 >= _TRIES:
                     raise
+                RETRIES.labels("fetch").inc()
                 await backoff.wait()
             except RedisError as error:  # audio in Redis, which is away: as long as that takes
                 if not is_outage(error):
                     raise
+                RETRIES.labels("fetch").inc()
                 await self._redis_away.wait()
             self._deadlines.check(request)

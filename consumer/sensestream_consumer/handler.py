@@ -15,6 +15,7 @@ from sensestream_consumer.account import give_account, identify
 from sensestream_consumer.answers import Answer, Answers
 from sensestream_consumer.cache import Cache
 from sensestream_consumer.holding import Held
+from sensestream_consumer.metrics.counted import count_outcome
 from sensestream_consumer.outbox import Outbox
 from sensestream_consumer.room import NoRoom
 from sensestream_consumer.stages import Stage, began, begin_laps, laps, stage
@@ -118,6 +119,7 @@ class Handler:
 
     def _tell(self, held: Held, outcome: Outcome, committed: bool) -> None:
         give_account(outcome, committed)
+        count_outcome(outcome, committed)
         self._tracing.tell(held, outcome, began(), laps())
 
 

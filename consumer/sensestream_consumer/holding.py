@@ -19,6 +19,9 @@ from sensestream_common.connection import is_out_of_memory
 from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import Script, load_script
 
+from sensestream_consumer.metrics.contact import Contact
+from sensestream_consumer.metrics.counted import LEASES_LOST
+
 __all__ = ["Heartbeat", "Held", "Holding", "Lease"]
 
 log = structlog.get_logger(__name__)
@@ -116,6 +119,7 @@ class Heartbeat:
         on_lost: Callable[[Held], None],
     ) -> None:
         self.interval = min(5.0, reclaim_after / 4)
+        self.contact = Contact("heartbeat")
         self._redis = redis
         self._keys = keys
         self._presence = presence
@@ -150,6 +154,10 @@ class Heartbeat:
         """
         return int(time.monotonic() * 1000 + self._clock_offset)
 
+    def silent_for(self) -> float:
+        """Seconds since Redis last answered a beat."""
+        return time.monotonic() - self._last_beat
+
     def may_reclaim(self) -> bool:
         """Whether idle entries are another's silence, and not the end of our own."""
         now = time.monotonic()
@@ -162,6 +170,7 @@ class Heartbeat:
                 self.beat()
                 wait = self.interval
             except Exception as error:  # whatever it was: without this thread nothing is renewed
+                self.contact.failed()
                 wait = min(1.0, self.interval)  # soon, because the others count our silence
                 log.warning("heartbeat_failed", error=repr(error))
                 with contextlib.suppress(Exception):
@@ -175,11 +184,13 @@ class Heartbeat:
         self._note_silence()
         for lease in leases:
             if not self._call(_RENEW_KEY, [lease.key], [lease.value, self._expiry]):
+                LEASES_LOST.inc()
                 log.warning("lease_lost", lease=lease.key)
                 self._holding.discard_lease(lease)
         self._show()
         seconds, microseconds = self._redis.time()
         self._clock_offset = seconds * 1000 + microseconds / 1000 - time.monotonic() * 1000
+        self.contact.answered()
 
     def _note_silence(self) -> None:
         now = time.monotonic()

@@ -6,6 +6,7 @@ be held by a worker that does not know of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -19,6 +20,13 @@ from sensestream_common.scripts import load_script
 from sensestream_consumer.backoff import Backoff
 from sensestream_consumer.commands import Commands
 from sensestream_consumer.holding import Held
+from sensestream_consumer.metrics.contact import Contact
+from sensestream_consumer.metrics.counted import (
+    DELIVERIES,
+    ENTRIES_HANDED_BACK,
+    GROUPS_RECREATED,
+    RETRIES,
+)
 
 __all__ = ["HANDED_BACK_IDLE", "Inbox"]
 
@@ -62,22 +70,27 @@ class Inbox:
         self._streams = [keys.lane(lane) for lane in _LANES]
         self._backoff = Backoff()
         self._reading, self._taking = _Turns(), _Turns()
+        self.contact = Contact("reader")
 
-    async def create_groups(self) -> None:
+    async def create_groups(self) -> int:
         """Make the group of both lanes, from the first entry on, and join it; may be repeated.
+
+        Returns how many groups there were not.
 
         Joining at once, and not with the first entry, makes the group's list of consumers the
         list of its workers.
         """
+        created = 0
         for stream in self._streams:
             if not await self._has_group(stream):
-                await self._create_group(stream)
+                created += await self._create_group(stream)
             try:
                 await self._reader.xgroup_createconsumer(stream, REQUESTS_GROUP, self._consumer)
             except ResponseError as error:
                 # A full Redis refuses it, and lets the first XREADGROUP do the same.
                 if not is_out_of_memory(error):
                     raise
+        return created
 
     async def _has_group(self, stream: str) -> bool:
         """Looked up first: where memory is full, making it again is refused as if it were new."""
@@ -92,15 +105,16 @@ class Inbox:
             return False  # no such key
         return any(group["name"] == REQUESTS_GROUP.encode() for group in groups)
 
-    async def _create_group(self, stream: str) -> None:
+    async def _create_group(self, stream: str) -> bool:
         try:
             await self._reader.xgroup_create(stream, REQUESTS_GROUP, id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):  # another worker was faster
                 raise
-            return
+            return False
         log.info("group_created", stream=stream)
         await self._commands("HINCRBY", self._keys.stats, "groups_created", 1)
+        return True
 
     async def read(self, count: int) -> list[Held]:
         """At most `count` (and one) new entries, the high lane first; none if none wait."""
@@ -114,7 +128,7 @@ class Inbox:
         )
         # The normal lane's own comes first: behind a batch of the high lane's it would find the
         # engine's places taken each time, and go back.
-        return [*normal[:anyhow], *high, *normal[anyhow:]]
+        return _delivered([*normal[:anyhow], *high, *normal[anyhow:]])
 
     async def wait(self, count: int) -> list[Held]:
         """The next new entries, or none after `BLOCK_MS`."""
@@ -123,14 +137,15 @@ class Inbox:
                 "XREADGROUP", "GROUP", REQUESTS_GROUP, self._consumer,
                 "COUNT", max(1, count // 2), "BLOCK", BLOCK_MS,
                 "STREAMS", *self._streams, ">", ">",
-            )
+            ),
+            self.contact,
         )  # fmt: skip
         lanes = {stream.encode(): lane for stream, lane in zip(self._streams, _LANES, strict=True)}
-        return [
+        return _delivered(
             Held(lanes[stream], entry.decode(), fields)
             for stream, entries in reply or ()
             for entry, fields in entries
-        ]
+        )
 
     async def take(self, count: int, min_idle_ms: int) -> list[Held]:
         """At most `count` entries that nobody has renewed for `min_idle_ms`."""
@@ -153,6 +168,8 @@ class Inbox:
                     _held(lane, entry, fields, deliveries - 1)
                     for entry, fields, deliveries in reply[0]
                 ]
+                DELIVERIES.labels("handed_back").inc(len(reply[0]) - reply[1])
+                DELIVERIES.labels("reclaimed").inc(reply[1])
                 if reply[1]:
                     log.warning("entries_reclaimed", lane=lane.value, count=reply[1])
         self._taking.served(sum(held.lane is Lane.NORMAL for held in taken))
@@ -164,11 +181,12 @@ class Inbox:
             batch = [held for held in entries if held.lane is lane]
             if batch:
                 pairs = [part for held in batch for part in (held.entry, held.starts + 1)]
-                await self._commands.run(
+                given = await self._commands.run(
                     _HAND_BACK,
                     [self._keys.lane(lane)],
                     [REQUESTS_GROUP, self._consumer, HANDED_BACK, HANDED_BACK_IDLE, *pairs],
                 )
+                ENTRIES_HANDED_BACK.inc(given)
 
     async def handed_back(self, most: int) -> int:
         """How many entries wait for a worker with room, counted up to `most`."""
@@ -187,17 +205,22 @@ class Inbox:
         self._reading.served(len(reply[1]))
         return reply
 
-    async def _guarded(self, reply: Any) -> Any:
+    async def _guarded(self, reply: Any, contact: Contact | None = None) -> Any:
         """The reply; `None` after having waited a little where Redis cannot give one now."""
         try:
             answer = await reply
         except (RedisError, OSError) as error:
             if is_outage(error):
+                if contact:
+                    contact.failed()
                 log.warning("redis_away", error=str(error))
+                RETRIES.labels("redis").inc()
                 await self._backoff.wait()
             else:
                 await self._mend(error)
             return None
+        if contact:
+            contact.answered()
         self._backoff.reset()
         return answer
 
@@ -208,7 +231,7 @@ class Inbox:
         await self._backoff.wait()
         if "NOGROUP" in text or "UNBLOCKED" in text:
             try:
-                await self.create_groups()
+                GROUPS_RECREATED.inc(await self.create_groups())
             except (RedisError, OSError, PipelineError) as failure:
                 log.warning("group_not_created", error=str(failure))
         elif "WRONGTYPE" in text:
@@ -216,6 +239,12 @@ class Inbox:
                       mend="rename or delete the key: the worker goes on by itself")  # fmt: skip
         else:
             log.error("redis_refused", error=text)
+
+
+def _delivered(entries: Iterable[Held]) -> list[Held]:
+    delivered = list(entries)
+    DELIVERIES.labels("new").inc(len(delivered))
+    return delivered
 
 
 def _held(lane: Lane, entry: bytes, fields: list[bytes], starts: int = 0) -> Held:

@@ -111,6 +111,16 @@ class WorkerSettings(PipelineSettings):
     transcripts_max: int = Field(default=1_000_000, ge=1, description="Outcomes kept at most.")
     dead_max: int = Field(default=100_000, ge=1, description="Dead letters kept at most.")
 
+    metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65_535,
+        description="Port of /metrics, /health and /health/ready; 0: none of them.",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address that metrics_port listens on."
+    )
+
     @field_validator("audio_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -14,11 +14,13 @@ from redis.exceptions import RedisError
 from sensestream_common.connection import redacted_url
 from sensestream_common.errors import PipelineError
 
-from sensestream_consumer.assembly import Connections, Parts, assemble, open_connections
+from sensestream_consumer.assembly import Parts, assemble, open_connections
 from sensestream_consumer.backoff import until_redis_answers
 from sensestream_consumer.engine import Recogniser
 from sensestream_consumer.holding import Held
 from sensestream_consumer.membership import knock
+from sensestream_consumer.metrics.counted import ENTRIES_LOST
+from sensestream_consumer.metrics.vitals import Vitals
 from sensestream_consumer.room import NoRoom
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import EntryLost
@@ -35,10 +37,14 @@ _FULL_PAUSE = 0.25  # seconds between looks at the stream while there is no room
 class Worker:
     """One consumer of the group. `run` returns after `stop` and the drain."""
 
-    def __init__(self, settings: WorkerSettings, recogniser: Recogniser) -> None:
+    def __init__(
+        self, settings: WorkerSettings, load: Callable[[], Recogniser], vitals: Vitals
+    ) -> None:
+        """`load` gives the model, in a thread; `vitals` are told how the worker does."""
         self.consumer = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._settings = settings
-        self._recogniser = recogniser
+        self._load = load
+        self._vitals = vitals
         self._tasks: dict[asyncio.Task[None], Held] = {}
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -57,7 +63,7 @@ class Worker:
     async def run(self) -> None:
         """Join the group, work until stopped, drain, leave.
 
-        Raises `PipelineError` when the group runs another recogniser.
+        Raises what `load` does, and `PipelineError` when the group runs another recogniser.
         """
         if not await self._started():
             return
@@ -85,26 +91,32 @@ class Worker:
 
     async def _start_up(self) -> None:
         settings = self._settings
+        recogniser = await asyncio.to_thread(self._load)
         self._connections = open_connections(settings, self.consumer)
+        self._vitals.hinder("Redis has not answered yet")
         await knock(self._connections.pool, settings.redis_url)
-        self._parts = parts = self._assemble(self._connections)
+        self._parts = parts = self._assemble(recogniser)
+        self._vitals.put_together(parts)
+        self._vitals.hinder("it has not joined the group yet")
         await until_redis_answers(parts.inbox.create_groups, "create groups")
         await parts.membership.join()
         parts.heartbeat.start()
+        self._vitals.ready()
         log.info(
             "worker_ready", consumer=self.consumer, pipeline=settings.pipeline,
-            redis=redacted_url(settings.redis_url), model=self._recogniser.name,
-            device=self._recogniser.device, concurrency=parts.engine.capacity,
+            redis=redacted_url(settings.redis_url), model=recogniser.name,
+            device=recogniser.device, concurrency=parts.engine.capacity,
         )  # fmt: skip
 
-    def _assemble(self, connections: Connections) -> Parts:
+    def _assemble(self, recogniser: Recogniser) -> Parts:
         return assemble(
-            self._settings, self._recogniser, connections, self.consumer,
+            self._settings, recogniser, self._connections, self.consumer,
             changed=self._changed.set, on_lost=self._drop,
         )  # fmt: skip
 
     async def _drain(self) -> None:
         """Finish what is started; what is not, anybody may take at once and uncharged."""
+        self._vitals.hinder("it was told to stop")
         await _cancel([task for task, held in self._tasks.items() if not held.attempt])
         if self._tasks:
             await self._hand_back_idle()
@@ -210,6 +222,7 @@ class Worker:
     def _drop(self, held: Held) -> None:
         """Somebody else holds it: stop working on it (a transcript already made still counts)."""
         held.lost = True
+        ENTRIES_LOST.inc()
         for task, mine in self._tasks.items():
             if mine is held and not held.attempt:
                 task.cancel()

@@ -55,7 +55,7 @@ def main() -> None:
     poison = frozenset(os.environ.get("STUBBORN_POISON", "").split())
     real = Recogniser.load(resolve_model("demo", allow_download=False), device="cpu")
     recogniser: Any = StubbornRecogniser(real, Path(gate) if gate else None, poison)
-    run_until_stopped(load_settings(WorkerSettings), recogniser)
+    run_until_stopped(load_settings(WorkerSettings), lambda: recogniser)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sensestream_consumer.engine.batching import Batch, BatchLimits, BatchQueue, Clip, Tally
+from sensestream_consumer.metrics.counted import BATCH_CLIPS, BATCH_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,10 +137,19 @@ class Batcher:
             for clip in batch.clips:
                 self._serve(Batch((clip,), clip.length, batch.counts))
             return
-        self.tally.count(batch)
+        self._count(batch)
         self._report()
         for clip, said in zip(batch.clips, rows, strict=True):
             clip.rows.set_result(said)
+
+    def _count(self, batch: Batch) -> None:
+        if not batch.counts:
+            return
+        self.tally.count(batch)
+        BATCH_CLIPS.observe(len(batch.clips))
+        audio = sum(clip.length for clip in batch.clips)
+        BATCH_ROWS.labels("audio").inc(audio)
+        BATCH_ROWS.labels("padding").inc(len(batch.clips) * batch.width - audio)
 
     def _report(self) -> None:
         now = self._clock()

@@ -71,6 +71,13 @@ class Engine:
         self.capacity = max(concurrency, recogniser.clips_in_flight)
         self._crew = Crew(self.capacity)
         self._closed = threading.Event()
+        self._counting = threading.Lock()
+        self._busy = 0
+
+    @property
+    def busy(self) -> int:
+        """How many recordings are being recognised, abandoned ones included."""
+        return self._busy
 
     async def transcribe(
         self,
@@ -104,7 +111,8 @@ class Engine:
 
         def work() -> Transcript:
             clock.started = now()
-            return recognise()
+            with self._occupied():
+                return recognise()
 
         recognition = self._crew.submit(work)
         try:
@@ -121,6 +129,16 @@ class Engine:
             raise NotStarted from None
         finally:
             clock.tell()
+
+    @contextmanager
+    def _occupied(self) -> Iterator[None]:
+        with self._counting:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._busy -= 1
 
     async def aclose(self) -> None:
         """Takes no more clips, refuses those that wait, returns when the running ones ended."""
