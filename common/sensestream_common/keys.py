@@ -14,6 +14,7 @@ from sensestream_common.errors import SettingsError
 
 __all__ = [
     "HANDED_BACK",
+    "HANDED_BACK_IDLE",
     "KEY_MAP",
     "REQUESTS_GROUP",
     "WEBHOOKS_GROUP",
@@ -26,6 +27,7 @@ __all__ = [
 REQUESTS_GROUP = "workers"
 WEBHOOKS_GROUP = "senders"
 HANDED_BACK = "handed-back"  # the consumer that owns what any worker may take at once
+HANDED_BACK_IDLE = 10**9  # milliseconds: more than any living worker's entry is ever idle
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")
 

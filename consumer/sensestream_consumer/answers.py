@@ -18,10 +18,11 @@ from sensestream_common.transcript import Transcript
 
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, audio_identity, decode
 from sensestream_consumer.cache import Cache
-from sensestream_consumer.deadlines import Deadlines, expired
-from sensestream_consumer.engine import Engine, NotStarted
+from sensestream_consumer.deadlines import Deadlines
+from sensestream_consumer.engine import Engine
 from sensestream_consumer.fetching import Fetching
 from sensestream_consumer.flights import Flight, Flights, Landing
+from sensestream_consumer.hearing import Hearing
 from sensestream_consumer.holding import Held, Lease
 from sensestream_consumer.outbox import Keep
 from sensestream_consumer.room import NoRoom, Places
@@ -68,7 +69,6 @@ class Answers:
         trust_digest: bool,
     ) -> None:
         self._cache = cache
-        self._engine = engine
         self._starts = starts
         self._places = places
         self._following = following
@@ -77,6 +77,7 @@ class Answers:
         self._trust_digest = trust_digest
         self._deadlines = Deadlines(clock)
         self._fetching = Fetching(fetcher, self._deadlines)
+        self._hearing = Hearing(engine, self._deadlines)
         self._flights = Flights()
         self._references: Counter[str] = Counter()  # that are being transcribed here
         # Apart from asyncio's own threads, which a hung network disk may hold.
@@ -167,9 +168,9 @@ class Answers:
         with self._places.place():
             async with self._starts.start(held, request.id, fetched.digest):
                 self._deadlines.check(request)
-                return await self._hear(request, fetched)
+                return await self._hear(held, request, fetched)
 
-    async def _hear(self, request: Request, fetched: Fetched) -> Answer:
+    async def _hear(self, held: Held, request: Request, fetched: Fetched) -> Answer:
         """Decode and recognise, unless these samples turn out to be known, or another's to hear."""
         loop = asyncio.get_running_loop()
         with stage(Stage.DECODE):
@@ -183,21 +184,17 @@ class Answers:
             lease, elsewhere, transcript = await self._cache.acquire(identity)
             if transcript is None and elsewhere:
                 raise _HeldElsewhere(identity, audio)
+        held.lease = lease
         try:
             if transcript is not None:
                 return replace(
                     self._repeat(request, transcript, CacheUse.HIT, fetched.digest, audio),
                     lease=lease,
                 )
-            self._deadlines.check(request)
-            transcript = await self._engine.transcribe(
-                samples, request.language, request.itn, start_within=self._deadlines.left(request)
-            )
-        except BaseException as error:
+            transcript = await self._hearing.transcribe(samples, request)
+        except BaseException:
             if lease is not None:
                 await self._cache.release(lease)
-            if isinstance(error, NotStarted):
-                raise expired(request) from None
             raise
         keep = Keep(
             result=identity,

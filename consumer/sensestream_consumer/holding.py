@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -44,7 +44,7 @@ class Held:
     digest: str = ""  # of the bytes it refers to, once they are read
     suspect: bool = False  # its earlier start, or its bytes', ended in a crash
     lost: bool = False
-    lost_event: asyncio.Event = field(default_factory=asyncio.Event)
+    lease: Lease | None = None  # on what it is transcribed from, while it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from sensestream_common.connection import is_out_of_memory, is_outage
 from sensestream_common.errors import PipelineError
-from sensestream_common.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
+from sensestream_common.keys import HANDED_BACK, HANDED_BACK_IDLE, REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.backoff import Backoff
@@ -28,7 +28,7 @@ from sensestream_consumer.metrics.counted import (
     RETRIES,
 )
 
-__all__ = ["HANDED_BACK_IDLE", "Inbox"]
+__all__ = ["Inbox"]
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +36,6 @@ _READ = load_script("sensestream_consumer.lua", "read")
 _TAKE = load_script("sensestream_consumer.lua", "take")
 _HAND_BACK = load_script("sensestream_consumer.lua", "hand_back")
 
-HANDED_BACK_IDLE = 10**9  # milliseconds: more than any living worker's entry is ever idle
 _NORMAL_EVERY = 8  # entries asked for, then one of the normal lane, whatever waits in the high one
 BLOCK_MS = 1000  # how long an idle worker blocks before it looks for entries to take over
 _LANES = (Lane.HIGH, Lane.NORMAL)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+from sensestream_common.keys import HANDED_BACK_IDLE
+
 from sensestream_consumer.holding import Heartbeat, Held
-from sensestream_consumer.inbox import HANDED_BACK_IDLE, Inbox
+from sensestream_consumer.inbox import Inbox
 from sensestream_consumer.room import Places
 
 __all__ = ["Intake"]

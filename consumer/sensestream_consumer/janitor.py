@@ -7,11 +7,10 @@ import asyncio
 import structlog
 from redis.exceptions import RedisError
 from sensestream_common.connection import is_out_of_memory
-from sensestream_common.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
+from sensestream_common.keys import HANDED_BACK, HANDED_BACK_IDLE, REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.commands import Commands
-from sensestream_consumer.inbox import HANDED_BACK_IDLE
 
 __all__ = ["Janitor"]
 

@@ -227,6 +227,9 @@ class Worker:
             if mine is held and not held.attempt:
                 task.cancel()
         self._parts.holding.discard(held)
+        if held.lease:
+            # Renewed no more: whoever has the entry now would wait for us as long as we live.
+            self._parts.holding.discard_lease(held.lease)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

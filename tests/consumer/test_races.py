@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import REQUESTS_GROUP, Lane
+from sensestream_common.keys import HANDED_BACK_IDLE, REQUESTS_GROUP, Lane
 from sensestream_common.scripts import load_script
 from sensestream_consumer import janitor as janitor_module
 from sensestream_consumer.holding import Held
-from sensestream_consumer.inbox import HANDED_BACK_IDLE
 from sensestream_consumer.intake import Intake
 from sensestream_consumer.room import Places
 from sensestream_consumer.starts import EntryLost

@@ -108,6 +108,7 @@ def test_an_operator_can_give_every_command(
     for command in (
         "status",
         "dead list",
+        "pending list",
         "cache stats",
         "cache clear --all",
         "doctor --no-worker",

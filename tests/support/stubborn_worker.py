@@ -2,11 +2,13 @@
 
 Run as a program: `python stubborn_worker.py` with the worker's own settings in the environment and
 
-    STUBBORN_GATE      a file: while it exists, every recognition waits
+    STUBBORN_GATE      a file: while it exists, every recognition waits (one of that name that ends
+                       in .reached says that one does)
     STUBBORN_POISON    SHA-256 identities of samples that end the process with SIGKILL
+    STUBBORN_FAULT     a number and a text: so many runs of the graph fail with this message
 
-Everything else is the worker that users run; only what a slow model or a crash in native code
-would do is played, because neither can be had at will.
+Everything else is the worker that users run; only what a slow model, a crash in native code or a
+full device would do is played, because none of them can be had at will.
 """
 
 from __future__ import annotations
@@ -36,6 +38,19 @@ class StubbornRecogniser:
         self._gate = gate
         self._poison = poison
 
+    def fail(self, times: int, message: str) -> None:
+        """Let the next runs of the graph fail as the runtime would."""
+        graph: Any = self._real._graph
+        run = graph.best
+        left = iter(range(times))
+
+        def best(*arguments: Any) -> Any:
+            if next(left, None) is not None:
+                raise RuntimeError(message)
+            return run(*arguments)
+
+        graph.best = best
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
@@ -44,6 +59,8 @@ class StubbornRecogniser:
     ) -> Transcript:
         if audio_identity(samples) in self._poison:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._gate:
+            self._gate.with_suffix(".reached").touch()
         while self._gate and self._gate.exists():
             time.sleep(0.005)
         return self._real.recognise(samples, language, itn, **options)
@@ -55,6 +72,9 @@ def main() -> None:
     poison = frozenset(os.environ.get("STUBBORN_POISON", "").split())
     real = Recogniser.load(resolve_model("demo", allow_download=False), device="cpu")
     recogniser: Any = StubbornRecogniser(real, Path(gate) if gate else None, poison)
+    times, _, message = os.environ.get("STUBBORN_FAULT", "").partition(" ")
+    if times:
+        recogniser.fail(int(times), message)
     run_until_stopped(load_settings(WorkerSettings), lambda: recogniser)
 
 

@@ -20,11 +20,11 @@ _STUBBORN = Path(__file__).with_name("stubborn_worker.py")
 
 
 class WorkerProcess:
-    """One `sensestream-worker` (or, with a gate or poison, its stubborn twin)."""
+    """One `sensestream-worker` (or, with a gate, poison or a fault, its stubborn twin)."""
 
     def __init__(
         self, redis_url: str, roots: Path, logs: Path, *,
-        gate: Path | None = None, poison: tuple[str, ...] = (), **settings: Any,
+        gate: Path | None = None, poison: tuple[str, ...] = (), fault: str = "", **settings: Any,
     ) -> None:  # fmt: skip
         self.redis_url = redis_url
         self.log_file = logs
@@ -37,10 +37,11 @@ class WorkerProcess:
         }
         environment |= {f"SENSESTREAM_{k.upper()}": str(v) for k, v in settings.items()}
         command = [str(Path(sys.executable).with_name("sensestream-worker"))]
-        if gate is not None or poison:
+        if gate is not None or poison or fault:
             command = [sys.executable, str(_STUBBORN)]
             environment["STUBBORN_GATE"] = str(gate or "")
             environment["STUBBORN_POISON"] = " ".join(poison)
+            environment["STUBBORN_FAULT"] = fault
         with logs.open("wb") as stderr:
             self.process = subprocess.Popen(command, env=environment, stderr=stderr)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import structlog
-from sensestream_common.errors import ErrorCode, ModelError, RequestError
+from sensestream_common.errors import ErrorCode, ModelError, RequestError, TransientError
 
 from sensestream_consumer.engine.assembly import Heard, assemble, hear
 from sensestream_consumer.engine.batcher import Batcher
@@ -22,7 +22,7 @@ from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
 from sensestream_consumer.engine.model_directory import find_model_files
 from sensestream_consumer.engine.opening import open_graph, precision_of
 from sensestream_consumer.engine.segmentation import Cutter, EnergyCutter, Piece, SpeechCutter
-from sensestream_consumer.engine.session import choose_device
+from sensestream_consumer.engine.session import choose_device, lacks_memory
 from sensestream_consumer.engine.vad import FsmnVad
 from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
 
@@ -228,10 +228,15 @@ class Recogniser:
                 features[np.newaxis], [features.shape[0]], [number], [textnorm]
             )
         except Exception as error:  # onnxruntime raises a class of its own per status code
+            what = f"{samples.shape[0] / SAMPLE_RATE:.2f} s of audio"
+            if lacks_memory(error):
+                raise TransientError(
+                    ErrorCode.INTERNAL,
+                    f"{self.device} has no memory left for {what} (lower SENSESTREAM_CONCURRENCY, "
+                    f"or SENSESTREAM_BATCH_SECONDS on a GPU): {error}",
+                ) from error
             raise RequestError(
-                ErrorCode.INTERNAL,
-                f"the model {self.name} failed on {samples.shape[0] / SAMPLE_RATE:.2f} s of "
-                f"audio: {error}",
+                ErrorCode.INTERNAL, f"the model {self.name} failed on {what}: {error}"
             ) from error
         return rows
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "choose_device",
+    "lacks_memory",
     "open_session",
     "quiet_run_options",
     "runtime_version",
@@ -25,6 +26,9 @@ __all__ = [
 
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_NO_MEMORY = re.compile(
+    r"failed to allocate memory|out of memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE
+)
 _ERRORS_ONLY, _NOTHING = 3, 4  # ONNX Runtime's log severities
 
 
@@ -119,6 +123,15 @@ def session_device(session: Any) -> str:
     if _CUDA not in session.get_providers():
         return "cpu"
     return f"cuda:{session.get_provider_options()[_CUDA].get('device_id', '0')}"
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether a run failed for want of memory, of the device or of the machine, and may not later.
+
+    ONNX Runtime has no status of its own for it: its allocators, CUDA's and the C++ library say
+    so in words.
+    """
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def quiet_run_options() -> Any:

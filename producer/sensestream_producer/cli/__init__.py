@@ -13,6 +13,7 @@ from sensestream_producer.cli.cache import cache
 from sensestream_producer.cli.dead import dead
 from sensestream_producer.cli.demo import demo
 from sensestream_producer.cli.doctor import doctor
+from sensestream_producer.cli.pending import pending
 from sensestream_producer.cli.setup import Setup
 from sensestream_producer.cli.status import status
 from sensestream_producer.cli.submit import submit
@@ -52,7 +53,7 @@ def sensestream(
     context.obj = Setup({"redis_url": redis_url, "pipeline": pipeline})
 
 
-for command in (submit, watch, status, dead, cache, doctor, demo):
+for command in (submit, watch, status, dead, pending, cache, doctor, demo):
     sensestream.add_command(command)
 
 

@@ -13,10 +13,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
+from sensestream_common.keys import Keys
 from sensestream_common.settings import load_settings
 
 from sensestream_producer.client import Client
 from sensestream_producer.link import Link
+from sensestream_producer.pending import Pending
 from sensestream_producer.results import Results
 from sensestream_producer.settings import ProducerSettings
 
@@ -42,10 +44,21 @@ class Setup:
     @asynccontextmanager
     async def results(self) -> AsyncIterator[Results]:
         """The result cache of the pipeline."""
+        async with self._connected() as (link, keys):
+            yield Results(link, keys)
+
+    @asynccontextmanager
+    async def pending(self) -> AsyncIterator[Pending]:
+        """What the workers of the pipeline hold."""
+        async with self._connected() as (link, keys):
+            yield Pending(link, keys)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[Link, Keys]]:
         settings = self.settings()
         link = Link(settings.redis_url, patience=_PATIENCE)
         try:
-            yield Results(link, settings.keys)
+            yield link, settings.keys
         finally:
             await link.close()
 
