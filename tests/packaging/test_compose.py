@@ -21,13 +21,13 @@ DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """The file with its defaults filled in: by docker where it can, by our own reading else."""
-    docker = shutil.which("docker")
-    if docker and _runs([docker, "compose", "version"]):
+    command = _docker_compose()
+    if command:
         # The defaults, whatever a developer's environment and .env say.
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         options = ["--env-file", os.devnull, "--profile", "*"]
         done = subprocess.run(
-            [docker, "compose", *options, "config", "--format", "json"],
+            [*command, *options, "config", "--format", "json"],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -40,6 +40,14 @@ def compose() -> dict[str, Any]:
         parsed = yaml.safe_load(text)
     assert isinstance(parsed, dict)
     return parsed
+
+
+def _docker_compose() -> list[str]:
+    """Docker Compose, as a plugin or by itself; reading a file, it asks for no engine."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and _runs([*command, "version"]):
+            return command
+    return []
 
 
 def _runs(command: list[str]) -> bool:
@@ -66,6 +74,10 @@ def test_redis_keeps_the_queue_and_evicts_only_what_has_an_expiry(compose: dict[
     assert redis["maxmemory-policy"] == "volatile-lfu"
     assert redis["maxmemory"].endswith("mb")
     assert any("/data" in str(volume) for volume in service(compose, "redis")["volumes"])
+
+
+def test_containers_reach_a_redis_that_protects_itself_by_default(compose: dict[str, Any]) -> None:
+    assert settings_of_redis(compose)["protected-mode"] == "no"
 
 
 def test_redis_is_published_on_loopback_alone(compose: dict[str, Any]) -> None:
@@ -124,22 +136,42 @@ def test_every_container_runs_with_as_little_as_it_needs(
     assert one["read_only"] is True
     assert one["cap_drop"] == ["ALL"]
     assert one["init"] is True
+    limits = one["deploy"]["resources"]["limits"]
+    assert limits["memory"]
+    assert limits["pids"] > 0
     if name != "producer":
         assert one["healthcheck"]["test"]
-        assert one["deploy"]["resources"]["limits"]["memory"]
+
+
+def stages_of_the_dockerfile() -> dict[str, str]:
+    """Each stage by its name, in order, from its base on: what it builds on comes first."""
+    stages: dict[str, str] = {}
+    for stage in re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]:
+        base, name = stage.split("\n")[0].split(" AS ")
+        stages[name.strip()] = stages.get(base.strip(), "") + stage
+    return stages
 
 
 def test_every_image_is_a_stage_of_the_dockerfile_and_none_runs_as_root(
     compose: dict[str, Any],
 ) -> None:
-    stages = re.split(r"^FROM ", (ROOT / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
-    named = {stage.split("\n")[0].partition(" AS ")[2].strip(): stage for stage in stages}
+    stages = stages_of_the_dockerfile()
     targets = {one["build"]["target"] for one in compose["services"].values() if "build" in one}
     assert targets == {"worker", "worker-gpu", "client"}
     for target in targets:
-        assert re.search(r"^USER sensestream$", named[target], flags=re.MULTILINE)
-    last = stages[-1]
-    assert last == named["worker"], "a build without --target gives the CPU worker"
+        # A number: Kubernetes' runAsNonRoot does not believe a name.
+        assert re.findall(r"^USER (.+)$", stages[target], re.MULTILINE)[-1] == "10001:10001"
+    assert list(stages)[-1] == "worker", "a build without --target gives the CPU worker"
+
+
+@pytest.mark.parametrize("target", ["worker", "worker-gpu"])
+def test_a_worker_started_without_compose_reports_its_health_and_drains_as_well(
+    target: str,
+) -> None:
+    stage = stages_of_the_dockerfile()[target]
+    assert 'CMD ["sensestream-worker", "--health"]' in stage
+    assert re.search(r"^STOPSIGNAL SIGTERM$", stage, re.MULTILINE)
+    assert re.search(r'^ENTRYPOINT \["sensestream-worker"\]$', stage, re.MULTILINE)
 
 
 def test_the_build_context_holds_what_the_dockerfile_copies() -> None:
