@@ -12,7 +12,7 @@ from sensestream_consumer.engine.session import lacks_memory
 from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.pipeline.test_crashes import ended, exactly_once
+from tests.pipeline.test_crashes import exactly_once
 from tests.support.clips import tone, write_clip
 from tests.support.waiting import wait_until_sync
 
@@ -90,19 +90,18 @@ def test_a_recording_that_kills_ten_workers_condemns_itself_and_nobody_beside_it
 ) -> None:
     bad = pipeline.submit(write_clip(clips, 666), id="poison")
     good = [pipeline.submit(write_clip(clips, n)) for n in range(6)]
-    workers = [
-        start_worker(
-            poison=(audio_identity(tone(666)),), ready=False,
-            max_attempts=10, concurrency=2, reclaim_after=0.5,
-        )
-        for _ in range(10)
-    ]  # fmt: skip
-    wait_until_sync(lambda: sum(map(ended, workers)) >= 5, timeout=60)
+    workers = start_worker(
+        poison=(audio_identity(tone(666)),), lives=11,
+        max_attempts=10, concurrency=2, reclaim_after=0.5,
+    )  # fmt: skip
+
+    def begun() -> int:
+        return sum(event["event"] == "worker_ready" for event in workers.events())
+
+    wait_until_sync(lambda: begun() > 5, timeout=60)
     later = [pipeline.submit(write_clip(clips, 100 + n)) for n in range(6)]
-    wait_until_sync(lambda: all(map(ended, workers)), timeout=60)
-    assert len(pipeline.outcomes()) <= 12
-    start_worker(max_attempts=10, reclaim_after=0.5)
-    outcomes = {o["entry"]: o for o in pipeline.wait_for(13)}
+    outcomes = {o["entry"]: o for o in pipeline.wait_for(13, timeout=60)}
+    assert begun() == 11
     assert exactly_once(pipeline, [bad, *good, *later])
     assert outcomes[bad]["error"] == "attempts_exhausted"
     [(_, letter)] = pipeline.redis.xrange(KEYS.dead)

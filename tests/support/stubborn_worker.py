@@ -5,6 +5,7 @@ Run as a program: `python stubborn_worker.py` with the worker's own settings in 
     STUBBORN_GATE      a file: while it exists, every recognition waits (one of that name that ends
                        in .reached says that one does)
     STUBBORN_POISON    SHA-256 identities of samples that end the process with SIGKILL
+    STUBBORN_LIVES     how many workers follow one another, each when the one before has ended
     STUBBORN_FAULT     a number and a text: so many runs of the graph fail with this message
 
 Everything else is the worker that users run; only what a slow model, a crash in native code or a
@@ -13,6 +14,7 @@ full device would do is played, because none of them can be had at will.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -28,6 +30,8 @@ from sensestream_consumer.audio import audio_identity
 from sensestream_consumer.cli import run_until_stopped
 from sensestream_consumer.engine import Recogniser, resolve_model
 from sensestream_consumer.settings import WorkerSettings
+
+_PR_SET_PDEATHSIG = 1  # prctl(2): no worker outlives the test that started it
 
 
 class StubbornRecogniser:
@@ -66,6 +70,18 @@ class StubbornRecogniser:
         return self._real.recognise(samples, language, itn, **options)
 
 
+def _succeed_one_another(lives: int) -> None:
+    """Return in as many processes, in each when the one before has ended.
+
+    They are forked, before anything has a thread, so that one model is loaded for all.
+    """
+    for _ in range(lives - 1):
+        if (child := os.fork()) == 0:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            return
+        os.waitpid(child, 0)
+
+
 def main() -> None:
     configure_logs("info")
     gate = os.environ.get("STUBBORN_GATE")
@@ -75,6 +91,7 @@ def main() -> None:
     times, _, message = os.environ.get("STUBBORN_FAULT", "").partition(" ")
     if times:
         recogniser.fail(int(times), message)
+    _succeed_one_another(int(os.environ.get("STUBBORN_LIVES", "1")))
     run_until_stopped(load_settings(WorkerSettings), lambda: recogniser)
 
 

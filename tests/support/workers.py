@@ -24,7 +24,8 @@ class WorkerProcess:
 
     def __init__(
         self, redis_url: str, roots: Path, logs: Path, *,
-        gate: Path | None = None, poison: tuple[str, ...] = (), fault: str = "", **settings: Any,
+        gate: Path | None = None, poison: tuple[str, ...] = (), fault: str = "", lives: int = 1,
+        **settings: Any,
     ) -> None:  # fmt: skip
         self.redis_url = redis_url
         self.log_file = logs
@@ -42,6 +43,7 @@ class WorkerProcess:
             environment["STUBBORN_GATE"] = str(gate or "")
             environment["STUBBORN_POISON"] = " ".join(poison)
             environment["STUBBORN_FAULT"] = fault
+            environment["STUBBORN_LIVES"] = str(lives)
         with logs.open("wb") as stderr:
             self.process = subprocess.Popen(command, env=environment, stderr=stderr)
 
