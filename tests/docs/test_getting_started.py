@@ -29,6 +29,7 @@ VARIABLE = re.compile(
 )
 
 
+@pytest.mark.timeout(300)
 def test_every_block_works_in_the_order_of_the_page_and_prints_what_it_shows(
     checkout: Path, redis_executable: str
 ) -> None:
@@ -69,7 +70,7 @@ def run_all(checkout: Path, path: str) -> list[str]:
         start_new_session=True,
     ) as shell:
         try:
-            output, errors = shell.communicate(timeout=100)
+            output, errors = shell.communicate(timeout=280)
         finally:
             with suppress(ProcessLookupError):  # unless a failed step left something running
                 os.killpg(shell.pid, signal.SIGKILL)
