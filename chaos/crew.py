@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from chaos.mortal_worker import STEPS
 
@@ -52,6 +53,12 @@ class Crew:
         self._numbers = itertools.count()
         self._frozen: dict[int, float] = {}
         self._members = [self._start(mortal=slot % 2 == 1) for slot in range(size)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def pick(self, draw: random.Random) -> int:
         """The slot of a worker to strike; `NobodyReady` while all are only starting.

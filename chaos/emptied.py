@@ -19,7 +19,7 @@ from chaos.verdict import Verdict, await_nothing_held
 __all__ = ["Emptied", "empty_under_load"]
 
 _PERIOD = 3.0  # seconds between two: long enough to hear a good deal anew
-_DRAIN = 60.0  # seconds that the workers may take for what is left
+_DRAIN = 120.0  # seconds that the workers may take for what is left
 
 
 @dataclass

@@ -20,6 +20,7 @@ from chaos.ledger import Ledger
 __all__ = ["Mix", "producing"]
 
 _HIGH = 0.2  # of the requests, in the high lane
+_MAX_BACKLOG = 3000  # requests: producers are refused where the workers do not keep up
 _UPLOADED = 0.05  # of the requests, with their bytes
 
 
@@ -65,7 +66,7 @@ class Producer(threading.Thread):
 
     async def _submit_all(self) -> None:
         number = 0
-        async with Client(self._url, patience=1.0) as client:
+        async with Client(self._url, patience=1.0, max_backlog=_MAX_BACKLOG) as client:
             while not self.ended.is_set():
                 batch = [self._request(number + offset) for offset in range(self._mix.batch)]
                 number += self._mix.batch

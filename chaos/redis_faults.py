@@ -29,7 +29,13 @@ __all__ = [
 def restart_redis(arena: Arena) -> str:
     what = ""
     if arena.careless:
-        hold_the_log(arena.server.pid)
+        try:
+            hold_the_log(arena.server.pid)
+        except OSError as error:
+            raise SystemExit(
+                f"--everysec has to hold the thread of Redis that syncs its log: {error}; "
+                "run it on Linux, as root or where a process may trace its children"
+            ) from error
         time.sleep(arena.draw.uniform(0.3, 2.0))
         what = " whose disk hung"
     arena.kills.append(time.monotonic())

@@ -32,7 +32,8 @@ from tests.support.clips import write_clip
 KEYS = Keys("sensestream")
 _RECLAIM_AFTER = 1.5  # seconds: a tenth of the default, so that a run sees ten times the takeovers
 _PATIENCE = 3  # times the seconds asked for, on a machine so busy that workers hardly get to start
-_DRAIN = 120.0  # seconds that the workers may take for what is left when the faults have ended
+_STALL = 45.0  # seconds without one more outcome: what is left when the faults have ended is lost
+_MOST_LINES = 10  # of complaints about keys
 _GENTLE = 2  # requests that a producer sends at once in the second act
 _EMPTIED = 0.1  # of the time goes to the second act, FLUSHALL
 
@@ -70,10 +71,11 @@ def run(options: argparse.Namespace, server: EmbeddedRedis, redis: Any, folder: 
     clips = [write_clip(folder, number, 0.3) for number in range(400)]
     mix = Mix(clips, options.producers, options.batch, options.misses)
     port = int(server.url.rpartition(":")[2].partition("/")[0])
-    with Proxy(port) as proxy:
-        through_proxy = server.url.replace(f":{port}", f":{proxy.port}")
-        crew = Crew(through_proxy, server.url, folder, size=options.workers,
-                    reclaim_after=_RECLAIM_AFTER, seed=options.seed)  # fmt: skip
+    with (
+        Proxy(port) as proxy,
+        Crew(server.url.replace(f":{port}", f":{proxy.port}"), server.url, folder,
+             size=options.workers, reclaim_after=_RECLAIM_AFTER, seed=options.seed) as crew,
+    ):  # fmt: skip
         draw = random.Random(options.seed)
         arena = Arena(server, redis, KEYS, crew, proxy, ledger, clips, draw, options.everysec)
         subscriber.start()
@@ -113,12 +115,14 @@ def torment(arena: Arena, faults: Faults, options: argparse.Namespace) -> None:
 
 
 def await_the_end(redis: Any, subscriber: Subscriber) -> None:
-    """Until nothing waits and all is read; what is still missing is for the judgement to tell."""
-    deadline = time.monotonic() + _DRAIN
-    while time.monotonic() < deadline:
+    """Until nothing waits and all is read, or nothing moves any more: the judgement tells."""
+    seen, moved = -1, time.monotonic()
+    while time.monotonic() < moved + _STALL:
+        if subscriber.by_id.total() > seen:
+            seen, moved = subscriber.by_id.total(), time.monotonic()
         try:
             waiting = redis.xlen(KEYS.requests) + redis.xlen(KEYS.requests_high)
-            read = subscriber.by_id.total() >= redis.xlen(KEYS.transcripts)
+            read = seen >= redis.xlen(KEYS.transcripts)
         except RedisError:
             continue
         if waiting == 0 and read:
@@ -139,7 +143,7 @@ def judge(arena: Arena, faults: Faults, subscriber: Subscriber) -> bool:
     print(f"attempts: {dict(sorted(subscriber.attempts.items()))}")
     if missing:
         print(f"did not come to pass: {', '.join(missing)}: give it more --seconds")
-    for fault in retention_faults(arena.redis, KEYS, WorkerSettings()):
+    for fault in retention_faults(arena.redis, KEYS, WorkerSettings())[:_MOST_LINES]:
         print(f"retention: {fault}")
     print(verdict)
     if not arena.careless:
