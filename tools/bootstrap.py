@@ -52,6 +52,9 @@ def main(arguments: list[str]) -> int:
     os.chdir(ROOT)
     venv, groups = Path(arguments[0] if arguments else ".venv"), tuple(arguments[1:])
     try:
+        # Without the lock: an environment that is ready need not wait until another one is made.
+        if is_ready(venv, groups):
+            return 0
         # Two terminals: the second waits, and then finds the work done.
         with (ROOT / CONSTRAINTS).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -39,7 +39,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends redis-server \\
 WORKDIR /data
 CMD ["redis-server"]
 """
-HEALTH_INTERVAL = 2.0  # seconds
+HEALTH_INTERVAL = 5.0  # seconds
 SOCKET_TIMEOUT = 30.0
 T = TypeVar("T")
 

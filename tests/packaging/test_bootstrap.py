@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -126,6 +127,12 @@ def only(folder: Path) -> str:
 def test_a_second_run_installs_nothing(installed: Path) -> None:
     second = bootstrap(installed)
     assert (second.returncode, second.stderr) == (0, "")
+
+
+def test_a_ready_environment_does_not_wait_while_another_one_is_made(installed: Path) -> None:
+    with (installed / "constraints.txt").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as an installation of the other one holds it
+        assert bootstrap(installed).returncode == 0
 
 
 def test_a_changed_pin_is_installed_by_the_next_run(installed: Path) -> None:
