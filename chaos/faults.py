@@ -70,12 +70,18 @@ _WEIGHTS: dict[Fault, int] = {  # how often, against each other
 }
 
 
+_KILLS_OF_A_CARELESS_REDIS = 60  # the weight of its restarts: they are what is measured then
+
+
 class Faults:
     """The dealer, and the tally of what came to pass."""
 
     def __init__(self, arena: Arena) -> None:
         self.struck: Counter[str] = Counter()
         self._arena = arena
+        self._weights = dict(_WEIGHTS)
+        if arena.careless:
+            self._weights[restart_redis] = _KILLS_OF_A_CARELESS_REDIS
         self._first = deque(arena.draw.sample(list(_WEIGHTS), len(_WEIGHTS)))
 
     def strike(self) -> str:
@@ -97,5 +103,5 @@ class Faults:
         return faults + [step for step, deaths in self._arena.crew.deaths.items() if not deaths]
 
     def _draw(self) -> Fault:
-        [fault] = self._arena.draw.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))
+        [fault] = self._arena.draw.choices(list(self._weights), list(self._weights.values()))
         return fault
