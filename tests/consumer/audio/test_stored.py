@@ -147,11 +147,11 @@ async def test_an_extra_adds_a_scheme(nowhere: Redis, tmp_path: Path) -> None:
     async def open_bucket(reference: object) -> Fetched:
         return await fetcher.fetch(f"file://{tmp_path}/{str(reference).rpartition('/')[2]}")
 
-    extended = Fetcher(AudioPolicy(roots=()), nowhere, UPLOADS, {"s3": open_bucket})
+    extended = Fetcher(AudioPolicy(roots=()), nowhere, UPLOADS, {"gs": open_bucket})
     try:
-        with await extended.fetch("s3://bucket/a.wav") as fetched:
+        with await extended.fetch("gs://bucket/a.wav") as fetched:
             assert fetched.size == 5
-        with pytest.raises(RequestError, match="s3://…") as caught:
+        with pytest.raises(RequestError, match="gs://…") as caught:
             await extended.fetch("ftp://bucket/a.wav")
         assert caught.value.code is ErrorCode.BAD_REQUEST
     finally:
