@@ -19,48 +19,62 @@ Floats = NDArray[np.float32]
 # Log energy of digital silence: the logarithm of the float's epsilon.
 FLOOR: Final = -15.9424
 _POOL_FRAMES: Final = 20000
-_WARPS: Final = np.linspace(0.83, 1.19, 25)
-_MASK_FRAMES: Final = 6
-_MASK_BINS: Final = 9
+_WARPS: Final = 120
+_FACTORS: Final = (0.8, 1.24)
+# How far, in bins, the first formants move on their own: accents differ in little else.
+_BEND: Final = 1.2
+_MASK_FRAMES: Final = 8
+_MASK_BINS: Final = 10
+_PACE_FRAMES: Final = 9
+_RESONANCES: Final = 20
 
 
-def _warp_matrices() -> list[Floats]:
-    """For each factor, the interpolation that reads bin k from the frequency f_k * factor."""
+def _warps(rng: np.random.Generator) -> list[tuple[NDArray[np.intp], Floats]]:
+    """Vocal tracts: where each bin reads, as the bin below and the share of the one above.
+
+    Bin k reads from the frequency f_k * factor, and somewhat beside it.
+    """
     centres = mel_centres()
-    matrices = []
-    for factor in _WARPS:
+    knots = np.linspace(0.0, MEL_BINS - 1.0, 8)
+    warps = []
+    for factor in np.geomspace(*_FACTORS, _WARPS):
         place = np.interp(centres * factor, centres, np.arange(MEL_BINS))
-        below = np.minimum(place.astype(int), MEL_BINS - 2)
-        share = place - below
-        matrix = np.zeros((MEL_BINS, MEL_BINS), dtype=np.float32)
-        matrix[below, np.arange(MEL_BINS)] = 1.0 - share
-        matrix[below + 1, np.arange(MEL_BINS)] += share
-        matrices.append(matrix)
-    return matrices
+        bend = np.interp(np.arange(MEL_BINS), knots, rng.normal(0.0, _BEND, len(knots)))
+        place = np.clip(place + bend, 0.0, MEL_BINS - 1.0)
+        below = np.minimum(place.astype(np.intp), MEL_BINS - 2)
+        warps.append((below, (place - below).astype(np.float32)))
+    return warps
 
 
 class Augmenter:
-    """Draws variations; holds the pool of noise that they mix in."""
+    """Draws variations; holds the pool of noise that they mix in.
 
-    def __init__(self, seed: int) -> None:
+    With `rooms` speech sounds as in rooms and through microphones that colour it strongly.
+    """
+
+    def __init__(self, seed: int, *, rooms: bool) -> None:
         rng = np.random.default_rng([seed, 77])
         # The energy of noise in a mel bin varies as chi-square, less in wide bins.
         freedom = np.linspace(1.0, 6.0, MEL_BINS)
         pool = rng.gamma(freedom, size=(_POOL_FRAMES, MEL_BINS)) / freedom
         self._noise_pool = np.log(np.maximum(pool, 1e-4)).astype(np.float32)
-        self._warp = _warp_matrices()
+        self._rooms = rooms
+        self._warps = _warps(rng)
         self._bins = np.linspace(0.0, 1.0, MEL_BINS)
 
     def vary(self, rng: np.random.Generator, mel: Floats, others: Floats | None = None) -> Floats:
         """One variation of speech; `others` is speech to hear faintly behind it."""
-        if rng.random() < 0.7:
-            mel = _stretch(mel, rng.uniform(0.82, 1.22))
-        if rng.random() < 0.75:
-            mel = mel @ self._warp[int(rng.integers(len(self._warp)))]
+        if rng.random() < 0.85:
+            mel = _stretch(rng, mel, rng.uniform(0.78, 1.28))
+        if rng.random() < 0.85:
+            below, share = self._warps[int(rng.integers(len(self._warps)))]
+            mel = mel[:, below] * (1.0 - share) + mel[:, below + 1] * share
         mel = _pad(rng, mel)
-        if rng.random() < 0.2:
-            mel = _reverberate(rng, mel)
-        mel = mel + self._equaliser(rng, 1.2)
+        if self._rooms:
+            mel = _in_a_room(rng, mel)
+        elif rng.random() < 0.2:
+            mel = _reverberate(rng, mel, 0.5)
+        mel = mel + self._equaliser(rng, 2.2)
         if rng.random() < 0.35:
             mel = self._cut_band(rng, mel)
         mel = mel + np.float32(rng.normal(0.0, 2.0))
@@ -121,10 +135,10 @@ class Augmenter:
         return np.asarray(np.where(drop < 0, np.maximum(cut, floor), cut), dtype=np.float32)
 
     def _mask(self, rng: np.random.Generator, mel: Floats) -> Floats:
-        if rng.random() < 0.5:
+        if rng.random() < 0.7:
             mel = mel.copy()
             mean = mel.mean()
-            for _ in range(int(rng.integers(1, 3))):
+            for _ in range(int(rng.integers(1, 4))):
                 low, width = int(rng.integers(MEL_BINS)), int(rng.integers(1, _MASK_BINS))
                 mel[:, low : low + width] = mean
             if len(mel) > 60:
@@ -133,8 +147,13 @@ class Augmenter:
         return mel
 
 
-def _stretch(mel: Floats, factor: float) -> Floats:
-    places = np.linspace(0.0, len(mel) - 1.0, max(2, round(len(mel) * factor)))
+def _stretch(rng: np.random.Generator, mel: Floats, factor: float) -> Floats:
+    """Slower by `factor`, and at a pace that varies from sound to sound."""
+    count = max(2, round(len(mel) * factor))
+    knots = rng.uniform(0.7, 1.4, count // _PACE_FRAMES + 2)
+    pace = np.interp(np.linspace(0.0, len(knots) - 1.0, count), np.arange(len(knots)), knots)
+    run = np.cumsum(pace) - pace[0]
+    places = run * ((len(mel) - 1.0) / run[-1])
     below = np.minimum(places.astype(int), max(0, len(mel) - 2))
     share = (places - below).astype(np.float32)[:, None]
     above = np.minimum(below + 1, len(mel) - 1)
@@ -152,16 +171,36 @@ def _pad(rng: np.random.Generator, mel: Floats) -> Floats:
     return np.concatenate([np.tile(quiet, (before, 1)), mel, np.tile(quiet, (after, 1))])
 
 
-def _reverberate(rng: np.random.Generator, mel: Floats) -> Floats:
+def _in_a_room(rng: np.random.Generator, mel: Floats) -> Floats:
+    """Narrow resonances, as of a room, a microphone or a voice's pitch; stress; often a tail."""
+    if rng.random() < 0.75:
+        heights = rng.normal(0.0, rng.uniform(0.3, 1.8), _RESONANCES)
+        places = np.linspace(rng.uniform(-3.0, 0.0), MEL_BINS + rng.uniform(0.0, 3.0), _RESONANCES)
+        mel = mel + np.interp(np.arange(MEL_BINS), places, heights).astype(np.float32)
+    if rng.random() < 0.75:
+        mel = mel + _loudness(rng, len(mel))
+    return _reverberate(rng, mel, 0.9) if rng.random() < 0.4 else mel
+
+
+def _loudness(rng: np.random.Generator, count: int) -> Floats:
+    """Stress: some sounds are louder than others, and a word may fade or start softly."""
+    knots = int(rng.integers(2, count // _PACE_FRAMES + 4))
+    heights = rng.normal(0.0, rng.uniform(0.3, 2.0), knots)
+    contour = np.interp(np.linspace(0.0, knots - 1.0, count), np.arange(knots), heights)
+    return contour.astype(np.float32)[:, None]
+
+
+def _reverberate(rng: np.random.Generator, mel: Floats, strongest: float) -> Floats:
     """Each frame leaves a tail that decays within 0.1 to 0.6 s."""
     decay = np.float32(np.exp(-13.8 / rng.uniform(10.0, 60.0)))
-    share = np.float32(rng.uniform(0.05, 0.5))
+    share = np.float32(rng.uniform(0.05, strongest))
     power = np.exp(np.minimum(mel, 40.0))
-    tail = np.zeros(MEL_BINS, dtype=np.float32)
-    wet = np.empty_like(power)
-    for number, frame in enumerate(power):
-        wet[number] = frame + share * tail
-        tail = decay * (tail + frame)
+    # A first-order recursion by doubling: after six rounds each frame holds the 63 before it.
+    tail = power.copy()
+    for round_number in range(6):
+        back = 1 << round_number
+        tail[back:] = tail[back:] + decay**back * tail[:-back]
+    wet = power + share * (tail - power)
     return np.log(np.maximum(wet, 1e-12)).astype(np.float32)
 
 

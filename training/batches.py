@@ -26,8 +26,9 @@ BATCH: Final = 32
 # So many batches are drawn together and sorted by length, which spares padding.
 _POOL: Final = 16
 _KINDS: Final = ("digits", "recording", "flite", "speech", "reversed", "tones", "nothing")
-_SHARES: Final = (0.34, 0.28, 0.13, 0.14, 0.02, 0.03, 0.06)
-_SHARES_WITHOUT_FLITE: Final = (0.44, 0.31, 0.0, 0.14, 0.02, 0.03, 0.06)
+_SHARES: Final = (0.38, 0.26, 0.15, 0.12, 0.02, 0.03, 0.04)
+# Once recordings are heard in many voices there is more to learn from them.
+_SHARES_WITH_VOICES: Final = (0.31, 0.34, 0.15, 0.12, 0.02, 0.03, 0.03)
 _LONGEST_FRAMES: Final = 1300
 # Leaves room for stretching and padding, so that no spoken digit is cut off.
 _LONGEST_JOINED: Final = 900
@@ -59,17 +60,23 @@ class BatchMaker:
     """Draws batches from corpus and recordings; a pool of steps has a seed of its own."""
 
     def __init__(
-        self, seed: int, corpus: Corpus, bank: SpeakerBank, normalisation: Normalisation
+        self,
+        seed: int,
+        corpus: Corpus,
+        bank: SpeakerBank,
+        normalisation: Normalisation,
+        *,
+        rooms: bool,
     ) -> None:
         self._seed = seed
         self._corpus = corpus
         self._bank = bank
         self._normalise = normalisation
-        self._augmenter = Augmenter(seed)
+        self._augmenter = Augmenter(seed, rooms=rooms)
         self._places: dict[tuple[str, str], list[int]] = {}
         for number, label in enumerate(corpus.labels):
             self._places.setdefault((label.kind, label.language), []).append(number)
-        self._shares = _SHARES if (DIGITS, FLITE) in self._places else _SHARES_WITHOUT_FLITE
+        self._shares = _SHARES_WITH_VOICES if bank.with_voices else _SHARES
         self._speech = [key for key in self._places if key[0] == SPEECH]
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -93,7 +100,7 @@ class BatchMaker:
             words, mel = self._draw_digits(rng, FLITE)
             return self._digits(rng, LANGUAGES["en"], words, mel)
         if kind == "recording":
-            words, mel = self._bank.draw_string(rng, int(rng.integers(1, 8)))
+            words, mel = self._bank.draw_string(rng, int(rng.integers(1, 7)))
             return self._digits(rng, LANGUAGES["en"], words, mel)
         if kind == "speech":
             mel = self._draw_mel(rng, self._speech[int(rng.integers(len(self._speech)))])
@@ -114,9 +121,12 @@ class BatchMaker:
     def _draw_digits(self, rng: np.random.Generator, code: str) -> tuple[tuple[int, ...], Floats]:
         places = self._places[DIGITS, code]
         number = places[int(rng.integers(len(places)))]
+        if rng.random() < 0.5:  # short strings cost less, and say as much a second
+            rival = places[int(rng.integers(len(places)))]
+            number = min(number, rival, key=lambda one: len(self._corpus.labels[one].words))
         words, mel = self._corpus.labels[number].words, self._corpus.mel(number)
         other = places[int(rng.integers(len(places)))]
-        if rng.random() < 0.1 and len(mel) + len(self._corpus.mel(other)) < _LONGEST_JOINED:
+        if rng.random() < 0.04 and len(mel) + len(self._corpus.mel(other)) < _LONGEST_JOINED:
             words = words + self._corpus.labels[other].words
             mel = np.concatenate([mel, self._corpus.mel(other)])
         return words, mel
@@ -153,7 +163,7 @@ class BatchMaker:
 
 def _excerpt(rng: np.random.Generator, mel: Floats) -> Floats:
     """A stretch of something that has no text; long ones are rare, for they cost the most."""
-    longest = int(rng.choice([250, 400, 1200], p=[0.5, 0.35, 0.15]))
+    longest = int(rng.choice([180, 320, 700], p=[0.6, 0.35, 0.05]))
     if len(mel) <= longest:
         return mel
     start = int(rng.integers(len(mel) - longest))

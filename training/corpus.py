@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from training import BLAS_THREADS
 from training.features import log_mel
 from training.sentences import FOREIGN_VOICES, OUTSIDE, Outside, draw_outside, words_of
 from training.sounds import coloured_noise, tones
@@ -52,6 +55,8 @@ _ENGLISH_VOICES: Final = (
 )
 
 _CHUNK: Final = 400
+# How numpy splits a product decides its last bit: as many threads as made the shipped corpus.
+_BLAS_THREADS: Final = "2"
 
 DIGITS, SPEECH, TONES = "digits", "speech", "tones"
 
@@ -196,9 +201,20 @@ def build_corpus(
         for number in range(count)
     ]
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    with ThreadPoolExecutor(processes) as threads:
+    with _blas_threads(_BLAS_THREADS), ThreadPoolExecutor(processes) as threads:
         made = [utterance for part in threads.map(_in_fresh_process, chunks) for utterance in part]
     return join(made)
+
+
+@contextmanager
+def _blas_threads(count: str) -> Iterator[None]:
+    """Set for processes that start meanwhile; this one read its own number long ago."""
+    own = os.environ[BLAS_THREADS]
+    os.environ[BLAS_THREADS] = count
+    try:
+        yield
+    finally:
+        os.environ[BLAS_THREADS] = own
 
 
 def join(made: Sequence[tuple[Label, NDArray[np.float16]]]) -> Corpus:

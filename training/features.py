@@ -20,6 +20,7 @@ __all__ = [
     "FRAME_SHIFT",
     "MEL_BINS",
     "SAMPLE_RATE",
+    "STACK",
     "Normalisation",
     "log_mel",
     "mel_centres",

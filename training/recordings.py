@@ -17,15 +17,29 @@ import soxr
 from numpy.typing import NDArray
 
 from training.features import SAMPLE_RATE, log_mel
+from training.voices import VOICES, in_other_voices
 
-__all__ = ["FIRST_HELD_OUT_TAKE", "Recording", "SpeakerBank", "read_recordings", "splice"]
+__all__ = [
+    "FIRST_HELD_OUT_TAKE",
+    "PROMPTS",
+    "Recording",
+    "SpeakerBank",
+    "read_prompts",
+    "read_recordings",
+    "splice",
+]
 
 Floats = NDArray[np.float32]
 
 FIRST_HELD_OUT_TAKE: Final = 45
 _NAME: Final = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav")
 # Playing faster or slower shifts the pitch as well: each take counts as several voices.
-_SPEEDS: Final = (0.84, 0.92, 1.0, 1.08, 1.17)
+_SPEEDS: Final = (0.82, 0.91, 1.0, 1.1, 1.21)
+# The vocoder takes a tenth of a second a take, and neighbouring takes sound much the same.
+_REVOICED_EVERY: Final = 2
+PROMPTS: Final = Path("/usr/share/asterisk/sounds/en_US_f_Allison/digits")
+# Quieter than this share of the loudest is the silence around a prompt.
+_QUIET_SHARE: Final = 0.02
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,10 @@ class Recording:
         resampled = soxr.resample(self.samples, self.rate * speed, SAMPLE_RATE)
         return np.asarray(resampled, dtype=np.float32)
 
+    def in_other_voices(self) -> list[Floats]:
+        """The take in each of `VOICES`, at 16 kHz."""
+        return in_other_voices(self.samples, self.rate)
+
 
 def read_recordings(folder: Path) -> list[Recording]:
     """All recordings of a folder, in the order of their names; ValueError if there are none."""
@@ -65,17 +83,46 @@ def read_recordings(folder: Path) -> list[Recording]:
     return found
 
 
-class SpeakerBank:
-    """Log-mel frames of the training takes, by speaker, speed and digit."""
+def read_prompts(folder: Path = PROMPTS) -> list[Recording]:
+    """Asterisk's digits, one take each of one woman, cut as closely as the recordings."""
+    found = []
+    for digit in range(10):
+        path = folder / f"{digit}.wav"
+        if not path.exists():
+            raise ValueError(
+                f"no spoken digit at {str(path)!r}: install Asterisk's English sounds "
+                "(Debian: apt-get install asterisk-core-sounds-en-wav) or name their folder "
+                "with --prompts"
+            )
+        samples, rate = soundfile.read(str(path), dtype="float32")
+        loud = np.flatnonzero(np.abs(samples) > _QUIET_SHARE * np.abs(samples).max())
+        trimmed = samples[loud[0] : loud[-1] + 1]
+        found.append(Recording(digit, "allison", 0, trimmed, rate))
+    return found
 
-    def __init__(self, recordings: list[Recording], left_out: str | None) -> None:
+
+class SpeakerBank:
+    """Log-mel frames of the training takes, by speaker, voice and digit.
+
+    A voice is a speed; with `voices` it may be another pitch and vocal tract as well.
+    """
+
+    def __init__(
+        self, recordings: list[Recording], left_out: str | None, *, voices: bool = False
+    ) -> None:
         kept = [item for item in recordings if not item.held_out and item.speaker != left_out]
+        self.with_voices = voices
         self.speakers = sorted({item.speaker for item in kept})
         self._mels: dict[tuple[str, int, int], list[Floats]] = {}
         for item in kept:
             for number, speed in enumerate(_SPEEDS):
                 place = (item.speaker, number, item.digit)
                 self._mels.setdefault(place, []).append(log_mel(item.at_16k(speed)))
+            if voices and item.take % _REVOICED_EVERY == 0:
+                for number, said in enumerate(item.in_other_voices(), start=len(_SPEEDS)):
+                    place = (item.speaker, number, item.digit)
+                    self._mels.setdefault(place, []).append(log_mel(said))
+        self._voices = len(_SPEEDS) + (len(VOICES) if voices else 0)
 
     def draw_string(self, rng: np.random.Generator, count: int) -> tuple[tuple[int, ...], Floats]:
         """Digits of one speaker at one speed, spliced with gaps: digits, frames (frames, 80)."""
@@ -89,11 +136,11 @@ class SpeakerBank:
 
     def _splice(self, rng: np.random.Generator, digits: tuple[int, ...]) -> Floats:
         speaker = str(rng.choice(self.speakers))
-        speed = int(rng.integers(len(_SPEEDS)))
+        voice = int(rng.integers(self._voices))
         longest_gap = int(rng.choice([2, 8, 30]))
         parts = []
         for number, digit in enumerate(digits):
-            takes = self._mels[speaker, speed, digit]
+            takes = self._mels[speaker, voice, digit]
             mel = takes[int(rng.integers(len(takes)))]
             if number:
                 quiet = np.quantile(mel, 0.05, axis=0)

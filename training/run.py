@@ -23,12 +23,13 @@ from training.corpus import Corpus, build_corpus
 from training.evaluate import evaluate, write_report
 from training.export import export_directory
 from training.features import Normalisation
+from training.festival import build_festival_corpus
 from training.files import copy_into
 from training.flite import build_flite_corpus
 from training.network import DemoModel
 from training.recogniser import Recogniser
-from training.recordings import Recording, SpeakerBank, read_recordings
-from training.train import Phase, normalisation_of, train
+from training.recordings import PROMPTS, Recording, SpeakerBank, read_prompts, read_recordings
+from training.train import Phase, mean_of, normalisation_of, train
 
 __all__ = ["main"]
 
@@ -39,28 +40,24 @@ LEFT_OUT: Final = "george"
 
 @dataclass(frozen=True)
 class _Stage:
-    """A phase, the speaker it leaves out, and whether it hears flite's voices."""
+    """A phase, the speaker it leaves out, and what it varies: rooms, voices of recordings."""
 
     phase: Phase
     left_out: str | None
-    with_flite: bool
+    rooms: bool = True
+    voices: bool = True
 
 
-# flite's voices join late, and for English alone: five languages settle first.
+# Variation grows: the five languages settle faster without.
 STAGES: Final = (
-    _Stage(Phase("opening", 0, 3250, 2e-3, schedule=(0, 4800)), LEFT_OUT, with_flite=False),
-    _Stage(
-        Phase("without-one-speaker", 3250, 4800, 2e-3, schedule=(0, 4800)),
-        LEFT_OUT,
-        with_flite=True,
-    ),
-    _Stage(
-        Phase("all-speakers", 4800, 6400, 7e-4, schedule=(4800, 6400), warm_up=50),
-        None,
-        with_flite=True,
-    ),
+    _Stage(Phase("opening", 0, 4500, 2e-3), LEFT_OUT, rooms=False, voices=False),
+    _Stage(Phase("rooms", 4500, 5500, 2e-3, warm_up=1), LEFT_OUT, voices=False),
+    _Stage(Phase("without-one-speaker", 5500, 7750, 2e-3, warm_up=1, cool_down=1250), LEFT_OUT),
+    _Stage(Phase("all-speakers", 7750, 8500, 1e-3, warm_up=50, cool_down=600), None),
+    _Stage(Phase("all-speakers-again", 8500, 9500, 1e-3, warm_up=50, cool_down=800), None),
 )
-_MEASURED: Final = STAGES[1:]
+# The last stage that leaves a speaker out. The shipped weights are the mean of the two after it.
+_LEFT_OUT_ENDS: Final = 2
 _GRAPHS: Final = {"int8": "model_quant.onnx", "fp32": "model.onnx"}
 
 
@@ -71,17 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     recordings = read_recordings(options.fsdd)
-    corpus, flite = _corpus(options.work / "corpus"), _flite_corpus(options.work / "flite")
+    recordings += read_prompts(options.prompts)
+    corpus = _corpus(options.work / "corpus")
+    flite = _flite_corpus(options.work / "flite")
+    festival = _festival_corpus(options.work / "festival")
     normalisation = normalisation_of(corpus)
-    for stage in STAGES:
-        heard = corpus.with_more(flite) if stage.with_flite else corpus
-        model = _train(recordings, options.work, heard, normalisation, stage)
-        if stage in _MEASURED:
-            export_directory(model, normalisation, _exported(options.work, stage))
-    for stage in _MEASURED:
-        _measure(_exported(options.work, stage), recordings, stage.left_out)
+    heard = corpus.with_more(flite).with_more(festival)
+    models = [_train(recordings, options.work, heard, normalisation, stage) for stage in STAGES]
+    left_out, shipped = options.work / "model-left-out", options.work / "model-shipped"
+    export_directory(models[_LEFT_OUT_ENDS], normalisation, left_out)
+    export_directory(mean_of(models[-2:]), normalisation, shipped)
+    _measure(left_out, recordings, LEFT_OUT)
+    _measure(shipped, recordings, None)
     if options.install is not None:
-        _install(_exported(options.work, STAGES[-1]), options.install)
+        _install(shipped, options.install)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -93,6 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="folder of the Free Spoken Digit Dataset's recordings (or FSDD in the environment)",
     )
     parser.add_argument("--work", type=Path, default=Path("training/work"), help="work folder")
+    parser.add_argument("--prompts", type=Path, default=PROMPTS, help="Asterisk's spoken digits")
     parser.add_argument(
         "--install", type=Path, help="the consumer's package folder, for model and clips"
     )
@@ -111,7 +112,13 @@ def _corpus(folder: Path) -> Corpus:
 
 def _flite_corpus(folder: Path) -> Corpus:
     if not (folder / "labels.json").exists():
-        build_flite_corpus(SEED, digits=1500, speech=500).save(folder)
+        build_flite_corpus(SEED, digits=1200, speech=300).save(folder)
+    return Corpus.load(folder)
+
+
+def _festival_corpus(folder: Path) -> Corpus:
+    if not (folder / "labels.json").exists():
+        build_festival_corpus(SEED, digits=300).save(folder)
     return Corpus.load(folder)
 
 
@@ -122,13 +129,11 @@ def _train(
     normalisation: Normalisation,
     stage: _Stage,
 ) -> DemoModel:
-    bank = SpeakerBank(recordings, stage.left_out)
-    maker = BatchMaker(SEED, corpus, bank, normalisation)
-    return train(SEED, stage.phase, maker, work, lambda line: print(line, flush=True))
+    def prepare() -> BatchMaker:
+        bank = SpeakerBank(recordings, stage.left_out, voices=stage.voices)
+        return BatchMaker(SEED, corpus, bank, normalisation, rooms=stage.rooms)
 
-
-def _exported(work: Path, stage: _Stage) -> Path:
-    return work / f"model-{stage.phase.name}"
+    return train(SEED, stage.phase, prepare, work, lambda line: print(line, flush=True))
 
 
 def _measure(exported: Path, recordings: list[Recording], left_out: str | None) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,7 @@ from training.features import Normalisation
 from training.network import QUERIES, DemoModel
 from training.vocabulary import BLANK
 
-__all__ = ["Phase", "normalisation_of", "train"]
+__all__ = ["Phase", "mean_of", "normalisation_of", "train"]
 
 _MIDDLE_WEIGHT: Final = 0.3
 _TAG_WEIGHT: Final = 0.5
@@ -33,27 +32,24 @@ _LOG_EVERY: Final = 50
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps `first` to `last` of one schedule.
+    """Steps `first` to `last`.
 
-    The learning rate warms up to `rate` from step `schedule[0]` on, then falls as a cosine until
-    `schedule[1]`; two phases may share a schedule.
+    The learning rate warms up to `rate`, stays there, and falls in a straight line over the last
+    `cool_down` steps.
     """
 
     name: str
     first: int
     last: int
     rate: float
-    schedule: tuple[int, int]
+    cool_down: int = 1
     warm_up: int = 200
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step."""
-        start, end = self.schedule
-        done = step - start
-        if done < self.warm_up:
-            return self.rate * (done + 1) / self.warm_up
-        share = (done - self.warm_up) / max(1, end - start - self.warm_up)
-        return self.rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * share)))
+        rising = (step - self.first + 1) / self.warm_up
+        falling = (self.last - step) / self.cool_down
+        return self.rate * max(0.01, min(1.0, rising, falling))
 
 
 def normalisation_of(corpus: Corpus) -> Normalisation:
@@ -63,6 +59,16 @@ def normalisation_of(corpus: Corpus) -> Normalisation:
     gives, would otherwise double the deviations.
     """
     return Normalisation.of(np.maximum(corpus.frames[::5].astype(np.float32), _FAINT))
+
+
+def mean_of(models: Sequence[DemoModel]) -> DemoModel:
+    """The model whose weights are the means of those of models from one run."""
+    states = [model.state_dict() for model in models]
+    mean = copy.deepcopy(models[-1])
+    mean.load_state_dict(
+        {name: torch.stack([state[name] for state in states]).mean(dim=0) for name in states[0]}
+    )
+    return mean
 
 
 class _Stream(IterableDataset[Batch]):
@@ -90,6 +96,7 @@ class _State:
             [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
             lr=1e-3,
             betas=(0.9, 0.98),
+            fused=True,
         )
         self.step = 0
 
@@ -113,9 +120,16 @@ class _State:
 
 
 def train(
-    seed: int, phase: Phase, maker: BatchMaker, folder: Path, report: Callable[[str], None] = print
+    seed: int,
+    phase: Phase,
+    prepare: Callable[[], BatchMaker],
+    folder: Path,
+    report: Callable[[str], None] = print,
 ) -> DemoModel:
-    """Train through one phase, resuming at the folder's checkpoint; the averaged model."""
+    """Train through one phase, resuming at the folder's checkpoint; the averaged model.
+
+    `prepare` is called unless the phase is finished already: it takes a minute.
+    """
     state = _State(seed)
     finished, running = folder / f"{phase.name}.pt", folder / "running.pt"
     for path in (finished, running):
@@ -123,7 +137,7 @@ def train(
             state.load(path)
             break
     if state.step < phase.last:
-        _run_phase(seed, phase, maker, state, running, report)
+        _run_phase(seed, phase, prepare(), state, running, report)
         # The next phase goes on from `running`; a finished phase is not trained again.
         state.save(running)
         state.save(finished)
@@ -178,10 +192,7 @@ def _learn(state: _State, batch: Batch, rate: float) -> float:
 
 
 def _loss(model: DemoModel, batch: Batch) -> Tensor:
-    # Products in bfloat16 halve the time of a step; weights and losses stay in float.
-    with torch.autocast("cpu", torch.bfloat16):
-        logits, lengths, middle = model(batch.speech, batch.lengths, batch.language, batch.textnorm)
-    logits, middle = logits.float(), middle.float()
+    logits, lengths, middle = model(batch.speech, batch.lengths, batch.language, batch.textnorm)
     tags = nn.functional.cross_entropy(logits[:, :QUERIES].flatten(0, 1), batch.tags.flatten())
     final, halfway = (_ctc(part, lengths, batch) for part in (logits, middle))
     return final + _MIDDLE_WEIGHT * halfway + _TAG_WEIGHT * tags
