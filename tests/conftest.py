@@ -7,12 +7,18 @@ pytest.mark.anyio`.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from sensestream_producer.embedded import EmbeddedRedis, RedisServerMissing, find_redis_server
+
+# Whoever is started in the background by a shell ignores Ctrl-C, and so would the processes whose
+# answer to Ctrl-C is tested. A signal with a handler is back at its default in a child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
