@@ -11,7 +11,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench-engine bench-backlog constraints chaos failover soak ci clean
+.PHONY: help setup demo test test-all lint format docs bench-engine bench-backlog constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -24,6 +24,9 @@ demo: setup  ## Watch speech become text through the whole pipeline
 	@$(BIN)/sensestream demo $(ARGS)
 
 test: setup  ## Run the tests, on a real Redis of their own
+	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-all: setup  ## Run the long ones as well: failover, hostile input, crashes by the dozen
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: setup  ## Check style, format and types

@@ -17,6 +17,8 @@ import pytest
 from tests.docs.pages import fenced
 from tests.packaging.workspace import ROOT
 
+pytestmark = pytest.mark.long
+
 PAGE = (ROOT / "docs" / "getting-started.md").read_text("utf-8")
 SEPARATOR = "\x1e"
 FILES = dict(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from redis import Redis
 from sensestream_common.keys import HANDED_BACK
 from sensestream_producer.embedded import EmbeddedRedis
@@ -18,6 +19,8 @@ from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.pipeline.test_crashes import exactly_once, started
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
+
+pytestmark = pytest.mark.long
 
 OwnRedis = Callable[..., EmbeddedRedis]
 AT_REST = 50  # looks at the stream, ten milliseconds apart, that show the same

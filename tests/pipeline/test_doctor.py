@@ -9,10 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.pipeline.conftest import Pipeline, StartWorker
 from tests.support.clips import write_clip
+
+pytestmark = pytest.mark.long
 
 OwnRedis = Callable[..., EmbeddedRedis]
 Findings = dict[str, dict[str, str]]

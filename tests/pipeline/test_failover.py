@@ -16,7 +16,7 @@ from tests.pipeline.conftest import KEYS, StartWorker
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 BEFORE, DURING, AFTER = 4, 8, 4
 

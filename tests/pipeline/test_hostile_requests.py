@@ -21,6 +21,8 @@ from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 
+pytestmark = pytest.mark.long
+
 MEMORY = 300 * 2**20  # bytes that the worker may grow by: far below what the gallery claims to be
 HOUR = 3600 * 16_000  # samples
 

@@ -21,7 +21,7 @@ from sensestream_producer.embedded import EmbeddedRedis
 from tests.pipeline.conftest import KEYS, StartWorker
 from tests.support.clips import write_clip
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 USERS = Path(__file__).parents[2] / "docs" / "users.acl"
 ROLES = ("worker", "client", "subscriber", "operator")

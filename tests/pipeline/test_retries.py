@@ -16,6 +16,8 @@ from tests.pipeline.test_crashes import exactly_once
 from tests.support.clips import tone, write_clip
 from tests.support.waiting import wait_until_sync
 
+pytestmark = pytest.mark.long
+
 OwnRedis = Callable[..., EmbeddedRedis]
 # As ONNX Runtime words it.
 NO_MEMORY = (

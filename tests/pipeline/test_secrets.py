@@ -17,6 +17,8 @@ from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import write_clip
 from tests.support.stores import use_store
 
+pytestmark = pytest.mark.long
+
 SECRET = "hunter2"
 
 

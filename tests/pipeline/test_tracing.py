@@ -15,6 +15,8 @@ from tests.support.clips import write_clip
 from tests.support.collector import Collector, collector
 from tests.support.traced_service import OWN
 
+pytestmark = pytest.mark.long
+
 SERVICE = Path(__file__).parents[1] / "support" / "traced_service.py"
 TRACEPARENT = "00-{trace}-{span}-"  # and flags: sampled, perhaps random
 

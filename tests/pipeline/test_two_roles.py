@@ -9,11 +9,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sensestream_producer.blocking import Client
 from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import encoded, tone, write_clip
+
+pytestmark = pytest.mark.long
 
 OwnRedis = Callable[..., EmbeddedRedis]
 UPLOADS = [f"upload-{n}" for n in range(12)]

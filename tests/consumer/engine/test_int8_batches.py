@@ -25,6 +25,8 @@ from sensestream_consumer.engine.model_directory import find_model_files
 from tests.consumer.engine.speech import bundled_clips, read_speech
 from training.full_size import _quantise
 
+pytestmark = pytest.mark.long
+
 Ids = NDArray[np.intp]
 LIMITS = BatchLimits(rows=1500, max_wait=0.2)
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.consumer.engine.speech import ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads Linux's /proc")
 def test_one_command_tells_the_memory_of_recordings_and_of_ready_workers(
