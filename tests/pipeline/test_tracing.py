@@ -87,7 +87,7 @@ def test_a_worker_asked_for_an_exporter_that_is_not_there_says_so(
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
     worker = start_worker(ready=False)
-    assert worker.process.wait(60) == 1
+    assert worker.process.wait(60) == 2
     assert "OTEL_TRACES_EXPORTER='zipkin'" in worker.log_file.read_text()
 
 
