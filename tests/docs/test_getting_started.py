@@ -63,7 +63,8 @@ def run_all(checkout: Path, path: str) -> list[str]:
     script = "".join(f"printf '{SEPARATOR}'\n{step}" for step in steps())
     clean = {name: at for name, at in os.environ.items() if not name.startswith("SENSESTREAM_")}
     with subprocess.Popen(
-        ["sh", "-eu", "-c", script],
+        # Not -u: the activate of Python 3.12 asks for OSTYPE, which no plain shell sets.
+        ["sh", "-e", "-c", script],
         cwd=checkout,
         env={**clean, "PATH": path, "VENV": Path(sys.prefix).name},
         stdout=subprocess.PIPE,
