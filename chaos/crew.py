@@ -22,7 +22,7 @@ _START = 60.0  # seconds
 
 
 class NobodyReady(Exception):
-    """There is no worker that would lose anything by a fault."""
+    """There are too few workers at work for a fault to mean anything."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,16 @@ class Crew:
         self.end()
 
     def pick(self, draw: random.Random) -> int:
-        """The slot of a worker to strike; `NobodyReady` while all are only starting.
+        """The slot of a worker to strike; `NobodyReady` while half of them are only starting.
 
-        Not of one that is about to die where nobody has died yet.
+        Not of one that is about to die where nobody has died yet. Struck more often, they would do
+        little but start.
         """
-        ready = [
-            slot for slot, member in enumerate(self._members)
-            if member.ready and self.deaths.get(member.step, 1)
-        ]  # fmt: skip
-        if not ready:
+        ready = [slot for slot, member in enumerate(self._members) if member.ready]
+        worth = [slot for slot in ready if self.deaths.get(self._members[slot].step, 1)]
+        if 2 * len(ready) <= len(self._members) or not worth:
             raise NobodyReady
-        return draw.choice(ready)
+        return draw.choice(worth)
 
     def replace(self, slot: int, *, kill: bool) -> str:
         """End a worker (SIGKILL, or SIGTERM and a drain in its own time) and start another."""

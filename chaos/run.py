@@ -32,6 +32,7 @@ from tests.support.clips import write_clip
 KEYS = Keys("sensestream")
 _RECLAIM_AFTER = 1.5  # seconds: a tenth of the default, so that a run sees ten times the takeovers
 _PATIENCE = 3  # times the seconds asked for, on a machine so busy that workers hardly get to start
+_CLIPS = 100  # each a miss again when memory was full: more, and the run would hardly see a hit
 _STALL = 45.0  # seconds without one more outcome: what is left when the faults have ended is lost
 _MOST_LINES = 10  # of complaints about keys
 _GENTLE = 2  # requests that a producer sends at once in the second act
@@ -68,7 +69,7 @@ def main() -> int:
 
 def run(options: argparse.Namespace, server: EmbeddedRedis, redis: Any, folder: Path) -> bool:
     ledger, subscriber = Ledger(), Subscriber(server.url, KEYS)
-    clips = [write_clip(folder, number, 0.3) for number in range(400)]
+    clips = [write_clip(folder, number, 0.3) for number in range(_CLIPS)]
     mix = Mix(clips, options.producers, options.batch, options.misses)
     port = int(server.url.rpartition(":")[2].partition("/")[0])
     with (
