@@ -43,9 +43,9 @@ def test_a_killed_worker_loses_nothing_and_charges_only_what_it_had_started(
     victim = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
     entries = [pipeline.submit(write_clip(clips, n)) for n in range(12)]
     wait_until_sync(lambda: started(pipeline) and len(pipeline.pending()) == 12)
-    begun = started(pipeline)
-    assert len(begun) < 12
     victim.kill()
+    begun = started(pipeline)  # looked up once nothing can start any more
+    assert len(begun) < 12
     gate.unlink()
     start_worker(reclaim_after=SOON)
     outcomes = {o["entry"]: o for o in pipeline.wait_for(12)}
