@@ -1,6 +1,6 @@
 """Builds a model directory of SenseVoice-small's full size, for benchmarks and tests.
 
-    python -m training.full_size [FOLDER] [--sherpa]
+    python -m training.full_size [FOLDER] [--sherpa] [--half]
 
 The architecture is SenseVoice-small's (see `training.sanm_graph`), the weights are noise, so it
 hears nothing, in exactly the time and memory that the real one takes. Needs what the worker
@@ -8,7 +8,8 @@ needs and no PyTorch; 2 to 4 minutes, 5 GB of memory and 1.5 GB of disk.
 
 `model_quant.onnx` is quantised as FunASR's export does it: 8-bit matrix products with one scale
 an output channel, unsigned weights, activations scaled while it runs. `--sherpa` adds the same
-integers under sherpa-onnx's names and metadata, in the folder `sherpa`.
+integers under sherpa-onnx's names and metadata, in the folder `sherpa`; `--half` the same model
+in 16-bit floats for a GPU, in the folder `half`.
 """
 
 from __future__ import annotations
@@ -97,7 +98,14 @@ def speech_like(seconds: float, *, seed: int) -> NDArray[np.int16]:
     return samples
 
 
-def build(folder: Path, sizes: Sizes | None = None, *, seed: int = 0, sherpa: bool = False) -> Path:
+def build(
+    folder: Path,
+    sizes: Sizes | None = None,
+    *,
+    seed: int = 0,
+    sherpa: bool = False,
+    half: bool = False,
+) -> Path:
     """Write the whole model directory; each file appears only when it is complete."""
     sizes = sizes or Sizes()
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,6 +131,9 @@ def build(folder: Path, sizes: Sizes | None = None, *, seed: int = 0, sherpa: bo
         (folder / "sherpa").mkdir(exist_ok=True)
         _write_sherpa(scratch / "model_quant.onnx", folder / "sherpa", pieces, cmvn)
         steps.done("sherpa/model.int8.onnx")
+    if half:
+        _write_half(scratch, folder / "half")
+        steps.done("half/model.onnx")
     for file in sorted(scratch.iterdir()):
         file.replace(folder / file.name)
     scratch.rmdir()
@@ -246,14 +257,30 @@ def _write_sherpa(graph: Path, folder: Path, pieces: list[str], cmvn: Cmvn) -> N
     (folder / "tokens.txt").write_text(lines, encoding="utf-8")
 
 
+def _write_half(source: Path, folder: Path) -> None:
+    """The model directory once more, its float graph in 16 bits, inputs and logits as well."""
+    # Only whoever asks for it pays for this import, a second and 50 MB.
+    from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+
+    folder.mkdir(exist_ok=True)
+    model = onnx.load(str(source / "model.onnx"))
+    # Positions are counted with Range, which has no 16-bit form.
+    blocked = [*DEFAULT_OP_BLOCK_LIST, "Range"]
+    onnx.save(convert_float_to_float16(model, op_block_list=blocked), str(folder / "model.onnx"))
+    for file in source.iterdir():
+        if file.suffix != ".onnx":
+            (folder / file.name).write_bytes(file.read_bytes())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=default_folder())
     parser.add_argument("--sherpa", action="store_true", help="also write sherpa-onnx's form")
+    parser.add_argument("--half", action="store_true", help="also write 16-bit floats, for a GPU")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print(f"SenseVoice-small at full size, random weights, into {options.folder}")
-    build(options.folder, seed=options.seed, sherpa=options.sherpa)
+    build(options.folder, seed=options.seed, sherpa=options.sherpa, half=options.half)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ def reference_features() -> Callable[[Path, Samples], NDArray[np.float32]]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SenseVoice's architecture in tiny, quantised as FunASR does it; `sherpa` inside."""
-    return build(tmp_path_factory.mktemp("tiny") / "tiny", TINY, sherpa=True)
+    """SenseVoice's architecture in tiny, quantised as FunASR does it; `sherpa`, `half` inside."""
+    return build(tmp_path_factory.mktemp("tiny") / "tiny", TINY, sherpa=True, half=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import version_converter
 from sensestream_common.errors import ModelError
+from sensestream_consumer.engine import Recogniser
 from sensestream_consumer.engine.graph import Graph
 from sensestream_consumer.engine.model_directory import find_model_files
 from sensestream_consumer.engine.reduction import with_best_rows
@@ -41,6 +42,12 @@ def _assert_same(
 def test_the_embedded_model_says_the_same_either_way(demo: Path) -> None:
     features = np.random.default_rng(1).normal(0, 2, (2, 120, 560)).astype(np.float32)
     _assert_same(demo, features)
+
+
+def test_a_model_in_16_bits_says_the_same_either_way_and_is_named_for_it(tiny: Path) -> None:
+    features = np.random.default_rng(2).normal(0, 1, (2, 60, 560)).astype(np.float32)
+    _assert_same(tiny / "half", features)
+    assert Recogniser.load(tiny / "half", device="cpu").name == "half-fp16"
 
 
 @pytest.mark.parametrize("sherpa", [False, True], ids=["funasr", "sherpa-onnx"])
