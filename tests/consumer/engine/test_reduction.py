@@ -44,9 +44,14 @@ def test_the_embedded_model_says_the_same_either_way(demo: Path) -> None:
     _assert_same(demo, features)
 
 
-def test_a_model_in_16_bits_says_the_same_either_way_and_is_named_for_it(tiny: Path) -> None:
+def test_a_model_in_16_bits_says_nearly_the_same_and_is_named_for_it(tiny: Path) -> None:
     features = np.random.default_rng(2).normal(0, 1, (2, 60, 560)).astype(np.float32)
-    _assert_same(tiny / "half", features)
+    arguments = (features, [60, 53], [0, 3], [14, 15])
+    full, _ = _graphs(tiny)
+    _, half = _graphs(tiny / "half")
+    for one, other in zip(half.best(*arguments), full.best(*arguments), strict=True):
+        assert one.probabilities.dtype == np.float32
+        assert (one.ids == other.ids).mean() > 0.9  # random weights have near ties
     assert Recogniser.load(tiny / "half", device="cpu").name == "half-fp16"
 
 
