@@ -2,9 +2,12 @@
 # target that needs it makes; nothing outside this folder is touched.
 #   PYTHON=/path/to/python3.12   the interpreter to make it with (default: the first that fits)
 #   VENV=.venv-3.12              another environment
+#   JOBS=1                       tests at a time (default: 3)
 #   ARGS="..."                   further arguments for demo, test, docs, bench-engine, constraints
 
 VENV ?= .venv
+# Tests wait for most of their time: three at a time keep two cores busy.
+JOBS ?= 3
 export PYTHON
 # Modules found through these would shadow those that are installed.
 unexport PYTHONPATH PYTHONHOME
@@ -24,10 +27,10 @@ demo: setup  ## Watch speech become text through the whole pipeline
 	@$(BIN)/sensestream demo $(ARGS)
 
 test: setup  ## Run the tests, on a real Redis of their own
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not long" $(ARGS)
 
 test-all: setup  ## Run the long ones as well: failover, hostile input, crashes by the dozen
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: setup  ## Check style, format and types
 	@$(BIN)/ruff check .
