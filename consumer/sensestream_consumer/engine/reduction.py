@@ -1,4 +1,4 @@
-"""Best pieces inside the graph, so that its logits need not leave the device.
+"""The graph that a GPU runs: best pieces inside it, and no convolution that wants a plan.
 
 For ten seconds of audio the logits of a vocabulary of 25,055 are 17 MB, their best pieces 2 KB.
 On a GPU that is the copy that counts; on a CPU nothing is copied, and nothing is gained.
@@ -26,13 +26,20 @@ _AXES_ARE_INPUTS = {"ReduceSum": 13, "ReduceMax": 18}  # from this opset on
 def with_best_rows(graph: Path) -> bytes:
     """The graph with two more outputs: the best piece of each row, and its probability.
 
-    The logits stay an output, which costs nothing where nobody asks for it. Raises `ModelError`
-    for a file that is no graph, and for one beyond the two gigabytes of a single message.
+    Its depthwise convolutions become products (see `unfold_convolutions`). The logits stay an
+    output, which costs nothing where nobody asks for it. Raises `ModelError` for a file that is
+    no graph, and for one beyond the two gigabytes of a single message.
     """
-    import onnx  # only a device that gains by it pays for this import
+    import onnx  # only a device that gains by it pays for these imports
+
+    from sensestream_consumer.engine.conversion.editor import Editor
+    from sensestream_consumer.engine.conversion.unfolding import unfold_convolutions
 
     try:
         model = onnx.load(str(graph))
+        editor = Editor(model)
+        if unfold_convolutions(editor):
+            editor.finish()
         logits = next((one.name for one in model.graph.output if one.name in _LOGITS), None)
         if logits is not None:
             _append(model, logits)

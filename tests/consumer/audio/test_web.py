@@ -261,6 +261,7 @@ async def test_a_compressed_answer_that_expands_to_nothing_without_end_is_stoppe
         (b"sound", "br", False),
         (b"sound", "gzip, gzip", False),
     ],
+    ids=["cut short", "no gzip", "brotli", "gzip twice"],  # a gzip stream has the time in it
 )
 async def test_an_answer_that_cannot_be_expanded_is_unavailable(
     site: Site, body: bytes, encoding: str, transient: bool

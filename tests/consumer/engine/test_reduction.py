@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,34 @@ def _assert_same(
 def test_the_embedded_model_says_the_same_either_way(demo: Path) -> None:
     features = np.random.default_rng(1).normal(0, 2, (2, 120, 560)).astype(np.float32)
     _assert_same(demo, features)
+
+
+@pytest.mark.parametrize("model", ["demo", "tiny"])  # padded by themselves, and before them
+def test_convolutions_become_products_that_say_the_same(
+    model: str, request: pytest.FixtureRequest
+) -> None:
+    directory: Path = request.getfixturevalue(model)
+    before = onnx.load(directory / "model.onnx")
+    after = onnx.load_from_string(with_best_rows(directory / "model.onnx"))
+    kinds = [Counter(node.op_type for node in graph.graph.node) for graph in (before, after)]
+    assert kinds[0]["Conv"] > 0
+    assert kinds[1]["Conv"] == 0
+    features = np.random.default_rng(3).normal(0, 1, (2, 61, 560)).astype(np.float32)
+    arguments = (features, [61, 40], [0, 3], [14, 15])
+    plain, prepared = _graphs(directory)
+    assert np.allclose(plain.run(*arguments), prepared.run(*arguments), atol=1e-4)
+
+
+def test_a_convolution_of_another_kind_is_left_alone(demo: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = onnx.load(demo / "model.onnx")
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    for node in convolutions:
+        (strides,) = [one for one in node.attribute if one.name == "strides"]
+        strides.ints[:] = [2]
+    onnx.save(model, path)
+    prepared = onnx.load_from_string(with_best_rows(path))
+    assert [n.op_type for n in prepared.graph.node].count("Conv") == len(convolutions) > 0
 
 
 def test_a_model_in_16_bits_says_nearly_the_same_and_is_named_for_it(tiny: Path) -> None:
