@@ -27,7 +27,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = "constraints.txt"
-DISTRIBUTIONS = ("./common", "./producer[embedded,otel]", "./consumer[cpu,s3,otel]")
+DISTRIBUTIONS = ("./common", "./producer[embedded,gateway,otel]", "./consumer[cpu,s3,otel]")
 GROUPS = ("test", "lint")
 INPUTS = (
     "pyproject.toml",

@@ -1,8 +1,8 @@
 """Write the tables of docs/settings.md from the settings as the code has them.
 
 A table stands between `<!-- settings: WHOSE NAME… -->` and `<!-- end -->`. WHOSE is `common`,
-`client` or `worker`; without names the table takes all of theirs that no other table names, so that
-a new setting appears by itself.
+`client`, `worker` or `gateway`; without names the table takes all of theirs that no other table
+names, so that a new setting appears by itself.
 """
 
 from __future__ import annotations
@@ -16,10 +16,22 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from sensestream_common.settings import ENVIRONMENT_PREFIX, PipelineSettings
 from sensestream_consumer.settings import WorkerSettings
+from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.settings import ProducerSettings
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
-SETTINGS = {"common": PipelineSettings, "client": ProducerSettings, "worker": WorkerSettings}
+SETTINGS: dict[str, type[PipelineSettings]] = {
+    "common": PipelineSettings,
+    "client": ProducerSettings,
+    "worker": WorkerSettings,
+    "gateway": GatewaySettings,
+}
+# Whose settings these have too, with the same meaning: each stands in one table only.
+ALSO: dict[str, tuple[str, ...]] = {
+    "client": ("common",),
+    "worker": ("common",),
+    "gateway": ("common", "client", "worker"),
+}
 # What a default that is found out at the start comes to.
 FOUND_OUT = {"concurrency": "the cores it may use", "audio_roots": "the working directory"}
 TAKES = {"device": "`auto`, `cpu`, `cuda`, `cuda:1` …"}
@@ -49,9 +61,9 @@ def written(page: str) -> str:
 
 
 def fields(whose: str) -> dict[str, FieldInfo]:
-    """The settings of these processes, without those that every process has."""
-    common = {} if whose == "common" else PipelineSettings.model_fields
-    return {name: of for name, of in SETTINGS[whose].model_fields.items() if name not in common}
+    """The settings of these processes, without those that another table has."""
+    elsewhere = {name for other in ALSO.get(whose, ()) for name in SETTINGS[other].model_fields}
+    return {name: of for name, of in SETTINGS[whose].model_fields.items() if name not in elsewhere}
 
 
 def unnamed(whose: str, named: set[str]) -> list[str]:
@@ -69,6 +81,8 @@ def default(name: str, field: FieldInfo) -> str:
         return FOUND_OUT[name]
     if value in ("", ()):
         return "–"
+    if isinstance(value, tuple):
+        value = ",".join(value)
     return f"`{int(value) if isinstance(value, bool) else value}`"
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass
-from hashlib import sha256
 
 import structlog
 from redis.exceptions import ResponseError
 from sensestream_common.connection import is_out_of_memory
+from sensestream_common.identity import is_identity, result_identity
 from sensestream_common.keys import Keys
 from sensestream_common.scripts import load_script
 from sensestream_common.transcript import Transcript
@@ -29,7 +29,6 @@ __all__ = ["Cache", "Found"]
 log = structlog.get_logger(__name__)
 
 _RELEASE = load_script("sensestream_consumer.lua", "release_key")
-_HEX = frozenset(b"0123456789abcdef")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +55,12 @@ class Cache:
 
     def identity(self, audio: str, language: str, itn: bool) -> str:
         """The identity of a result, in hex, from the identity of the audio."""
-        parts = (audio, self._fingerprint, language, "1" if itn else "0")
-        return sha256("\n".join(parts).encode()).hexdigest()
+        return result_identity(audio, self._fingerprint, language, itn)
 
     async def find(self, digest: str, language: str, itn: bool) -> Found:
         """What is known about the bytes with this digest."""
         audio = await self._get("GET", self._keys.audio(digest))
-        if audio is None or not _is_identity(audio):
+        if audio is None or not is_identity(audio):
             return Found()
         name = audio.decode()
         return Found(name, await self.result(self.identity(name, language, itn)))
@@ -131,10 +129,6 @@ class Cache:
             log.warning("cache_entry_unusable", key=command[1], error=str(error))
             return None
         return value if isinstance(value, bytes) else None
-
-
-def _is_identity(value: bytes) -> bool:
-    return len(value) == 64 and _HEX.issuperset(value)
 
 
 def _transcript(value: bytes | None) -> Transcript | None:

@@ -9,20 +9,19 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import structlog
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 from redis.exceptions import RedisError
 from sensestream_common import __version__
 from sensestream_common.connection import connect
 from sensestream_common.errors import SensestreamError, SettingsError
 from sensestream_common.findings import Level, fault, worst
+from sensestream_common.flags import settings_flags
 from sensestream_common.keys import REQUESTS_GROUP
 from sensestream_common.logs import LEVELS, configure_logs
-from sensestream_common.settings import ENVIRONMENT_PREFIX, load_settings
+from sensestream_common.settings import load_settings
 
 from sensestream_consumer.exporting import start_exporting, stop_exporting
 from sensestream_consumer.settings import WorkerSettings
@@ -52,39 +51,8 @@ the other workers at once. A second signal hands everything back.
 """
 
 
-def _options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every setting, named, described and typed as the settings are."""
-    for name, field in reversed(WorkerSettings.model_fields.items()):
-        command = _option(name, field)(command)
-    return command
-
-
-def _option(name: str, field: FieldInfo) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    flag = "--" + name.replace("_", "-")
-    variable = ENVIRONMENT_PREFIX + name.upper()
-    text = f"{field.description}  [{variable}{_default(field)}]"
-    if field.annotation is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=text)
-    kind = field.annotation if field.annotation in (int, float) else str
-    return click.option(flag, name, type=kind, default=None, help=text, metavar=_metavar(field))
-
-
-def _default(field: FieldInfo) -> str:
-    default = field.default
-    if default is PydanticUndefined or default in ("", ()):
-        return ""
-    shown = {True: "1", False: "0"}.get(default, default) if isinstance(default, bool) else default
-    return f", default {shown}"
-
-
-def _metavar(field: FieldInfo) -> str:
-    if field.annotation is int or field.annotation is float:
-        return "NUMBER"
-    return "LIST" if get_args(field.annotation) else "TEXT"
-
-
 @click.command(help=_HELP, context_settings={"max_content_width": 100})
-@_options
+@settings_flags(WorkerSettings)
 @click.option("--check", is_flag=True,
               help="Look at what a start would meet (Redis, model, device, runtimes, audio roots), "
               "print each finding as a line of JSON, and exit 1 on a fault. It loads the model, "

@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,17 +102,21 @@ class Uploads:
 
         After an outage it begins again: what was staged before may be gone with its Redis.
         """
+        return await self.stage_chunks(lambda: self._reader.chunks(source))
+
+    async def stage_chunks(self, read: Callable[[], AsyncGenerator[bytes]]) -> Staged:
+        """The same for what `read` gives, which is asked anew for each try."""
         async with self._room:
-            return await self._link.run(lambda: self._stage(source))
+            return await self._link.run(lambda: self._stage(read()))
 
     async def discard(self, staged: Staged) -> None:
         await self._link.run(lambda: self._link.redis.delete(staged.key))
 
-    async def _stage(self, source: Path | bytes) -> Staged:
+    async def _stage(self, content: AsyncGenerator[bytes]) -> Staged:
         key = self._keys.upload(secrets.token_hex(16))
         digest = hashlib.sha256()
         size = 0
-        async with aclosing(self._reader.chunks(source)) as chunks:
+        async with aclosing(content) as chunks:
             async for chunk in chunks:
                 await asyncio.to_thread(digest.update, chunk)
                 async with self._link.redis.pipeline(transaction=True) as pipe:

@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 from sensestream_common.settings import PipelineSettings
 from sensestream_consumer.settings import WorkerSettings
+from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.settings import ProducerSettings
 
 from tests.packaging.workspace import ROOT
@@ -31,7 +32,7 @@ def test_the_page_says_what_the_code_says(generator: ModuleType) -> None:
 
 def test_every_setting_has_exactly_one_row(generator: ModuleType) -> None:
     rows = re.findall(r"^\| `SENSESTREAM_(\w+)`", generator.PAGE.read_text("utf-8"), re.MULTILINE)
-    kinds = (PipelineSettings, ProducerSettings, WorkerSettings)
+    kinds = (PipelineSettings, ProducerSettings, WorkerSettings, GatewaySettings)
     every = {name for kind in kinds for name in kind.model_fields}
     assert sorted(name.lower() for name in rows) == sorted(every)
 

@@ -18,9 +18,9 @@ from http import HTTPStatus
 import certifi
 import httpcore
 import httpx
+from sensestream_common.addresses import CheckedBackend, Resolve, resolve
 from sensestream_common.errors import ErrorCode, RequestError, TransientError
 
-from .addresses import CheckedBackend, Resolve, resolve
 from .body import Body
 from .policy import AudioPolicy, too_large
 from .reference import Reference, parse_reference

@@ -13,6 +13,7 @@ from sensestream_producer.cli.cache import cache
 from sensestream_producer.cli.dead import dead
 from sensestream_producer.cli.demo import demo
 from sensestream_producer.cli.doctor import doctor
+from sensestream_producer.cli.gateway import gateway
 from sensestream_producer.cli.pending import pending
 from sensestream_producer.cli.setup import Setup
 from sensestream_producer.cli.status import status
@@ -28,16 +29,12 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 @click.option("--redis-url", metavar="URL", help="The pipeline's Redis [SENSESTREAM_REDIS_URL].")
 @click.option("--pipeline", metavar="NAME", help="The pipeline's name [SENSESTREAM_PIPELINE].")
 @click.option(
-    "--log-level",
-    type=click.Choice(LEVELS),
-    default="warning",
-    show_default=True,
-    help="On stderr.",
+    "--log-level", type=click.Choice(LEVELS), help="On stderr [warning; of a gateway info]."
 )
 @click.version_option(__version__, prog_name="sensestream")
 @click.pass_context
 def sensestream(
-    context: click.Context, redis_url: str | None, pipeline: str | None, log_level: str
+    context: click.Context, redis_url: str | None, pipeline: str | None, log_level: str | None
 ) -> None:
     """Speech in, transcripts out, through one Redis.
 
@@ -48,12 +45,15 @@ def sensestream(
       sensestream submit --wait talk.wav
     See every transcript as it comes:
       sensestream watch
+    Serve it over HTTP, with a page:
+      sensestream gateway
     """
-    configure_logs(log_level)
+    service = context.invoked_subcommand == gateway.name
+    configure_logs(log_level or ("info" if service else "warning"))
     context.obj = Setup({"redis_url": redis_url, "pipeline": pipeline})
 
 
-for command in (submit, watch, status, dead, pending, cache, doctor, demo):
+for command in (submit, watch, status, dead, pending, cache, doctor, demo, gateway):
     sensestream.add_command(command)
 
 

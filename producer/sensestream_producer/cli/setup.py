@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import click
 from sensestream_common.keys import Keys
-from sensestream_common.settings import load_settings
+from sensestream_common.settings import PipelineSettings, load_settings
 
 from sensestream_producer.client import Client
 from sensestream_producer.link import Link
@@ -26,6 +26,7 @@ __all__ = ["Setup", "age", "echo_json", "note", "run", "shown"]
 
 _PATIENCE = 3.0  # seconds; a person at a terminal would rather read what is wrong
 
+S = TypeVar("S", bound=PipelineSettings)
 T = TypeVar("T")
 
 
@@ -36,7 +37,11 @@ class Setup:
         self._flags = flags
 
     def settings(self, **more: Any) -> ProducerSettings:
-        return load_settings(ProducerSettings, **self._flags, **more)
+        return self.settings_of(ProducerSettings, **more)
+
+    def settings_of(self, kind: type[S], **more: Any) -> S:
+        """The settings of a command that has more of them."""
+        return load_settings(kind, **self._flags, **more)
 
     def client(self, **more: Any) -> Client:
         return Client.from_settings(self.settings(**more), patience=_PATIENCE)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from sensestream_common.addresses import is_public
 from sensestream_common.errors import ErrorCode, RequestError, TransientError
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, parse_reference
-from sensestream_consumer.audio.addresses import is_public
 from sensestream_consumer.audio.web import Web, trusted
 
 from .conftest import UPLOADS
@@ -365,7 +365,7 @@ async def test_a_redirect_into_the_private_network_is_checked_like_the_first_add
 ) -> None:
     # The first hop must be public, which nothing on this machine is: 127.0.0.1 is taken for it.
     monkeypatch.setattr(
-        "sensestream_consumer.audio.addresses.is_public",
+        "sensestream_common.addresses.is_public",
         lambda address: str(address) == "127.0.0.1",
     )
     site.pages["/a"] = redirect(f"http://127.0.0.2:{site.port}/secret")

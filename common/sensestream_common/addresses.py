@@ -1,9 +1,11 @@
 """Connecting to public addresses only, and to the very address that was checked.
 
-Whoever may submit a request could otherwise read, through the worker, what only the worker's
-network can reach: a cloud's metadata service, a database's status page. Checking a name and then
-connecting by name leaves a gap, since the second look-up may answer otherwise (DNS rebinding);
-here one look-up is checked and the connection is made to its result.
+Whoever may submit a request could otherwise reach, through the worker or a sender of webhooks,
+what only their network can: a cloud's metadata service, a database's status page. Checking a name
+and then connecting by name leaves a gap, since the second look-up may answer otherwise (DNS
+rebinding); here one look-up is checked and the connection is made to its result.
+
+It needs httpcore, which the worker and the gateway bring and this distribution does not.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpcore
+
 from sensestream_common.errors import ErrorCode, RequestError, TransientError
 
-__all__ = ["CheckedBackend", "Resolve", "is_public", "resolve"]
+__all__ = ["CheckedBackend", "Refuse", "Resolve", "is_public", "refuse_audio", "resolve"]
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
+Refuse = Callable[[str], Exception]  # what is raised for a host with an address that is not public
 SocketOption = (
     tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 )
@@ -65,9 +69,12 @@ async def resolve(host: str, port: int) -> list[str]:
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Opens httpcore's connections; TLS above them still verifies the name that was asked for."""
 
-    def __init__(self, *, allow_private: bool, resolve: Resolve = resolve) -> None:
+    def __init__(
+        self, *, allow_private: bool, resolve: Resolve = resolve, refuse: Refuse | None = None
+    ) -> None:
         self._allow_private = allow_private
         self._resolve = resolve
+        self._refuse = refuse or refuse_audio
         self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -80,7 +87,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         addresses = await self._resolve(host, port)
         if not self._allow_private:
-            _require_public(host, addresses)
+            self._require_public(host, addresses)
         failure: Exception = httpcore.ConnectError(f"{host!r} has no address")
         for address in addresses:
             try:
@@ -102,13 +109,16 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         await self._backend.sleep(seconds)
 
+    def _require_public(self, host: str, addresses: list[str]) -> None:
+        # One private address among public ones is enough to refuse: which is used is up to chance.
+        if not all(is_public(ip_address(address)) for address in addresses):
+            raise self._refuse(host)
 
-def _require_public(host: str, addresses: list[str]) -> None:
-    # One private address among public ones is enough to refuse: which is used is up to chance.
-    if all(is_public(ip_address(address)) for address in addresses):
-        return
+
+def refuse_audio(host: str) -> RequestError:
+    """What the sender of a request is told whose audio is on such a host."""
     message = (
         f"the host {host!r} is, or resolves to, an address that is not public; upload the audio "
         "(`sensestream submit FILE`), or set SENSESTREAM_ALLOW_PRIVATE_HOSTS=1 on the worker"
     )
-    raise RequestError(ErrorCode.AUDIO_FORBIDDEN, message)
+    return RequestError(ErrorCode.AUDIO_FORBIDDEN, message)

@@ -1,0 +1,110 @@
+"""The application: routes, and what holds for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from sensestream_common import __version__
+from sensestream_common.errors import SensestreamError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from sensestream_producer.gateway import openai_routes
+from sensestream_producer.gateway.access import ApiKey
+from sensestream_producer.gateway.pipeline import Pipeline
+from sensestream_producer.gateway.refusals import Refusal, refusal_of, response_of
+from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.gateway.surroundings import Surroundings
+
+__all__ = ["create_app"]
+
+log = structlog.get_logger("sensestream.gateway")
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """An application that opens its connections when it starts, and closes them when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        pipeline = Pipeline(settings)
+        app.state.surroundings = Surroundings(
+            settings=settings,
+            pipeline=pipeline,
+            keys=tuple(map(ApiKey.parse, settings.api_keys)),
+            places=asyncio.Semaphore(settings.max_uploads),
+        )
+        try:
+            yield
+        finally:
+            await pipeline.close()
+
+    app = FastAPI(
+        title="Sensestream",
+        version=__version__,
+        description="Speech transcription with a durable queue behind it.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(openai_routes.router)
+    _answer_errors(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-API-Key"],
+            expose_headers=["Location", "Retry-After", "X-Request-Id", "X-Sensestream-Cache"],
+        )
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error in the shape that the clients of its route expect."""
+
+    @app.exception_handler(Refusal)
+    async def refused(request: Request, error: Refusal) -> Response:
+        return response_of(request.url.path, error)
+
+    @app.exception_handler(SensestreamError)
+    async def failed(request: Request, error: SensestreamError) -> Response:
+        return response_of(request.url.path, refusal_of(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        return response_of(request.url.path, _invalid(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return response_of(request.url.path, _plain(request, error))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        log.error("request_failed_inside", path=request.url.path, exc_info=error)
+        message = "this service failed on it; its operator's log tells more"
+        return response_of(request.url.path, Refusal(500, "internal", message))
+
+
+def _invalid(error: RequestValidationError) -> Refusal:
+    """One sentence about the first value that is wrong."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    return Refusal(422, "bad_request", f"{where}: {first['msg']}", param=where)
+
+
+def _plain(request: Request, error: HTTPException) -> Refusal:
+    status = error.status_code
+    phrase = HTTPStatus(status).phrase
+    message = str(error.detail)
+    if status == HTTPStatus.NOT_FOUND and message == phrase:
+        message = f"there is nothing at {request.url.path!r:.200}: see /docs"
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and message == phrase:
+        message = f"{request.method} is not taken at {request.url.path!r:.200}: see /docs"
+    code = phrase.lower().replace(" ", "_")
+    return Refusal(status, code, message, headers=dict(error.headers or {}))

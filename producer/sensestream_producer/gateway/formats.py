@@ -1,0 +1,96 @@
+"""An outcome as OpenAI's transcription API writes it, in each of its formats."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from sensestream_common.outcome import Outcome
+from sensestream_common.transcript import Segment
+
+from sensestream_producer.subtitles import srt, vtt
+
+__all__ = ["FORMATS", "body_of", "events_of"]
+
+_LANGUAGES = {
+    "zh": "chinese", "en": "english", "yue": "cantonese", "ja": "japanese", "ko": "korean",
+}  # fmt: skip
+_JSON = "application/json"
+_TEXT = "text/plain; charset=utf-8"
+# Each with its media type.
+FORMATS = {"json": _JSON, "verbose_json": _JSON, "text": _TEXT, "srt": _TEXT, "vtt": _TEXT}
+
+
+def body_of(outcome: Outcome, form: str, granularities: Collection[str]) -> str:
+    """The body of an answer in one of `FORMATS`."""
+    if form == "text":
+        return outcome.text + "\n"
+    if form == "srt":
+        return srt(outcome)
+    if form == "vtt":
+        return vtt(outcome)
+    content = {"text": outcome.text, "usage": _usage(outcome)}
+    if form == "verbose_json":
+        content |= _details(outcome, granularities)
+    return json.dumps(content, ensure_ascii=False)
+
+
+def events_of(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """The events of a streamed answer: a delta for each segment, then the whole.
+
+    The deltas put together are the text, white space included.
+    """
+    position = 0
+    for segment in outcome.segments:
+        found = outcome.text.find(segment.text.strip(), position)
+        if found < 0:
+            continue
+        end = found + len(segment.text.strip())
+        if outcome.text[position:end]:
+            yield {"type": "transcript.text.delta", "delta": outcome.text[position:end]}
+        position = end
+    if outcome.text[position:]:
+        yield {"type": "transcript.text.delta", "delta": outcome.text[position:]}
+    yield {"type": "transcript.text.done", "text": outcome.text, "usage": _usage(outcome)}
+
+
+def _usage(outcome: Outcome) -> dict[str, Any]:
+    return {"type": "duration", "seconds": outcome.duration or 0.0}
+
+
+def _details(outcome: Outcome, granularities: Collection[str]) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "task": "transcribe",
+        "language": _LANGUAGES.get(outcome.language, outcome.language or "unknown"),
+        "duration": outcome.duration or 0.0,
+        "segments": [
+            _segment(number, segment, outcome) for number, segment in enumerate(outcome.segments)
+        ],
+    }
+    if "word" in granularities:
+        content["words"] = [
+            {"word": word.text, "start": word.start, "end": word.end}
+            for segment in outcome.segments
+            for word in segment.words
+        ]
+    return content
+
+
+def _segment(number: int, segment: Segment, outcome: Outcome) -> dict[str, Any]:
+    """What Whisper says of a segment; of `tokens`, which are another model's, there are none."""
+    text = segment.text.encode()
+    return {
+        "id": number,
+        "seek": round(segment.start * 100),  # in Whisper's frames of 10 ms
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": math.log(max(outcome.confidence or 1.0, 1e-9)),
+        "compression_ratio": len(text) / len(zlib.compress(text)) if text else 0.0,
+        "no_speech_prob": 1.0 if outcome.language == "nospeech" else 0.0,
+    }

@@ -1,0 +1,177 @@
+"""OpenAI's transcription API: /v1/audio/transcriptions and /v1/models."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from sensestream_common.errors import ErrorCode, SensestreamError
+from sensestream_common.outcome import Outcome
+from sensestream_common.request import LANGUAGES
+
+from sensestream_producer.gateway.access import Scope
+from sensestream_producer.gateway.documentation import TRANSCRIPTION
+from sensestream_producer.gateway.form import Form
+from sensestream_producer.gateway.formats import FORMATS, body_of, events_of
+from sensestream_producer.gateway.options import flag
+from sensestream_producer.gateway.pipeline import Job
+from sensestream_producer.gateway.refusals import (
+    STATUS_OF,
+    Refusal,
+    openai_error,
+    refusal_of,
+)
+from sensestream_producer.gateway.sse import COMMENT, encode, stream
+from sensestream_producer.gateway.surroundings import Here, Surroundings, needs
+from sensestream_producer.submission import Submission
+
+__all__ = ["router"]
+
+_HEADERS_AFTER = (
+    5.0  # seconds until a stream begins without its outcome; before, errors have a status
+)
+_KEEP_ALIVE = 10.0  # seconds between signs of life, below the time-outs of usual proxies
+_GRANULARITIES = ("segment", "word")
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+
+@router.post(
+    "/audio/transcriptions",
+    dependencies=[Depends(needs(Scope.SUBMIT))],
+    openapi_extra=TRANSCRIPTION,
+    summary="Transcribe a recording",
+)
+async def transcriptions(request: Request, here: Here) -> Response:
+    """OpenAI's call, as its clients make it: a recording in, its transcript out."""
+    async with here.form(request) as form:
+        form_name = form.text("response_format") or "json"
+        streamed = flag("stream", form.text("stream"), False)
+        granularities = _granularities(form, form_name)
+        job = await here.pipeline.submit(_submission(form), _recording(form))
+    if streamed:
+        return await _streamed(here, job)
+    outcome = await _awaited(here, job)
+    return Response(
+        body_of(outcome, form_name, granularities), headers=_about(outcome),
+        media_type=FORMATS[form_name],
+    )  # fmt: skip
+
+
+@router.get("/models", dependencies=[Depends(needs(None))], summary="The models that workers run")
+async def models(here: Here) -> dict[str, Any]:
+    return {"object": "list", "data": await _models(here)}
+
+
+@router.get("/models/{model:path}", dependencies=[Depends(needs(None))], summary="One of them")
+async def model(model: str, here: Here) -> dict[str, Any]:
+    for found in await _models(here):
+        if found["id"] == model:
+            return found
+    raise Refusal(
+        404, "model_not_found", f"no worker runs the model {model!r:.80}: see /v1/models",
+        param="model",
+    )  # fmt: skip
+
+
+def _submission(form: Form) -> Submission:
+    language = form.text("language").lower() or "auto"
+    if language not in LANGUAGES:
+        raise Refusal(
+            400, ErrorCode.UNSUPPORTED_LANGUAGE,
+            f"language={language!r:.80} is not one of {', '.join(LANGUAGES)}", param="language",
+        )  # fmt: skip
+    itn = flag("itn", form.text("itn"), True)
+    return Submission(
+        audio=b"", language=language, itn=itn, priority=form.text("priority") or "normal"
+    )
+
+
+def _recording(form: Form) -> Any:
+    files = [file for file in form.files if file.field == "file"]
+    if len(files) != 1:
+        what = "the file is missing" if not files else f"there are {len(files)} files"
+        raise Refusal(
+            400, "bad_request", f"{what}: send one recording in the form's field file",
+            param="file",
+        )  # fmt: skip
+    return files[0]
+
+
+def _granularities(form: Form, form_name: str) -> list[str]:
+    if form_name not in FORMATS:
+        raise Refusal(
+            400, "bad_request",
+            f"response_format={form_name!r:.80} is not one of {', '.join(FORMATS)}",
+            param="response_format",
+        )  # fmt: skip
+    chosen = form.texts("timestamp_granularities")
+    for one in chosen:
+        if one not in _GRANULARITIES:
+            raise Refusal(
+                400, "bad_request",
+                f"timestamp_granularities={one!r:.80} is not one of {', '.join(_GRANULARITIES)}",
+                param="timestamp_granularities",
+            )  # fmt: skip
+    return chosen
+
+
+async def _awaited(here: Surroundings, job: Job) -> Outcome:
+    """The completed outcome; `Refusal` for a failed one, or when it takes too long."""
+    outcome = await here.pipeline.outcome(job, timeout=here.settings.wait_timeout)
+    if outcome is None:
+        raise Refusal(
+            504, "timeout",
+            f"no transcript within {here.settings.wait_timeout:g} s; it may still come, under "
+            f"/v1/transcriptions/{job[0].id}",
+        )  # fmt: skip
+    if outcome.error is not None:
+        raise Refusal(STATUS_OF[outcome.error], outcome.error.value, outcome.message, param="file")
+    return outcome
+
+
+async def _streamed(here: Surroundings, job: Job) -> Response:
+    waiting = asyncio.create_task(_awaited(here, job), name="gateway-transcription")
+    done, _ = await asyncio.wait([waiting], timeout=_HEADERS_AFTER)
+    if done:
+        waiting.result()  # a refusal that comes soon has its status
+    return stream(_events(waiting))
+
+
+async def _events(waiting: asyncio.Task[Outcome]) -> AsyncIterator[bytes]:
+    try:
+        while not (await asyncio.wait([waiting], timeout=_KEEP_ALIVE))[0]:
+            yield COMMENT
+        try:
+            outcome = waiting.result()
+        except Refusal as refusal:
+            yield encode(openai_error(refusal), event="error")
+            return
+        except SensestreamError as error:
+            yield encode(openai_error(refusal_of(error)), event="error")
+            return
+        for event in events_of(outcome):
+            yield encode(event, event=event["type"])
+    finally:
+        waiting.cancel()
+
+
+def _about(outcome: Outcome) -> dict[str, str]:
+    """What OpenAI's answers have no field for."""
+    about = {"X-Request-Id": outcome.id, "X-Sensestream-Cache": outcome.cache or ""}
+    return {name: value for name, value in about.items() if value.isascii() and value}
+
+
+async def _models(here: Surroundings) -> list[dict[str, Any]]:
+    workers = (await here.pipeline.pipeline_status()).workers
+    since: dict[str, int] = {}
+    for worker in workers:
+        created = worker.since // 1000 or round(time.time())
+        since[worker.model] = min(created, since.get(worker.model, created))
+    return [
+        {"id": name, "object": "model", "created": created, "owned_by": "sensestream"}
+        for name, created in sorted(since.items())
+    ]

@@ -1,0 +1,138 @@
+"""The pipeline as the gateway's routes see it: recordings in, jobs and outcomes out.
+
+The parts are the asyncio client's own. What differs is that an upload is hashed already when it
+is handed in, and that it may be known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+from sensestream_common.errors import ErrorCode, SensestreamError, WaitTimeout
+from sensestream_common.outcome import Outcome, outcome_from_entry
+
+from sensestream_producer.client import identified
+from sensestream_producer.gateway.form import File
+from sensestream_producer.gateway.known import KnownAnswers
+from sensestream_producer.gateway.refusals import Refusal
+from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.letters import DeadLetters
+from sensestream_producer.link import Link
+from sensestream_producer.results import Results
+from sensestream_producer.status import (
+    PipelineStatus,
+    RequestStatus,
+    pipeline_status,
+    request_status,
+)
+from sensestream_producer.streams import entries
+from sensestream_producer.submission import Receipt, RequestState, Submission
+from sensestream_producer.submitting import Submit, Submitter, UploadVanished
+from sensestream_producer.tail import Tail
+from sensestream_producer.tracing import submitting
+from sensestream_producer.uploads import Uploads
+
+__all__ = ["Job", "Pipeline"]
+
+_PATIENCE = 5.0  # seconds that a call is held while Redis is away; then it gets a 503
+_STAGINGS = 3
+
+Job = tuple[Receipt, Outcome | None]  # the outcome, where it is there already
+
+
+class Pipeline:
+    """One pipeline, for all calls of a gateway; lives in one event loop."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.keys = settings.keys
+        self.link = Link(settings.redis_url, patience=_PATIENCE)
+        self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
+        self.results = Results(self.link, self.keys)
+        self._submitter = Submitter(self.link, self.keys, max_backlog=settings.max_backlog)
+        self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
+        self._tail = Tail(self.link, self.keys)
+        self._known = KnownAnswers(
+            self.link, self.keys,
+            request_ttl=settings.request_ttl, result_ttl=settings.result_ttl,
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        await self._submitter.close()
+        await self._tail.close()
+        await self.link.close()
+
+    async def ping(self) -> None:
+        await self.link.run(self.link.redis.ping)
+
+    async def submit(self, submission: Submission, file: File | None = None) -> Job:
+        """Hand in a reference, or a file; the outcome is there at once where it is known.
+
+        Raises what `Client.submit` raises.
+        """
+        named = identified(submission)
+        with submitting(named, self.keys) as traced:
+            receipt, outcome = await self._submit(traced.submission, file)
+            traced.accepted(receipt)
+        if not submission.id:  # a made-up id stands already only when a lost reply was sent twice
+            receipt = replace(receipt, duplicate=False)
+        return receipt, outcome
+
+    async def outcome(self, job: Job, *, timeout: float) -> Outcome | None:
+        """The outcome of a job that was handed in, waiting for it; `None` after `timeout` seconds,
+        or when it is no longer kept.
+        """
+        receipt, outcome = job
+        if outcome is not None:
+            return outcome
+        if receipt.state == RequestState.DONE:
+            return await self._kept(receipt.outcome)
+        return await self.wait(receipt.id, timeout=timeout)
+
+    async def wait(self, request_id: str, *, timeout: float) -> Outcome | None:
+        """The same for a request that is known by its id alone."""
+        if timeout <= 0:
+            return None
+        with suppress(WaitTimeout, TimeoutError):
+            async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
+                return await self._tail.look_up(expected)
+        return None
+
+    async def status(self, request_id: str) -> RequestStatus | None:
+        return await self.link.run(lambda: request_status(self.link.redis, self.keys, request_id))
+
+    async def pipeline_status(self) -> PipelineStatus:
+        return await self.link.run(lambda: pipeline_status(self.link.redis, self.keys))
+
+    async def _kept(self, stream_id: str) -> Outcome | None:
+        stream = self.keys.transcripts
+        found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
+        return outcome_from_entry(found[0][1]) if found else None
+
+    async def _submit(self, submission: Submission, file: File | None) -> Job:
+        request = submission.request(submission.id, self.keys)
+        submit = Submit(request, submission.lane, submission.time_left)
+        if file is None:
+            return await self._submitter.send(submit), None
+        if file.spool.size == 0:
+            message = "the file is empty: send a recording"
+            raise Refusal(400, ErrorCode.AUDIO_EMPTY.value, message, param=file.field)
+        request = replace(request, digest=file.digest)
+        known = await self._known.find(file.digest, request.language, request.itn)
+        if known is not None:
+            return await self._known.answer(known, request, submission.lane)
+        return await self._store(replace(submit, request=request), file), None
+
+    async def _store(self, submit: Submit, file: File) -> Receipt:
+        for _ in range(_STAGINGS):
+            staged = await self._uploads.stage_chunks(file.spool.chunks)
+            try:
+                return await self._submitter.send(replace(submit, staged=staged.key))
+            except UploadVanished:
+                continue
+            except SensestreamError:
+                with suppress(SensestreamError):  # it expires by itself
+                    await self._uploads.discard(staged)
+                raise
+        raise UploadVanished(f"the upload of {submit.request.id!r} vanished {_STAGINGS} times")

@@ -1,0 +1,119 @@
+"""Serving the application: where it listens, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from sensestream_common.errors import SettingsError
+
+from sensestream_producer.gateway.app import create_app
+from sensestream_producer.gateway.guard import Guard
+from sensestream_producer.gateway.protocol import PatientProtocol
+from sensestream_producer.gateway.settings import GatewaySettings
+
+__all__ = ["Gateway", "require_keys"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+log = structlog.get_logger("sensestream.gateway")
+
+
+class Gateway(uvicorn.Server):
+    """One gateway, which listens from `listen` on and answers within `serve_here`."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        require_keys(settings)
+        self._settings = settings
+        self._app = create_app(settings)
+        self._socket: socket.socket | None = None
+        super().__init__(_config(settings, self._app))
+
+    def listen(self) -> str:
+        """Take the port; the URL of this gateway. `SettingsError` where that cannot be."""
+        host, port = self._settings.http_host, self._settings.http_port
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            self._socket = socket.create_server((host, port), family=family, backlog=2048)
+        except OSError as error:
+            raise SettingsError(
+                f"SENSESTREAM_HTTP_PORT={port}: cannot listen on {host}: "
+                f"{error.strerror or error} (--http-port takes another, 0 any that is free)"
+            ) from None
+        shown = f"[{host}]" if family == socket.AF_INET6 else host
+        return f"http://{shown}:{self._socket.getsockname()[1]}"
+
+    async def serve_here(self) -> None:
+        """Answer calls until told to stop, then finish those that are under way."""
+        if self._socket is None:
+            self.listen()
+        assert self._socket is not None  # noqa: S101 - for the type checker
+        await self.serve(sockets=[self._socket])
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Heed signals through the loop, and end with status 0: uvicorn would raise them again."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        """The first signal finishes what is under way, a second one drops it."""
+        log.info("stopping", signal=signal.Signals(sig).name, now=self.should_exit)
+        self.stop_waiting()
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    def stop_waiting(self) -> None:
+        """End streams of events and long waits for jobs, which can be taken up elsewhere."""
+        surroundings = getattr(self._app.state, "surroundings", None)
+        if surroundings is not None:
+            surroundings.stopping.set()
+
+
+def require_keys(settings: GatewaySettings) -> None:
+    """`SettingsError` where anybody in the network could come in."""
+    if settings.api_keys or settings.allow_anonymous or _is_loopback(settings.http_host):
+        return
+    raise SettingsError(
+        f"SENSESTREAM_HTTP_HOST={settings.http_host!r} is not loopback, and no key is set: whoever "
+        "reaches it could submit and read everything. Make a key with `sensestream gateway "
+        "--new-key NAME` for SENSESTREAM_API_KEYS, or set SENSESTREAM_ALLOW_ANONYMOUS=1"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
+    PatientProtocol.head_timeout = settings.receive_timeout
+    return uvicorn.Config(
+        Guard(app, settings),
+        http=PatientProtocol,
+        ws="none",
+        lifespan="on",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=round(settings.drain_timeout),
+    )

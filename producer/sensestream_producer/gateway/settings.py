@@ -1,0 +1,87 @@
+"""The gateway's settings: every one is `SENSESTREAM_<NAME>` in the environment and a flag."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from sensestream_producer.gateway.access import ApiKey
+from sensestream_producer.settings import ProducerSettings
+
+__all__ = ["GatewaySettings"]
+
+_Words = Annotated[tuple[str, ...], NoDecode]
+_LISTS = ("api_keys", "cors_origins", "allowed_hosts")  # fmt: skip
+
+
+class GatewaySettings(ProducerSettings):
+    """Where it listens, whom it lets in, and how much of everything."""
+
+    # Not GATEWAY_PORT: Kubernetes gives pods SENSESTREAM_GATEWAY_PORT=tcp://… for a service of
+    # that name.
+    http_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address that it listens on."
+    )
+    http_port: int = Field(default=8000, ge=0, le=65_535, description="Port; 0: any that is free.")
+    api_keys: _Words = Field(
+        default=(),
+        description="Who may come in: NAME:SCOPES:SHA256[:PER_MINUTE], comma-separated; "
+        "`sensestream gateway --new-key NAME` makes one. Scopes are submit, read and operate.",
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Whether to listen beyond loopback without any key."
+    )
+    rate_limit: int = Field(
+        default=0, ge=0,
+        description="Requests a minute of one key that has no limit of its own, or without keys "
+        "of one address; 0: as many as come.",
+    )  # fmt: skip
+    allowed_hosts: _Words = Field(
+        default=(),
+        description="Names by which it may be called (the Host header), comma-separated; empty: "
+        "any where keys are needed, else those of loopback.",
+    )
+    cors_origins: _Words = Field(
+        default=(),
+        description="Origins whose pages may call it, such as https://app.example.org, "
+        "comma-separated.",
+    )
+
+    max_body_bytes: int = Field(
+        default=8 * 2**20, ge=1024, description="Bytes of a body that is not an upload."
+    )
+    max_uploads: int = Field(
+        default=32, ge=1, description="Uploads received at once; further ones wait."
+    )
+    max_connections: int = Field(
+        default=4096, ge=1, description="Connections open at once; further ones get a 503."
+    )
+    receive_timeout: float = Field(
+        default=30.0, gt=0,
+        description="Seconds for the head of a request, and for each pause within its body.",
+    )  # fmt: skip
+    wait_timeout: float = Field(
+        default=300.0, gt=0, description="Seconds that a call may wait for its transcript."
+    )
+    drain_timeout: float = Field(default=30.0, ge=0, description="Seconds to finish on SIGTERM.")
+    result_ttl: int = Field(
+        default=604_800, ge=1, description="Seconds a result stays in the cache, from its last use."
+    )
+
+    @field_validator(*_LISTS, mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _read_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        names = [ApiKey.parse(key).name for key in keys]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two keys are named {name!r}")
+        return keys
