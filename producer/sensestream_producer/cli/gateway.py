@@ -13,6 +13,7 @@ from sensestream_common.flags import settings_flags
 from sensestream_producer.cli.setup import Setup, note
 from sensestream_producer.gateway.access import Scope, new_key
 from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.gateway.signing import new_secret
 
 __all__ = ["gateway", "load_server"]
 
@@ -31,11 +32,12 @@ log = structlog.get_logger("sensestream.gateway")
     multiple=True,
     help="Of the new key; may be given several times [submit, read].",
 )
+@click.option("--new-webhook-secret", is_flag=True, help="Make a secret for webhooks, and end.")
 @click.option("--per-minute", type=click.IntRange(min=1), help="The new key's own limit.")
 @click.pass_obj
 def gateway(
     setup: Setup, /, new_key: str | None, scopes: tuple[str, ...], per_minute: int | None,
-    **flags: Any,
+    new_webhook_secret: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Serve the pipeline over HTTP, until SIGTERM or Ctrl-C: what is under way is finished.
 
@@ -53,6 +55,9 @@ def gateway(
     """
     if new_key:
         _make_key(new_key, scopes, per_minute)
+        return
+    if new_webhook_secret:
+        click.echo(new_secret())
         return
     _serve(setup.settings_of(GatewaySettings, **flags))
 

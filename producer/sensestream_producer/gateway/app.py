@@ -15,10 +15,11 @@ from sensestream_common.errors import SensestreamError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from sensestream_producer.gateway import openai_routes
+from sensestream_producer.gateway import jobs, openai_routes
 from sensestream_producer.gateway.access import ApiKey
 from sensestream_producer.gateway.pipeline import Pipeline
 from sensestream_producer.gateway.refusals import Refusal, refusal_of, response_of
+from sensestream_producer.gateway.sender import Sender
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.surroundings import Surroundings
 
@@ -33,15 +34,18 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pipeline = Pipeline(settings)
-        app.state.surroundings = Surroundings(
+        here = app.state.surroundings = Surroundings(
             settings=settings,
             pipeline=pipeline,
             keys=tuple(map(ApiKey.parse, settings.api_keys)),
             places=asyncio.Semaphore(settings.max_uploads),
         )
+        sender = _send_webhooks(here)
         try:
             yield
         finally:
+            here.stopping.set()
+            await sender
             await pipeline.close()
 
     app = FastAPI(
@@ -52,7 +56,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(openai_routes.router)
+    for routes in (openai_routes, jobs):
+        app.include_router(routes.router)
     _answer_errors(app)
     if settings.cors_origins:
         app.add_middleware(
@@ -63,6 +68,15 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             expose_headers=["Location", "Retry-After", "X-Request-Id", "X-Sensestream-Cache"],
         )
     return app
+
+
+def _send_webhooks(here: Surroundings) -> asyncio.Task[None]:
+    """The sender, at its work until the gateway stops; without a secret there is none."""
+    if not here.settings.webhook_secret:
+        return asyncio.create_task(asyncio.sleep(0), name="gateway-no-webhooks")
+    pipeline = here.pipeline
+    sender = Sender(here.settings, pipeline.link, pipeline.keys, here.stopping)
+    return asyncio.create_task(sender.run(), name="gateway-webhooks")
 
 
 def _answer_errors(app: FastAPI) -> None:

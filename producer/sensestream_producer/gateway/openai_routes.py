@@ -13,7 +13,7 @@ from sensestream_common.outcome import Outcome
 from sensestream_common.request import LANGUAGES
 
 from sensestream_producer.gateway.access import Scope
-from sensestream_producer.gateway.documentation import TRANSCRIPTION
+from sensestream_producer.gateway.documentation import OPENAI_ERRORS, TRANSCRIPTION
 from sensestream_producer.gateway.form import Form
 from sensestream_producer.gateway.formats import FORMATS, body_of, events_of
 from sensestream_producer.gateway.options import flag
@@ -26,6 +26,7 @@ from sensestream_producer.gateway.refusals import (
 )
 from sensestream_producer.gateway.sse import COMMENT, encode, stream
 from sensestream_producer.gateway.surroundings import Here, Surroundings, needs
+from sensestream_producer.gateway.waiting import until_stopping
 from sensestream_producer.submission import Submission
 
 __all__ = ["router"]
@@ -36,7 +37,7 @@ _HEADERS_AFTER = (
 _KEEP_ALIVE = 10.0  # seconds between signs of life, below the time-outs of usual proxies
 _GRANULARITIES = ("segment", "word")
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"])
+router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=OPENAI_ERRORS)
 
 
 @router.post(
@@ -121,7 +122,14 @@ def _granularities(form: Form, form_name: str) -> list[str]:
 
 async def _awaited(here: Surroundings, job: Job) -> Outcome:
     """The completed outcome; `Refusal` for a failed one, or when it takes too long."""
-    outcome = await here.pipeline.outcome(job, timeout=here.settings.wait_timeout)
+    waiting = here.pipeline.outcome(job, timeout=here.settings.wait_timeout)
+    # A second before uvicorn would cut it off: its caller is told, and finds it elsewhere.
+    outcome = await until_stopping(here, waiting, grace=here.settings.drain_timeout - 1)
+    if outcome is None and here.stopping.is_set():
+        raise Refusal(
+            503, "stopping", "this gateway is stopping: send it again, to be answered by another",
+            retry_after=1,
+        )  # fmt: skip
     if outcome is None:
         raise Refusal(
             504, "timeout",

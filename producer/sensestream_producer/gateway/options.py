@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
+
+from sensestream_common.errors import ErrorCode, RequestError
 
 from sensestream_producer.gateway.refusals import Refusal
 
-__all__ = ["flag"]
+__all__ = ["flag", "require_scheme"]
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -20,3 +23,14 @@ def flag(name: str, value: Any, default: bool) -> bool:
     if word not in _TRUE + _FALSE:
         raise Refusal(400, "bad_request", f"{name}={value!r:.80} is not true or false", param=name)
     return word in _TRUE
+
+
+def require_scheme(reference: str, schemes: Collection[str]) -> None:
+    """Refuse a reference that this gateway does not hand on."""
+    scheme = reference.partition(":")[0].lower() if ":" in reference else ""
+    if scheme not in schemes:
+        raise RequestError(
+            ErrorCode.AUDIO_FORBIDDEN,
+            f"audio={scheme + ':…' if scheme else 'a name without a scheme'} is not taken here: "
+            f"send the recording itself, or a reference that begins with {', '.join(schemes)}",
+        )

@@ -24,7 +24,7 @@ from sensestream_common.errors import (
 )
 from starlette.responses import JSONResponse
 
-__all__ = ["STATUS_OF", "Refusal", "openai_error", "refusal_of", "response_of"]
+__all__ = ["STATUS_OF", "Refusal", "openai_error", "problem_of", "refusal_of", "response_of"]
 
 log = structlog.get_logger("sensestream.gateway")
 
@@ -115,7 +115,7 @@ def response_of(path: str, refusal: Refusal) -> JSONResponse:
         }
     else:
         return JSONResponse(
-            _problem(refusal), refusal.status, refusal.headers, "application/problem+json"
+            problem_of(refusal), refusal.status, refusal.headers, "application/problem+json"
         )
     return JSONResponse(content, refusal.status, refusal.headers)
 
@@ -133,7 +133,8 @@ def openai_error(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def _problem(refusal: Refusal) -> dict[str, Any]:
+def problem_of(refusal: Refusal) -> dict[str, Any]:
+    """Problem details, RFC 9457."""
     problem: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(refusal.status).phrase,

@@ -8,12 +8,13 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from sensestream_producer.gateway.access import ApiKey
+from sensestream_producer.gateway.signing import secret_bytes
 from sensestream_producer.settings import ProducerSettings
 
 __all__ = ["GatewaySettings"]
 
 _Words = Annotated[tuple[str, ...], NoDecode]
-_LISTS = ("api_keys", "cors_origins", "allowed_hosts")  # fmt: skip
+_LISTS = ("api_keys", "cors_origins", "allowed_hosts", "references", "webhook_secret")
 
 
 class GatewaySettings(ProducerSettings):
@@ -70,6 +71,30 @@ class GatewaySettings(ProducerSettings):
         default=604_800, ge=1, description="Seconds a result stays in the cache, from its last use."
     )
 
+    references: _Words = Field(
+        default=("http", "https", "data", "s3"),
+        description="Schemes of the references that may be submitted, comma-separated; file and "
+        "redis would open what the workers may read to whoever may submit.",
+    )
+
+    webhook_secret: _Words = Field(
+        default=(),
+        description="What webhooks are signed with: whsec_ and base64 of 24 to 64 bytes; two, "
+        "comma-separated, while one replaces the other. Empty: no webhooks.",
+    )
+    webhook_timeout: float = Field(
+        default=10.0, gt=0, description="Seconds for one try to deliver a webhook."
+    )
+    webhook_retry_after: float = Field(
+        default=10.0, gt=0,
+        description="Seconds until a webhook is tried again; doubled each time, up to an hour.",
+    )  # fmt: skip
+    webhook_tries: int = Field(default=20, ge=1, description="Tries before a webhook is given up.")
+    webhook_allow_private: bool = Field(
+        default=False,
+        description="Whether webhooks may go to private, loopback and link-local addresses.",
+    )
+
     @field_validator(*_LISTS, mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -85,3 +110,10 @@ class GatewaySettings(ProducerSettings):
             if names.count(name) > 1:
                 raise ValueError(f"two keys are named {name!r}")
         return keys
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _read_secrets(cls, secrets: tuple[str, ...]) -> tuple[str, ...]:
+        for secret in secrets:
+            secret_bytes(secret)
+        return secrets
