@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Named one by one: moto's own extra [server] brings 290 MB for services that nobody asks here.
 SERVER = ("moto==5.2.5", "flask==3.1.3", "flask-cors==6.0.5", "py-partiql-parser==0.6.3")
-TESTS = "tests/consumer/audio/test_s3_server.py"
+TESTS = ("tests/consumer/audio/test_s3_server.py", "tests/gateway/test_uploads.py")
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
             print(f"{SERVER[0]} could not be installed", file=sys.stderr)
             return 1
         environment = {**os.environ, "SENSESTREAM_MOTO": folder}
-        command = [sys.executable, "-m", "pytest", "-q", TESTS]
+        command = [sys.executable, "-m", "pytest", "-q", *TESTS]
         return subprocess.run(command, cwd=ROOT, env=environment).returncode
 
 

@@ -21,6 +21,7 @@ from sensestream_producer.gateway.pipeline import Pipeline
 from sensestream_producer.gateway.refusals import Refusal, refusal_of, response_of
 from sensestream_producer.gateway.sender import Sender
 from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.gateway.stores import open_store, sweep
 from sensestream_producer.gateway.surroundings import Surroundings
 
 __all__ = ["create_app"]
@@ -29,23 +30,27 @@ log = structlog.get_logger("sensestream.gateway")
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
-    """An application that opens its connections when it starts, and closes them when it ends."""
+    """An application that opens its connections when it starts, and closes them when it ends.
+
+    Raises `SettingsError` where uploads cannot be kept.
+    """
+    store = open_store(settings.uploads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        pipeline = Pipeline(settings)
+        pipeline = Pipeline(settings, store)
         here = app.state.surroundings = Surroundings(
             settings=settings,
             pipeline=pipeline,
             keys=tuple(map(ApiKey.parse, settings.api_keys)),
             places=asyncio.Semaphore(settings.max_uploads),
         )
-        sender = _send_webhooks(here)
+        tasks = _background(here)
         try:
             yield
         finally:
             here.stopping.set()
-            await sender
+            await asyncio.gather(*tasks)
             await pipeline.close()
 
     app = FastAPI(
@@ -70,13 +75,17 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     return app
 
 
-def _send_webhooks(here: Surroundings) -> asyncio.Task[None]:
-    """The sender, at its work until the gateway stops; without a secret there is none."""
-    if not here.settings.webhook_secret:
-        return asyncio.create_task(asyncio.sleep(0), name="gateway-no-webhooks")
-    pipeline = here.pipeline
-    sender = Sender(here.settings, pipeline.link, pipeline.keys, here.stopping)
-    return asyncio.create_task(sender.run(), name="gateway-webhooks")
+def _background(here: Surroundings) -> list[asyncio.Task[None]]:
+    """What goes on beside the calls, until the gateway stops."""
+    pipeline, stopping = here.pipeline, here.stopping
+    tasks = []
+    if here.settings.webhook_secret:
+        sender = Sender(here.settings, pipeline.link, pipeline.keys, stopping, pipeline.present)
+        tasks.append(asyncio.create_task(sender.run(), name="gateway-webhooks"))
+    if pipeline.store is not None:
+        work = sweep(pipeline.store, pipeline.link, pipeline.keys, stopping)
+        tasks.append(asyncio.create_task(work, name="gateway-uploads"))
+    return tasks
 
 
 def _answer_errors(app: FastAPI) -> None:

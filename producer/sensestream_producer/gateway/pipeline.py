@@ -18,6 +18,7 @@ from sensestream_producer.gateway.form import File
 from sensestream_producer.gateway.known import KnownAnswers
 from sensestream_producer.gateway.refusals import Refusal
 from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.gateway.stores import Store, present
 from sensestream_producer.letters import DeadLetters
 from sensestream_producer.link import Link
 from sensestream_producer.results import Results
@@ -43,9 +44,12 @@ Job = tuple[Receipt, Outcome | None]  # the outcome, where it is there already
 
 
 class Pipeline:
-    """One pipeline, for all calls of a gateway; lives in one event loop."""
+    """One pipeline, for all calls of a gateway; lives in one event loop.
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    Uploads wait in `store`, or in Redis.
+    """
+
+    def __init__(self, settings: GatewaySettings, store: Store | None = None) -> None:
         self.keys = settings.keys
         self.link = Link(settings.redis_url, patience=_PATIENCE)
         self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
@@ -53,6 +57,7 @@ class Pipeline:
         self._submitter = Submitter(self.link, self.keys, max_backlog=settings.max_backlog)
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
         self._tail = Tail(self.link, self.keys)
+        self.store = store
         self._known = KnownAnswers(
             self.link, self.keys,
             request_ttl=settings.request_ttl, result_ttl=settings.result_ttl,
@@ -85,7 +90,7 @@ class Pipeline:
         """
         receipt, outcome = job
         if outcome is not None:
-            return outcome
+            return self.present(outcome)
         if receipt.state == RequestState.DONE:
             return await self._kept(receipt.outcome)
         return await self.wait(receipt.id, timeout=timeout)
@@ -96,11 +101,18 @@ class Pipeline:
             return None
         with suppress(WaitTimeout, TimeoutError):
             async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
-                return await self._tail.look_up(expected)
+                return self.present(await self._tail.look_up(expected))
         return None
 
+    def present(self, outcome: Outcome) -> Outcome:
+        """The outcome as it may be shown to callers."""
+        return present(outcome, self.store)
+
     async def status(self, request_id: str) -> RequestStatus | None:
-        return await self.link.run(lambda: request_status(self.link.redis, self.keys, request_id))
+        found = await self.link.run(lambda: request_status(self.link.redis, self.keys, request_id))
+        if found is None or found.outcome is None:
+            return found
+        return replace(found, outcome=self.present(found.outcome))
 
     async def pipeline_status(self) -> PipelineStatus:
         return await self.link.run(lambda: pipeline_status(self.link.redis, self.keys))
@@ -108,7 +120,7 @@ class Pipeline:
     async def _kept(self, stream_id: str) -> Outcome | None:
         stream = self.keys.transcripts
         found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
-        return outcome_from_entry(found[0][1]) if found else None
+        return self.present(outcome_from_entry(found[0][1])) if found else None
 
     async def _submit(self, submission: Submission, file: File | None) -> Job:
         request = submission.request(submission.id, self.keys)
@@ -122,9 +134,24 @@ class Pipeline:
         known = await self._known.find(file.digest, request.language, request.itn)
         if known is not None:
             return await self._known.answer(known, request, submission.lane)
-        return await self._store(replace(submit, request=request), file), None
+        submit = replace(submit, request=request)
+        if self.store is None:
+            return await self._stage(submit, file), None
+        return await self._put(self.store, submit, file), None
 
-    async def _store(self, submit: Submit, file: File) -> Receipt:
+    async def _put(self, store: Store, submit: Submit, file: File) -> Receipt:
+        """Store the bytes outside Redis, and submit a reference to them."""
+        reference = await asyncio.to_thread(store.put, file.spool)
+        receipt = None
+        try:
+            request = replace(submit.request, audio=reference)
+            receipt = await self._submitter.send(replace(submit, request=request))
+        finally:
+            if receipt is None or receipt.duplicate:
+                await asyncio.to_thread(store.remove, reference)
+        return receipt
+
+    async def _stage(self, submit: Submit, file: File) -> Receipt:
         for _ in range(_STAGINGS):
             staged = await self._uploads.stage_chunks(file.spool.chunks)
             try:

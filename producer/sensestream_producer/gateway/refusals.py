@@ -15,7 +15,6 @@ import structlog
 from sensestream_common.errors import (
     BacklogFull,
     ErrorCode,
-    PipelineError,
     RedisUnavailable,
     RequestError,
     SensestreamError,
@@ -96,8 +95,8 @@ def refusal_of(error: SensestreamError) -> Refusal:
             log.warning("pipeline_unavailable", error=str(error))
             message = "the queue takes nothing at the moment: send it again later"
             return Refusal(503, "unavailable", message, retry_after=_FULL_PAUSE)
-        case PipelineError():
-            log.error("pipeline_misused", error=str(error))
+        case _:
+            log.error("pipeline_failed", kind=type(error).__name__, error=str(error))
     message = "the pipeline behind this service is not in order; its operator's log tells more"
     return Refusal(500, "internal", message)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,7 +58,12 @@ class Sender:
     """The webhooks' sender of one gateway; it runs until `stopping` is set."""
 
     def __init__(
-        self, settings: GatewaySettings, link: Link, keys: Keys, stopping: asyncio.Event
+        self,
+        settings: GatewaySettings,
+        link: Link,
+        keys: Keys,
+        stopping: asyncio.Event,
+        present: Callable[[Outcome], Outcome],
     ) -> None:
         self._settings = settings
         self._link = link
@@ -68,6 +74,7 @@ class Sender:
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._under_way: set[asyncio.Task[None]] = set()
         self._stopping = stopping
+        self._present = present
 
     async def run(self) -> None:
         """Deliver what comes and what is due again; then finish what is under way."""
@@ -188,7 +195,7 @@ class Sender:
         found = await self._link.run(
             lambda: entries(self._link.redis, stream, webhook.outcome, webhook.outcome)
         )
-        return outcome_from_entry(found[0][1]) if found else None
+        return self._present(outcome_from_entry(found[0][1])) if found else None
 
     async def _settle(self, webhook: _Webhook, attempt: Attempt, request_id: str) -> None:
         over = attempt.hopeless or webhook.tries >= self._settings.webhook_tries

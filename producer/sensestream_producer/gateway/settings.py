@@ -71,6 +71,11 @@ class GatewaySettings(ProducerSettings):
         default=604_800, ge=1, description="Seconds a result stays in the cache, from its last use."
     )
 
+    uploads: str = Field(
+        default="redis",
+        description="Where uploads wait for a worker: redis, a folder below every worker's audio "
+        "roots, or s3://BUCKET/FOLDER.",
+    )
     references: _Words = Field(
         default=("http", "https", "data", "s3"),
         description="Schemes of the references that may be submitted, comma-separated; file and "
@@ -117,3 +122,10 @@ class GatewaySettings(ProducerSettings):
         for secret in secrets:
             secret_bytes(secret)
         return secrets
+
+    @field_validator("uploads")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        if value == "redis" or value.startswith(("/", "s3://")):
+            return value
+        raise ValueError("must be redis, an absolute folder or s3://BUCKET/FOLDER")

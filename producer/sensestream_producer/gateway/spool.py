@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Self
@@ -64,14 +66,14 @@ class Spool:
         while chunk := await asyncio.to_thread(self._file.read, _CHUNK):
             yield chunk
 
-    def copy_to(self, file: IO[bytes]) -> None:
-        """Write the content, blocking."""
+    @contextmanager
+    def reader(self) -> Iterator[IO[bytes]]:
+        """The content as a file to be read from its beginning, blocking."""
         if self._file is None:
-            file.write(self._waiting)
+            yield BytesIO(self._waiting)
             return
         self._file.seek(0)
-        while chunk := self._file.read(_CHUNK):
-            file.write(chunk)
+        yield self._file
 
     def close(self) -> None:
         if self._file is not None:
