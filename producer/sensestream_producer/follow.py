@@ -22,7 +22,7 @@ from sensestream_common.outcome import Outcome, outcome_from_entry
 from sensestream_producer.link import Backoff, Link, cancellations, heeding, passes
 from sensestream_producer.streams import ORIGIN, Entry, StreamId, id_text, last_id, parse_id
 
-__all__ = ["Followed", "Gap", "GapReason", "follow"]
+__all__ = ["Followed", "Follower", "Gap", "GapReason", "follow"]
 
 _COUNT = 128
 _REWIND_MS = 60_000  # beyond any replication lag that a failover may take back
@@ -65,7 +65,7 @@ async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Follow
     position that is none, and `RedisUnavailable` when Redis cannot be reached at the start.
     """
     before = cancellations()
-    follower = _Follower(link, keys, await _start(link, keys, position))
+    follower = Follower(link, keys, await _start(link, keys, position))
     redis = link.reader("follow")
     backoff = Backoff()
     away = False
@@ -97,7 +97,7 @@ async def _start(link: Link, keys: Keys, position: str) -> StreamId:
     return last if start is None else start
 
 
-class _Follower:
+class Follower:
     """Where a follow stands: `position` is the last entry handed on, or skipped."""
 
     def __init__(self, link: Link, keys: Keys, position: StreamId) -> None:

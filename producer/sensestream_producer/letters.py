@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from redis.exceptions import ResponseError
-from sensestream_common.errors import PipelineError
+from sensestream_common.errors import PipelineError, SensestreamError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.redaction import redacted
 from sensestream_common.scripts import load_script
@@ -180,6 +180,17 @@ class DeadLetters:
                 return
             milliseconds, number = parse_id(page[-1][0])
             start = id_text((milliseconds, number + 1))
+
+    async def find(self, letter: str) -> DeadLetter | None:
+        """The letter with this id of its own."""
+        try:
+            position = id_text(parse_id(letter))
+        except SensestreamError:
+            return None
+        found = await self._link.run(
+            lambda: entries(self._link.redis, self._keys.dead, position, position)
+        )
+        return DeadLetter.from_entry(*found[0]) if found else None
 
     async def replay(self, letter: DeadLetter, *, ignore_deadline: bool = False) -> ReplayResult:
         """Send the request again as it was; the letter goes in the same step."""

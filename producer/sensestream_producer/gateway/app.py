@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -15,8 +16,9 @@ from sensestream_common.errors import SensestreamError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from sensestream_producer.gateway import jobs, openai_routes
+from sensestream_producer.gateway import jobs, live, openai_routes, page, tutorial, watch
 from sensestream_producer.gateway.access import ApiKey
+from sensestream_producer.gateway.bell import Bell
 from sensestream_producer.gateway.pipeline import Pipeline
 from sensestream_producer.gateway.refusals import Refusal, refusal_of, response_of
 from sensestream_producer.gateway.sender import Sender
@@ -29,10 +31,10 @@ __all__ = ["create_app"]
 log = structlog.get_logger("sensestream.gateway")
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
+def create_app(settings: GatewaySettings, samples: Sequence[Path] = ()) -> FastAPI:
     """An application that opens its connections when it starts, and closes them when it ends.
 
-    Raises `SettingsError` where uploads cannot be kept.
+    The page offers `samples` to try it with. Raises `SettingsError` where uploads cannot be kept.
     """
     store = open_store(settings.uploads)
 
@@ -42,7 +44,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         here = app.state.surroundings = Surroundings(
             settings=settings,
             pipeline=pipeline,
+            bell=Bell(pipeline.link, pipeline.keys, settings.max_subscribers),
             keys=tuple(map(ApiKey.parse, settings.api_keys)),
+            samples={path.name: path for path in samples},
             places=asyncio.Semaphore(settings.max_uploads),
         )
         tasks = _background(here)
@@ -51,6 +55,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         finally:
             here.stopping.set()
             await asyncio.gather(*tasks)
+            await here.bell.close()
             await pipeline.close()
 
     app = FastAPI(
@@ -61,8 +66,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (openai_routes, jobs):
+    for routes in (openai_routes, jobs, live, watch, tutorial, page):
         app.include_router(routes.router)
+    page.mount_files(app)
+    _describe(app)
     _answer_errors(app)
     if settings.cors_origins:
         app.add_middleware(
@@ -73,6 +80,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
             expose_headers=["Location", "Retry-After", "X-Request-Id", "X-Sensestream-Cache"],
         )
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Add to the document what no route's signature names: a body that is read as it comes."""
+    document = app.openapi()
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {})["JobRequest"] = jobs.JobRequest.model_json_schema()
 
 
 def _background(here: Surroundings) -> list[asyncio.Task[None]]:

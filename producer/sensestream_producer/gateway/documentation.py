@@ -9,8 +9,8 @@ from sensestream_common.request import LANGUAGES
 from sensestream_producer.gateway.formats import FORMATS
 
 __all__ = [
-    "JOBS", "JOB_ANSWERS", "JOB_FOUND", "OPENAI_ERRORS", "PROBLEMS", "TRANSCRIPTION", "Language",
-    "Priority",
+    "EVENTS", "JOBS", "JOB_ANSWERS", "JOB_FOUND", "OPENAI_ERRORS", "PROBLEMS", "TRANSCRIPTION",
+    "TUTORIAL", "TUTORIAL_ERRORS", "Language", "Priority",
 ]  # fmt: skip
 
 Language = Literal["auto", "zh", "en", "yue", "ja", "ko", "nospeech"]
@@ -58,6 +58,16 @@ _OPENAI_ERROR = {
         }
     },
 }
+_TUTORIAL_ERROR = {
+    "type": "object",
+    "required": ["status", "data", "from_cache", "message"],
+    "properties": {
+        "status": {"type": "string", "enum": ["error"]},
+        "data": {"type": "null"},
+        "from_cache": {"type": "boolean"},
+        "message": {"type": "string"},
+    },
+}
 _JOB = {
     "type": "object",
     "required": ["id", "status", "location"],
@@ -91,6 +101,15 @@ PROBLEMS = _answers(_PROBLEM, "application/problem+json", _REFUSED)
 OPENAI_ERRORS = _answers(
     _OPENAI_ERROR, "application/json", _REFUSED | {504: "No transcript in time."}
 )
+TUTORIAL_ERRORS = _answers(
+    _TUTORIAL_ERROR, "application/json", _REFUSED | {504: "No transcript in time."}
+)
+EVENTS: dict[Any, Any] = {
+    200: {
+        "description": "Events, without end.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 JOB_FOUND = _answers(_JOB, "application/json", {200: "The job."})
 JOB_ANSWERS = _answers(
     {"oneOf": [_JOB, {"type": "array", "items": {"anyOf": [_JOB, _REFUSED_JOB]}}]},
@@ -141,6 +160,17 @@ TRANSCRIPTION: dict[str, Any] = _body(
         ["file"],
     )
 )  # fmt: skip
+
+TUTORIAL: dict[str, Any] = _body(
+    multipart__form_data=_form(
+        {
+            "file": _FILE,
+            "language": _LANGUAGE,
+            "use_itn": {"type": "boolean", "default": True},
+        },
+        ["file"],
+    )
+)
 
 _REFERENCE = {"$ref": "#/components/schemas/JobRequest"}
 JOBS: dict[str, Any] = _body(

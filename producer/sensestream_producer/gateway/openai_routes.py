@@ -8,25 +8,24 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from sensestream_common.errors import ErrorCode, SensestreamError
+from sensestream_common.errors import SensestreamError
+from sensestream_common.keys import Lane
 from sensestream_common.outcome import Outcome
-from sensestream_common.request import LANGUAGES
 
 from sensestream_producer.gateway.access import Scope
 from sensestream_producer.gateway.documentation import OPENAI_ERRORS, TRANSCRIPTION
 from sensestream_producer.gateway.form import Form
 from sensestream_producer.gateway.formats import FORMATS, body_of, events_of
-from sensestream_producer.gateway.options import flag
+from sensestream_producer.gateway.options import flag, language_of, one_file
 from sensestream_producer.gateway.pipeline import Job
 from sensestream_producer.gateway.refusals import (
-    STATUS_OF,
     Refusal,
     openai_error,
     refusal_of,
 )
 from sensestream_producer.gateway.sse import COMMENT, encode, stream
 from sensestream_producer.gateway.surroundings import Here, Surroundings, needs
-from sensestream_producer.gateway.waiting import until_stopping
+from sensestream_producer.gateway.waiting import awaited
 from sensestream_producer.submission import Submission
 
 __all__ = ["router"]
@@ -52,10 +51,10 @@ async def transcriptions(request: Request, here: Here) -> Response:
         form_name = form.text("response_format") or "json"
         streamed = flag("stream", form.text("stream"), False)
         granularities = _granularities(form, form_name)
-        job = await here.pipeline.submit(_submission(form), _recording(form))
+        job = await here.pipeline.submit(_submission(form), one_file(form))
     if streamed:
         return await _streamed(here, job)
-    outcome = await _awaited(here, job)
+    outcome = await awaited(here, job)
     return Response(
         body_of(outcome, form_name, granularities), headers=_about(outcome),
         media_type=FORMATS[form_name],
@@ -79,27 +78,9 @@ async def model(model: str, here: Here) -> dict[str, Any]:
 
 
 def _submission(form: Form) -> Submission:
-    language = form.text("language").lower() or "auto"
-    if language not in LANGUAGES:
-        raise Refusal(
-            400, ErrorCode.UNSUPPORTED_LANGUAGE,
-            f"language={language!r:.80} is not one of {', '.join(LANGUAGES)}", param="language",
-        )  # fmt: skip
     itn = flag("itn", form.text("itn"), True)
-    return Submission(
-        audio=b"", language=language, itn=itn, priority=form.text("priority") or "normal"
-    )
-
-
-def _recording(form: Form) -> Any:
-    files = [file for file in form.files if file.field == "file"]
-    if len(files) != 1:
-        what = "the file is missing" if not files else f"there are {len(files)} files"
-        raise Refusal(
-            400, "bad_request", f"{what}: send one recording in the form's field file",
-            param="file",
-        )  # fmt: skip
-    return files[0]
+    priority = form.text("priority") or Lane.NORMAL
+    return Submission(audio=b"", language=language_of(form), itn=itn, priority=priority)
 
 
 def _granularities(form: Form, form_name: str) -> list[str]:
@@ -120,29 +101,8 @@ def _granularities(form: Form, form_name: str) -> list[str]:
     return chosen
 
 
-async def _awaited(here: Surroundings, job: Job) -> Outcome:
-    """The completed outcome; `Refusal` for a failed one, or when it takes too long."""
-    waiting = here.pipeline.outcome(job, timeout=here.settings.wait_timeout)
-    # A second before uvicorn would cut it off: its caller is told, and finds it elsewhere.
-    outcome = await until_stopping(here, waiting, grace=here.settings.drain_timeout - 1)
-    if outcome is None and here.stopping.is_set():
-        raise Refusal(
-            503, "stopping", "this gateway is stopping: send it again, to be answered by another",
-            retry_after=1,
-        )  # fmt: skip
-    if outcome is None:
-        raise Refusal(
-            504, "timeout",
-            f"no transcript within {here.settings.wait_timeout:g} s; it may still come, under "
-            f"/v1/transcriptions/{job[0].id}",
-        )  # fmt: skip
-    if outcome.error is not None:
-        raise Refusal(STATUS_OF[outcome.error], outcome.error.value, outcome.message, param="file")
-    return outcome
-
-
 async def _streamed(here: Surroundings, job: Job) -> Response:
-    waiting = asyncio.create_task(_awaited(here, job), name="gateway-transcription")
+    waiting = asyncio.create_task(awaited(here, job), name="gateway-transcription")
     done, _ = await asyncio.wait([waiting], timeout=_HEADERS_AFTER)
     if done:
         waiting.result()  # a refusal that comes soon has its status

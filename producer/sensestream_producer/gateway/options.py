@@ -6,10 +6,12 @@ from collections.abc import Collection
 from typing import Any
 
 from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.request import LANGUAGES
 
+from sensestream_producer.gateway.form import File, Form
 from sensestream_producer.gateway.refusals import Refusal
 
-__all__ = ["flag", "require_scheme"]
+__all__ = ["flag", "language_of", "one_file", "require_scheme"]
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
@@ -23,6 +25,29 @@ def flag(name: str, value: Any, default: bool) -> bool:
     if word not in _TRUE + _FALSE:
         raise Refusal(400, "bad_request", f"{name}={value!r:.80} is not true or false", param=name)
     return word in _TRUE
+
+
+def language_of(form: Form) -> str:
+    """The language that a form asks for."""
+    language = form.text("language").lower() or "auto"
+    if language not in LANGUAGES:
+        raise Refusal(
+            400, ErrorCode.UNSUPPORTED_LANGUAGE.value,
+            f"language={language!r:.80} is not one of {', '.join(LANGUAGES)}", param="language",
+        )  # fmt: skip
+    return language
+
+
+def one_file(form: Form) -> File:
+    """The recording in a form that takes one."""
+    files = [file for file in form.files if file.field == "file"]
+    if len(files) != 1:
+        what = "the file is missing" if not files else f"there are {len(files)} files"
+        raise Refusal(
+            400, "bad_request", f"{what}: send one recording in the form's field file",
+            param="file",
+        )  # fmt: skip
+    return files[0]
 
 
 def require_scheme(reference: str, schemes: Collection[str]) -> None:

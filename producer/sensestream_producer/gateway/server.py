@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -30,10 +31,10 @@ log = structlog.get_logger("sensestream.gateway")
 class Gateway(uvicorn.Server):
     """One gateway, which listens from `listen` on and answers within `serve_here`."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, samples: Sequence[Path] = ()) -> None:
         require_keys(settings)
         self._settings = settings
-        self._app = create_app(settings)
+        self._app = create_app(settings, samples)
         self._socket: socket.socket | None = None
         super().__init__(_config(settings, self._app))
 

@@ -59,6 +59,7 @@ class GatewaySettings(ProducerSettings):
     max_connections: int = Field(
         default=4096, ge=1, description="Connections open at once; further ones get a 503."
     )
+    max_subscribers: int = Field(default=256, ge=1, description="Streams of events open at once.")
     receive_timeout: float = Field(
         default=30.0, gt=0,
         description="Seconds for the head of a request, and for each pause within its body.",

@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import StreamingResponse
 
-__all__ = ["COMMENT", "HEADERS", "encode", "stream"]
+__all__ = ["COMMENT", "HEADERS", "encode", "position_of", "stream"]
 
 COMMENT = b": still here\n\n"
 # A proxy that gathers an answer before it hands it on would hold events back.
@@ -21,6 +21,11 @@ def encode(data: Any, *, event: str = "", id: str = "") -> bytes:  # noqa: A002 
     lines += [f"event: {event}"] if event else []
     lines += [f"data: {json.dumps(data, ensure_ascii=False)}"]
     return ("\n".join(lines) + "\n\n").encode()
+
+
+def position_of(id: str) -> bytes:  # noqa: A002
+    """A sign of life that dispatches no event, and tells a client from where to go on."""
+    return f"id: {id}\n\n".encode()
 
 
 def stream(events: AsyncIterator[bytes] | AsyncGenerator[bytes]) -> StreamingResponse:

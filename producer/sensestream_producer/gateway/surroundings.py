@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, cast
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from sensestream_producer.gateway.access import ApiKey, Rates, Scope, find_key
+from sensestream_producer.gateway.bell import Bell
 from sensestream_producer.gateway.form import Form, FormLimits, read_form
 from sensestream_producer.gateway.pipeline import Pipeline
 from sensestream_producer.gateway.refusals import Refusal
@@ -31,8 +33,10 @@ class Surroundings:
 
     settings: GatewaySettings
     pipeline: Pipeline
+    bell: Bell
     keys: tuple[ApiKey, ...]
     places: asyncio.Semaphore
+    samples: dict[str, Path]  # recordings to try it with, by name
     rates: Rates = field(default_factory=Rates)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
