@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format docs bench-engine bench-backlog constraints chaos failover soak ci clean
+.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-backlog constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -31,6 +31,9 @@ test: setup  ## Run the tests, on a real Redis of their own
 
 test-all: setup  ## Run the long ones as well: failover, hostile input, crashes by the dozen
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+screenshot: setup  ## Take the README's picture of the gateway's page, in a Chromium
+	@$(BIN)/python tools/try_page.py --screenshot
 
 lint: setup  ## Check style, format and types
 	@$(BIN)/ruff check .

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from sensestream_producer.demonstration import bundled_clips
@@ -58,6 +60,28 @@ def test_it_shows_each_clip_and_the_counters(environment: dict[str, str]) -> Non
         assert result.stdout.count(clip.path.name) == 2
     assert f"submitted {2 * len(clips)}, completed {2 * len(clips)}" in result.stdout
     assert "\x1b" not in result.stdout
+    assert result.stdout.splitlines()[-1].endswith("sensestream demo --serve")
+
+
+def test_served_it_is_a_page_with_samples_until_it_is_stopped(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [*MAIN, "demo", "--serve", "--port", "0"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        found = re.search(r"http://\S+:\d+", demo.stdout.readline())
+        assert found is not None
+        with httpx.Client(base_url=found[0], timeout=30) as http:
+            assert "<title>Sensestream</title>" in http.get("/").text
+            assert http.get("/samples").json() == [clip.path.name for clip in bundled_clips()]
+            clip = http.get("/samples/ja-studio.ogg").content
+            heard = http.post("/v1/audio/transcriptions", files={"file": clip}).json()
+            assert heard["text"] == "907214"
+            started = descendants(demo.pid)
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0
+    assert not any(each.is_running() for each in started)
+    assert left_behind(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.status import Status as Spinner
+from sensestream_common.settings import load_settings
 
+from sensestream_producer.cli.gateway import load_server
 from sensestream_producer.cli.setup import echo_json, note, run, shown
 from sensestream_producer.client import Client
 from sensestream_producer.demonstration import (
@@ -20,6 +24,7 @@ from sensestream_producer.demonstration import (
     play,
     wait_for_worker,
 )
+from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["demo"]
 
@@ -29,7 +34,17 @@ _COUNTERS = ("submitted", "completed", "misses", "coalesced", "hits", "failed", 
 @click.command(short_help="Watch speech become text, with a Redis and a worker of its own.")
 @click.option("--json", "as_json", is_flag=True, help="One outcome a line, and nothing else.")
 @click.option("--keep-redis", is_flag=True, help="Leave it all running afterwards, until Ctrl-C.")
-def demo(as_json: bool, keep_redis: bool) -> None:
+@click.option(
+    "--serve", is_flag=True, help="Serve it over HTTP instead, page included, until Ctrl-C."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8000,
+    show_default=True,
+    help="That --serve listens on, at 127.0.0.1; 0: any that is free.",
+)
+def demo(as_json: bool, keep_redis: bool, serve: bool, port: int) -> None:
     """Watch speech become text: bundled clips through a Redis and a worker started for it.
 
     Each clip is submitted by reference and shown with its transcript, language, where the
@@ -40,8 +55,12 @@ def demo(as_json: bool, keep_redis: bool) -> None:
     \b
     sensestream demo
     sensestream demo --json | jq .text
+    sensestream demo --serve
     """
     clips = bundled_clips()
+    if serve:
+        run(_serve(clips, port))
+        return
     if not run(_demo(clips, as_json, keep_redis)):
         note("sensestream: not every outcome was right")
         sys.exit(1)
@@ -67,6 +86,28 @@ async def _demo(clips: list[Clip], as_json: bool, keep_redis: bool) -> bool:
                 note(f"  sensestream --redis-url {redis.url} watch --from 0")
                 await asyncio.Event().wait()
     return all(show.right for show in results)
+
+
+async def _serve(clips: list[Clip], port: int) -> None:
+    server_module = load_server()  # before anything is started: it may not be installed
+    console = Console(stderr=True)
+    with Spinner("starting a redis-server and a worker", console=console) as spinner:
+        async with pipeline(clips) as (redis, worker), Client(redis.url) as client:
+            settings = load_settings(
+                GatewaySettings, redis_url=redis.url, pipeline="sensestream",
+                http_host="127.0.0.1", http_port=port, api_keys=(), uploads="redis",
+            )  # fmt: skip
+            gateway = server_module.Gateway(settings, [clip.path for clip in clips])
+            url = gateway.listen()
+            await wait_for_worker(client, worker)
+            spinner.stop()
+            click.echo(
+                f"The page is at {url}/ until Ctrl-C. The embedded model knows spoken digits;"
+            )
+            click.echo("the page has some to try. In another terminal, for example:")
+            click.echo(f"  curl -F file=@{clips[0].path} {url}/v1/audio/transcriptions")
+            sys.stdout.flush()
+            await gateway.serve_here()
 
 
 def _headline(as_json: bool, again: bool) -> None:
@@ -96,3 +137,14 @@ def _summary(results: list[Shown], counters: dict[str, int], as_json: bool) -> N
     click.echo(f"\nCounters: {counted}")
     right = sum(show.right for show in results)
     click.echo(f"{right} of {len(results)} outcomes as expected")
+    click.echo(f"\nWith a page, over HTTP: {_command()} demo --serve")
+
+
+def _command() -> str:
+    """How this command was called, as far as a shell would find it again."""
+    called = Path(sys.argv[0])
+    if called.name != "sensestream" or shutil.which("sensestream"):
+        return "sensestream"
+    with suppress(ValueError):
+        return str(called.absolute().relative_to(Path.cwd()))
+    return str(called)

@@ -146,7 +146,7 @@ function showOutcome (outcome) {
   const said = element('p', outcome.status === 'failed' ? outcome.message : outcome.text || '(nothing was said)')
   const about = element('ul', '', 'chips')
   about.append(...chips(outcome))
-  item.append(said, about, time)
+  item.append(said, time, about)
   at('live').prepend(item)
   while (at('live').children.length > SHOWN) at('live').lastElementChild.remove()
   at('live-empty').hidden = true
