@@ -150,7 +150,7 @@ class Heartbeat:
     def now_ms(self) -> int:
         """Milliseconds since the epoch by Redis's clock, which all workers share.
 
-        Counted on from the last beat by a clock that nobody sets.
+        Counted on from the last beat by a clock that nobody sets; right to half a round trip.
         """
         return int(time.monotonic() * 1000 + self._clock_offset)
 
@@ -188,8 +188,10 @@ class Heartbeat:
                 log.warning("lease_lost", lease=lease.key)
                 self._holding.discard_lease(lease)
         self._show()
+        before = time.monotonic()
         seconds, microseconds = self._redis.time()
-        self._clock_offset = seconds * 1000 + microseconds / 1000 - time.monotonic() * 1000
+        middle = (before + time.monotonic()) / 2  # when Redis looked, to half a round trip
+        self._clock_offset = seconds * 1000 + microseconds / 1000 - middle * 1000
         self.contact.answered()
 
     def _note_silence(self) -> None:

@@ -10,6 +10,7 @@ from sensestream_consumer.account import trace_id
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import write_clip
+from tests.support.waiting import wait_until_sync
 from tests.support.workers import WorkerProcess
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -30,6 +31,8 @@ def test_every_request_has_one_line_with_its_trace_and_what_each_stage_took(
     hit = pipeline.submit(audio)
     failed = pipeline.submit("clip.wav", traceparent="from-nowhere")
     outcomes = {o["entry"]: o for o in pipeline.wait_for(3)}
+    # A line is written after its outcome.
+    wait_until_sync(lambda: all(lines(worker, entry) for entry in outcomes))
 
     [heard], [again], [refused] = (lines(worker, entry) for entry in (miss, hit, failed))
     assert heard["event"] == again["event"] == refused["event"] == "request_answered"
@@ -53,6 +56,7 @@ def test_whatever_a_worker_says_about_a_request_names_it_and_its_trace(
     entry = pipeline.submit(write_clip(clips, 1), id="call-1", traceparent=TRACEPARENT)
     other = pipeline.submit(write_clip(clips, 2))
     pipeline.wait_for(2)
+    wait_until_sync(lambda: any(e["event"] == "request_answered" for e in lines(worker, entry)))
     said = lines(worker, entry)
     assert {line["event"] for line in said} == {"commit_incomplete", "request_answered"}
     assert {(line["id"], line["trace_id"]) for line in said} == {("call-1", TRACE)}

@@ -33,7 +33,7 @@ def test_flushall_under_a_running_worker_ends_nothing(
     assert Counter(o["entry"] for o in outcomes) == Counter(entries)
     assert not {o["entry"] for o in outcomes} & set(lost)
     assert worker.process.poll() is None
-    assert worker.logged("group_created")
+    wait_until_sync(lambda: worker.logged("group_created"))
 
 
 def test_a_deleted_request_stream_is_made_again(
@@ -110,7 +110,7 @@ def test_an_outcome_that_cannot_be_written_keeps_its_request(
     entry = pipeline.submit(clips.joinpath("none.wav").as_uri())
     wait_until_sync(lambda: worker.logged("redis_call_waits"))
     assert pipeline.redis.xlen(KEYS.requests) == 1
-    assert any(key in str(event.get("error")) for event in worker.events())
+    wait_until_sync(lambda: any(key in str(e.get("error")) for e in worker.events()))
     pipeline.redis.delete(key)
     [outcome] = pipeline.wait_for(1)
     assert outcome["entry"] == entry
@@ -126,7 +126,7 @@ def test_a_request_key_of_the_wrong_type_is_reported_and_stops_nothing(
     entry = pipeline.submit(write_clip(clips, 1), id="r1")
     [outcome] = pipeline.wait_for(1)
     assert outcome["entry"] == entry
-    assert worker.logged("commit_incomplete")
+    wait_until_sync(lambda: worker.logged("commit_incomplete"))
 
 
 def test_a_requests_key_of_the_wrong_type_is_named_in_the_log(
