@@ -4,7 +4,7 @@
 
 Wants onnxruntime-gpu, a CUDA device and a model directory with a float graph (model.onnx). With
 `--device cpu` it measures the same on the processor, which tells nothing about a GPU and is how
-the script itself is tested. Nobody has run it on a GPU yet.
+the script itself is tested. What it said of an H100 is in docs/gpu.md.
 
 Clips are noise, all different, so that no result comes from the cache; what is said in a clip
 does not change the time it takes. Every case runs `--rounds` times in turns; the table has the

@@ -99,7 +99,7 @@ class Recogniser:
         model that decides where long audio is cut (None: its loudness does). A GPU batches by
         `batching`, or by defaults; a CPU only if told to, an int8 graph then with one activation
         scale a row: another precision, and so another fingerprint. `gpu_mem_limit`: bytes, 0 for
-        all. The CUDA way has not been run on a GPU yet. `cache` is the folder for graphs
+        all. `cache` is the folder for graphs
         converted to run faster on this processor (None: the user's cache folder).
         Raises `ModelError`, which names the file or device and what was expected.
         """
