@@ -183,6 +183,10 @@ class DeadLetters:
         """The letters of a selection, oldest first."""
         yield from self._client._engine.iterate(lambda client: client.dead.select(selection))
 
+    def find(self, letter: str) -> DeadLetter | None:
+        """The letter with this id of its own."""
+        return self._client._engine.run(lambda client: client.dead.find(letter))
+
     def replay(self, letter: DeadLetter, *, ignore_deadline: bool = False) -> ReplayResult:
         """Send the request again as it was; the letter goes in the same step."""
         return self._client._engine.run(

@@ -338,6 +338,9 @@ async def test_what_a_person_could_mend_becomes_a_letter_and_is_replayed_once(
         assert (letter.error, letter.audio) == ("audio_not_found", AUDIO)
         assert letter.fields[b"language"] == b"en"
         assert await letters(client, errors=frozenset({"internal"})) == []
+        assert await client.dead.find(letter.letter) == letter
+        assert await client.dead.find("1-1") is None
+        assert await client.dead.find("not an id") is None
 
         replayed = await client.dead.replay(letter)
         assert replayed.result is Replay.QUEUED

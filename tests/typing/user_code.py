@@ -83,6 +83,7 @@ def blockingly(client: blocking.Client) -> str:
         break
     for letter in client.dead.select(Selection(older_than=timedelta(hours=1))):
         assert_type(letter, DeadLetter)
+        assert_type(client.dead.find(letter.letter), DeadLetter | None)
         assert_type(client.dead.purge(letter), bool)
     assert_type(client.status("b"), RequestStatus | None)
     assert_type(client.pipeline_status(), PipelineStatus)

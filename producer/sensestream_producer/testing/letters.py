@@ -37,6 +37,10 @@ class ScriptedLetters(DeadLetters):
         for letter in letters:
             yield letter
 
+    async def find(self, letter: str) -> DeadLetter | None:
+        with self._store.step():
+            return self._store.letters.get(letter)
+
     async def replay(self, letter: DeadLetter, *, ignore_deadline: bool = False) -> ReplayResult:
         with self._store.step() as now:
             result, detail = self._replay(letter, now, ignore_deadline)
