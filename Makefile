@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-backlog constraints chaos failover soak ci clean
+.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-memory bench-queue bench-backlog constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -50,6 +50,9 @@ docs:  ## Build the documentation as a site in dist/site; ARGS=serve shows it wh
 
 bench-engine: setup  ## Measure the engine beside funasr-onnx and sherpa-onnx on this processor
 	@$(BIN)/python benchmarks/engine.py $(ARGS)
+
+bench-queue: setup  ## Measure hits through the streams beside a bare loop and other queues
+	@$(BIN)/python benchmarks/queueing.py $(ARGS)
 
 bench-memory: setup  ## Measure the memory of long recordings and of ready workers
 	@$(BIN)/python benchmarks/memory.py $(ARGS)

@@ -1,0 +1,173 @@
+"""The ceiling: the same commands, fields and scripts with nothing around them.
+
+    python bare.py worker URL NAME | python bare.py driver URL DIGESTS
+
+No request is checked, no deadline looked at, nothing logged or counted, no lease, no heartbeat, no
+error met: bytes go from one reply into the next command. What it does on the wire is what a worker
+and a client do for a hit whose sender names the digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import secrets
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from closed import serve
+from redis.asyncio import Redis
+from sensestream_common.connection import connect
+from sensestream_common.keys import Keys
+from sensestream_common.scripts import load_script
+
+KEYS = Keys("sensestream")
+READ = load_script("sensestream_consumer.lua", "read")
+COMMIT = load_script("sensestream_consumer.lua", "commit")
+SUBMIT = load_script("sensestream_producer", "submit")
+COUNT = 128
+
+
+def pipeline(redis: Redis) -> Any:
+    pipe = redis.pipeline(transaction=False)
+    pipe.response_callbacks = {}
+    return pipe
+
+
+async def worker(url: str, name: str) -> None:
+    redis, reader = connect(url, name="bare"), connect(url, name="bare", connections=1)
+    fingerprint = (await redis.get(KEYS.recogniser)).decode()
+    for script in (READ, COMMIT):
+        await redis.script_load(script.source)
+    lanes = [KEYS.requests_high, KEYS.requests]
+    print(json.dumps({"ready": True}), flush=True)
+    while True:
+        high, normal = await redis.evalsha(READ.sha, 2, *lanes, "workers", name, COUNT, 0)
+        entries = [*high, *normal]
+        if not entries:
+            reply = await reader.execute_command(
+                "XREADGROUP", "GROUP", "workers", name, "COUNT", COUNT // 2, "BLOCK", 1000,
+                "STREAMS", *lanes, ">", ">",
+            )  # fmt: skip
+            found = [(entry, fields) for _, rows in reply or () for entry, fields in rows]
+        else:
+            found = [
+                (entry, dict(zip(fields[::2], fields[1::2], strict=True)))
+                for entry, fields in entries
+            ]
+        if found:
+            await answer(redis, found, fingerprint, name)
+
+
+async def answer(redis: Redis, found: list[Any], fingerprint: str, name: str) -> None:
+    pipe = pipeline(redis)
+    for _, fields in found:
+        pipe.execute_command("GET", KEYS.audio(fields[b"digest"].decode()))
+    aliases = await pipe.execute()
+    names = [
+        sha256(f"{alias.decode()}\n{fingerprint}\nauto\n1".encode()).hexdigest()
+        for alias in aliases
+    ]
+    pipe = pipeline(redis)
+    for identity in names:
+        pipe.execute_command("HGET", KEYS.result(identity), "transcript")
+    results = await pipe.execute()
+    pipe = pipeline(redis)
+    now = int(time.time() * 1000)
+    for (entry, fields), alias, identity, result in zip(
+        found, aliases, names, results, strict=True
+    ):
+        commit(pipe, entry.decode(), fields, alias, identity, json.loads(result), name, now)
+    for reply in await pipe.execute():
+        if reply[0] != 1:
+            sys.exit(f"not committed: {reply}")
+
+
+def commit(
+    pipe: Any, entry: str, fields: dict[bytes, bytes], alias: bytes, identity: str,
+    result: dict[str, Any], name: str, now: int,
+) -> None:  # fmt: skip
+    request, digest = fields[b"id"].decode(), fields[b"digest"].decode()
+    outcome = {
+        "id": request, "entry": entry, "status": "completed", "audio": fields[b"audio"].decode(),
+        **result, "cache": "hit", "digest": digest, "model": "demo",
+        "submitted_at": int(fields[b"submitted_at"]), "started_at": now, "finished_at": now,
+        "worker": name, "attempt": 0, "v": "1",
+    }  # fmt: skip
+    listed = []
+    for field, value in outcome.items():
+        listed.append(field)
+        listed.append(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    none = KEYS.none
+    pipe.execute_command(
+        "EVALSHA", COMMIT.sha, 11, KEYS.requests, KEYS.transcripts, KEYS.dead, KEYS.webhooks,
+        KEYS.request(request), none, KEYS.result(identity), KEYS.audio(digest), none,
+        KEYS.crashes(digest), KEYS.stats,
+        "workers", name, entry, 0, json.dumps(outcome, ensure_ascii=False), "completed",
+        86_400, 1, 0, 604_800_000, alias, "", len(listed), *listed, 0, 0, 0, 2, "completed", "hits",
+    )  # fmt: skip
+
+
+class Driver:
+    """Submits what has gathered in one pipeline, and hands outcomes on by their id."""
+
+    def __init__(self, url: str, digests: list[str]) -> None:
+        self.redis, self.reader = connect(url, name="bare"), connect(url, name="bare")
+        self.turns = itertools.cycle(digests)
+        self.waiting: list[tuple[str, str]] = []
+        self.futures: dict[bytes, asyncio.Future[Any]] = {}
+        self.sender: asyncio.Task[None] | None = None
+
+    async def call(self) -> Any:
+        name = f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+        future = self.futures[name.encode()] = asyncio.get_running_loop().create_future()
+        self.waiting.append((name, next(self.turns)))
+        if self.sender is None:
+            self.sender = asyncio.create_task(self.send())
+        return await future
+
+    async def send(self) -> None:
+        while self.waiting:
+            batch, self.waiting = self.waiting[:128], self.waiting[128:]
+            pipe = pipeline(self.redis)
+            for name, digest in batch:
+                pipe.execute_command(
+                    "EVALSHA", SUBMIT.sha, 5, KEYS.requests, KEYS.requests, KEYS.requests_high,
+                    KEYS.request(name), KEYS.stats, "normal", 1_000_000, "",
+                    "v", "1", "audio", "file:///data/clip.wav", "id", name, "digest", digest,
+                )  # fmt: skip
+            await pipe.execute()
+        self.sender = None
+
+    async def follow(self) -> None:
+        last = await self.redis.xrevrange(KEYS.transcripts, count=1)
+        position = last[0][0] if last else b"0"
+        while True:
+            reply = await self.reader.xread({KEYS.transcripts: position}, count=512, block=2000)
+            for _, entries in reply or ():
+                for entry, fields in entries:
+                    future = self.futures.pop(fields[b"id"], None)
+                    if future is not None:
+                        outcome = {k.decode(): v.decode() for k, v in fields.items()}
+                        outcome["segments"] = json.loads(outcome["segments"])
+                        future.set_result(outcome)
+                    position = entry
+
+
+async def drive(url: str, digests: list[str]) -> None:
+    driver = Driver(url, digests)
+    await driver.redis.script_load(SUBMIT.source)
+    follower = asyncio.create_task(driver.follow())
+    await serve(driver.call)
+    follower.cancel()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "worker":
+        asyncio.run(worker(sys.argv[2], sys.argv[3]))
+    else:
+        asyncio.run(drive(sys.argv[2], Path(sys.argv[3]).read_text().split()))
