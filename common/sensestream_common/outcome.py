@@ -6,13 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from json.encoder import encode_basestring
 from typing import Any
 
 from sensestream_common.errors import ErrorCode, PipelineError
 from sensestream_common.request import VERSION
-from sensestream_common.transcript import Segment, Transcript
+from sensestream_common.transcript import Segment, Segments, Transcript
 
-__all__ = ["CacheUse", "Outcome", "Status", "outcome_from_entry", "outcome_from_json"]
+__all__ = [
+    "CacheUse",
+    "Outcome",
+    "Status",
+    "json_of",
+    "outcome_from_entry",
+    "outcome_from_json",
+]
 
 
 class Status(StrEnum):
@@ -82,34 +90,33 @@ class Outcome:
 
         A completed outcome always has its `text`, `events` and `segments`, empty or not.
         """
-        value: dict[str, Any] = {}
-        for field in fields(self):
-            member = getattr(self, field.name)
-            always = self.completed and field.name in ("text", "events", "segments")
-            if always or member not in ("", None, ()):
-                value[field.name] = member
-        if "events" in value:
-            value["events"] = list(self.events)
-        if "segments" in value:
-            value["segments"] = [segment.to_json() for segment in self.segments]
-        if self.metadata:
-            value["metadata"] = json.loads(self.metadata)
+        value: dict[str, Any] = json.loads(self.dumps())
         return value
 
     def dumps(self) -> str:
         """The JSON text of `to_json`; the metadata stands in it byte for byte as it was sent."""
-        text = json.dumps(self._without_metadata(), ensure_ascii=False, separators=(",", ":"))
-        return f'{text[:-1]},"metadata":{self.metadata}}}' if self.metadata else text
+        return json_of(self.encode())
 
     def encode(self) -> dict[str, str]:
         """The fields of the stream entry: every value a UTF-8 string."""
-        entry = {name: _field(value) for name, value in self._without_metadata().items()}
-        if self.metadata:
-            entry["metadata"] = self.metadata
+        entry: dict[str, str] = {}
+        for name in _FIELDS:
+            member = getattr(self, name)
+            if member not in _ABSENT:
+                entry[name] = member if isinstance(member, str) else _text(name, member)
+        if self.completed:
+            for name, nothing in _ALWAYS.items():
+                entry.setdefault(name, nothing)
         return entry
 
-    def _without_metadata(self) -> dict[str, Any]:
-        return (replace(self, metadata="") if self.metadata else self).to_json()
+
+def json_of(entry: Mapping[str, str]) -> str:
+    """The JSON object that says the same as the fields of an encoded outcome."""
+    members = (
+        f'"{name}":{value if name in _NATIVE else encode_basestring(value)}'
+        for name, value in entry.items()
+    )
+    return f"{{{','.join(members)}}}"
 
 
 def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
@@ -153,21 +160,32 @@ def _outcome(value: dict[str, Any]) -> Outcome:
     return Outcome(**known)
 
 
-def _field(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (int, float)):
-        return repr(value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def _text(name: str, value: Any) -> str:
+    """What is no string, as JSON."""
+    if name == "segments":
+        return (value if isinstance(value, Segments) else Segments(value)).json
+    if name == "events":
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return repr(value)
 
 
+_ABSENT: Any = ("", None, ())
+# What a completed outcome has, empty or not.
+_ALWAYS = {"text": "", "events": "[]", "segments": "[]"}
+# Fields whose text is JSON already.
+_NATIVE = frozenset(
+    (
+        *("events", "segments", "confidence", "duration", "attempt", "metadata"),
+        *("submitted_at", "started_at", "finished_at"),
+    )
+)
 _FIELDS = tuple(field.name for field in fields(Outcome))
 _CONVERT: dict[str, Any] = {
     "status": Status,
     "cache": CacheUse,
     "error": ErrorCode.parse,
     "events": lambda events: tuple(str(event) for event in events),
-    "segments": lambda segments: tuple(Segment.from_json(segment) for segment in segments),
+    "segments": lambda segments: Segments(Segment.from_json(segment) for segment in segments),
     "confidence": float,
     "duration": float,
     **dict.fromkeys(("submitted_at", "started_at", "finished_at", "attempt"), int),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 from redis.exceptions import ResponseError
@@ -29,6 +30,9 @@ __all__ = ["Cache", "Found"]
 log = structlog.get_logger(__name__)
 
 _RELEASE = load_script("sensestream_consumer.lua", "release_key")
+# Transcripts that are not read anew when the same bytes come out of Redis again: of what is asked
+# for most, neither the reading nor the writing of its words is repeated. A few MB.
+_READ_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +139,15 @@ def _transcript(value: bytes | None) -> Transcript | None:
     if value is None:
         return None
     try:
-        transcript = Transcript.loads(value)
-        if b"\\ud" in value.lower():  # an escaped lone surrogate cannot be sent on
-            transcript.dumps().encode()
+        return _read(value)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         log.warning("cache_entry_unusable", error=repr(error))
         return None
+
+
+@lru_cache(maxsize=_READ_ONCE)
+def _read(value: bytes) -> Transcript:
+    transcript = Transcript.loads(value)
+    if b"\\ud" in value.lower():  # an escaped lone surrogate cannot be sent on
+        transcript.dumps().encode()
     return transcript

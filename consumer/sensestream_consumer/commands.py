@@ -11,6 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+from sensestream_common.pipelining import exchange, pack
 from sensestream_common.scripts import Script
 
 from sensestream_consumer.metrics.contact import Contact
@@ -26,13 +27,12 @@ class Commands:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.contact = Contact("commands")
-        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def __call__(self, *command: Any) -> Any:
         """The reply to a command; its error is raised here and spoils no other's."""
-        # Encoded here, so that a value that cannot be sent is told to its own caller only.
-        packed = tuple(part.encode() if isinstance(part, str) else part for part in command)
+        packed = pack(*command)  # here: a value that cannot be sent is told to its own caller only
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((packed, future))
         if self._sender is None:
@@ -55,13 +55,9 @@ class Commands:
         finally:
             self._sender = None
 
-    async def _send(self, batch: list[tuple[tuple[Any, ...], asyncio.Future[Any]]]) -> None:
-        pipeline = self.redis.pipeline(transaction=False)
-        pipeline.response_callbacks = {}  # replies as Redis gives them: no work spent on shaping
-        for command, _ in batch:
-            pipeline.execute_command(*command)
+    async def _send(self, batch: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
         try:
-            replies = await pipeline.execute(raise_on_error=False)
+            replies = await exchange(self.redis, [packed for packed, _ in batch])
             self.contact.answered()
         except Exception as error:
             self.contact.failed()

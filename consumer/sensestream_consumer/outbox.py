@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from sensestream_common.errors import ErrorCode
 from sensestream_common.keys import REQUESTS_GROUP, Keys
-from sensestream_common.outcome import Outcome
+from sensestream_common.outcome import Outcome, json_of
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.backoff import until_redis_answers
@@ -100,13 +100,14 @@ class Outbox:
             names.crashes(outcome.digest) if outcome.digest and not exhausted else none,
             names.stats,
         ]
+        entry = outcome.encode()
         stored = {"transcript": keep.transcript, "model": outcome.model} if keep.transcript else {}
         arguments = [
             REQUESTS_GROUP,
             self._consumer,
             held.entry,
             0 if outcome.completed else 1,
-            outcome.dumps(),
+            json_of(entry),
             outcome.status.value,
             self._request_ttl,
             1 if held.fields.get(b"id") else 0,
@@ -114,7 +115,7 @@ class Outbox:
             keep.ttl_ms,
             keep.alias_of,
             lease.value if lease else "",
-            *_list(outcome.encode()),
+            *_list(entry),
             *_list(letter),
             *_list({"url": callback_url, "id": outcome.id} if callback_url else {}),
             *_list(stored),

@@ -17,6 +17,7 @@ from redis.exceptions import NoScriptError
 from sensestream_common.errors import BacklogFull, PipelineError, SensestreamError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import Status
+from sensestream_common.pipelining import exchange, pack
 from sensestream_common.request import Request
 from sensestream_common.scripts import load_script
 
@@ -128,11 +129,11 @@ class Submitter:
         return [answers[index] for index in range(len(submits))]
 
     async def _pipeline(self, submits: Iterable[Submit]) -> list[Any]:
-        async with self._link.redis.pipeline(transaction=False) as pipe:
-            for submit in submits:
-                keys = submit.keys(self._keys)
-                pipe.evalsha(_SUBMIT.sha, len(keys), *keys, *submit.arguments(self._max_backlog))
-            return list(await pipe.execute(raise_on_error=False))
+        packed = []
+        for submit in submits:
+            keys, arguments = submit.keys(self._keys), submit.arguments(self._max_backlog)
+            packed.append(pack("EVALSHA", _SUBMIT.sha, len(keys), *keys, *arguments))
+        return await exchange(self._link.redis, packed)
 
     def _resolve(self, submit: Submit, future: asyncio.Future[Receipt], answer: Any) -> None:
         if future.done():  # its caller has been cancelled; the request stands all the same
