@@ -1,0 +1,107 @@
+"""What a hit may cost: commands and round trips to Redis, the same on any machine.
+
+The worker runs in this process, so that what it sends can be counted; Redis and model are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from sensestream_common import pipelining
+from sensestream_common.scripts import load_script
+from sensestream_consumer import commands as commands_module
+from sensestream_consumer.loading import load_recogniser
+from sensestream_consumer.metrics.vitals import Vitals
+from sensestream_consumer.settings import WorkerSettings
+from sensestream_consumer.worker import Worker
+from sensestream_producer import Client, Submission, submitting as submitting_module
+
+from tests.support.clips import write_clip
+
+pytestmark = pytest.mark.anyio
+
+COMMIT = load_script("sensestream_consumer.lua", "commit").sha
+SUBMIT = load_script("sensestream_producer", "submit").sha
+BATCH = 64
+
+
+class Counted:
+    """What was sent, one list of commands a round trip; scripts by their names."""
+
+    def __init__(self) -> None:
+        self.trips: list[list[str]] = []
+
+    async def exchange(self, redis: Redis, packed: Sequence[bytes]) -> list[Any]:
+        self.trips.append([_name(command) for command in packed])
+        return await pipelining.exchange(redis, packed)
+
+    def of(self, *names: str) -> tuple[dict[str, int], int]:
+        """How often these commands were sent, and in how many round trips."""
+        found = [[name for name in trip if name in names] for trip in self.trips]
+        return dict(Counter(chain.from_iterable(found))), sum(1 for trip in found if trip)
+
+
+def _name(packed: bytes) -> str:
+    _, _, name, _, argument, *_ = packed.split(b"\r\n")
+    scripts = {COMMIT: "commit", SUBMIT: "submit"}
+    return scripts.get(argument.decode(), name.decode()) if name == b"EVALSHA" else name.decode()
+
+
+@pytest.fixture
+async def counted(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Counted]:
+    """Counts what a worker sends that has heard one recording already."""
+    settings = WorkerSettings(
+        redis_url=redis_url, model="demo", device="cpu", audio_roots=(tmp_path,)
+    )
+    counted = Counted()
+    monkeypatch.setattr(commands_module, "exchange", counted.exchange)
+    worker = Worker(settings, lambda: load_recogniser(settings), Vitals())
+    running = asyncio.create_task(worker.run())
+    async with Client(redis_url) as client:
+        assert (await client.transcribe(write_clip(tmp_path, 1))).cache == "miss"
+    counted.trips.clear()
+    yield counted
+    worker.stop()
+    await running
+
+
+def _digest(folder: Path) -> str:
+    [clip] = folder.glob("*.wav")
+    return f"sha256:{hashlib.sha256(clip.read_bytes()).hexdigest()}"
+
+
+async def test_a_hit_is_two_look_ups_and_a_commit(
+    counted: Counted, redis_url: str, tmp_path: Path
+) -> None:
+    async with Client(redis_url) as client:
+        outcome = await client.transcribe("file:///gone.wav", digest=_digest(tmp_path))
+    assert outcome.cache == "hit"
+    assert counted.of("GET", "HGET", "commit") == ({"GET": 1, "HGET": 1, "commit": 1}, 3)
+
+
+async def test_hits_that_come_together_are_answered_together(
+    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = Counted()
+    monkeypatch.setattr(submitting_module, "exchange", sent.exchange)
+    digest = _digest(tmp_path)
+    async with Client(redis_url) as client:
+        many = [Submission(audio="file:///gone.wav", digest=digest) for _ in range(BATCH)]
+        receipts = await client.submit_many(many)
+        for receipt in receipts:
+            assert not isinstance(receipt, Exception)
+            assert (await client.wait(receipt.id)).cache == "hit"
+    assert sent.of("submit") == ({"submit": BATCH}, 1)
+    commands, trips = counted.of("GET", "HGET", "commit")
+    assert commands == {"GET": BATCH, "HGET": BATCH, "commit": BATCH}
+    assert trips <= 9  # three, where one read finds them all; here the first may come alone
