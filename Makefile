@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-memory bench-queue bench-backlog constraints chaos failover soak ci clean
+.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-memory bench-queue bench-repeats bench-latency bench-backlog constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -53,6 +53,12 @@ bench-engine: setup  ## Measure the engine beside funasr-onnx and sherpa-onnx on
 
 bench-queue: setup  ## Measure hits through the streams beside a bare loop and other queues
 	@$(BIN)/python benchmarks/queueing.py $(ARGS)
+
+bench-repeats: setup  ## Measure whole services as repeats grow, beside a cache before a model
+	@$(BIN)/python benchmarks/repeats.py $(ARGS)
+
+bench-latency: setup  ## Measure one request on an idle pipeline, hit and miss
+	@$(BIN)/python benchmarks/latency.py $(ARGS)
 
 bench-memory: setup  ## Measure the memory of long recordings and of ready workers
 	@$(BIN)/python benchmarks/memory.py $(ARGS)

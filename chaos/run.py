@@ -26,7 +26,7 @@ from chaos.ledger import Ledger, Subscriber
 from chaos.producer import Mix, producing
 from chaos.proxy import Proxy
 from chaos.retention import retention_faults
-from chaos.verdict import Verdict, await_nothing_held, beyond_two_seconds
+from chaos.verdict import Verdict, await_nothing_held, beyond_two_seconds, left_behind
 from tests.support.clips import write_clip
 
 KEYS = Keys("sensestream")
@@ -144,6 +144,8 @@ def judge(arena: Arena, faults: Faults, subscriber: Subscriber) -> bool:
     print(f"attempts: {dict(sorted(subscriber.attempts.items()))}")
     if missing:
         print(f"did not come to pass: {', '.join(missing)}: give it more --seconds")
+    for key in left_behind(arena.redis, KEYS)[:_MOST_LINES]:
+        print(f"left behind: {key}")
     for fault in retention_faults(arena.redis, KEYS, WorkerSettings())[:_MOST_LINES]:
         print(f"retention: {fault}")
     print(verdict)

@@ -15,7 +15,7 @@ from sensestream_consumer.settings import WorkerSettings
 from chaos.ledger import Ledger, Subscriber
 from chaos.retention import count_by_kind, retention_faults
 
-__all__ = ["Verdict", "await_nothing_held", "beyond_two_seconds"]
+__all__ = ["Verdict", "await_nothing_held", "beyond_two_seconds", "left_behind"]
 
 _HELPERS = ("crashes:*", "upload:*", "worker:*")
 _PASSING = 10.0  # seconds: more than any lease or worker's key lives in a run without its owner
@@ -80,6 +80,16 @@ class Verdict:
             helpers=sum(kinds[kind] for kind in _HELPERS),
             without_retention=len(retention_faults(redis, keys, settings or WorkerSettings())),
         )
+
+
+def left_behind(redis: Any, keys: Keys) -> list[str]:
+    """The keys that an idle pipeline has none of, by name, with the seconds they have left."""
+    found = [
+        key.decode("utf-8", "replace")
+        for kind in ("lease:*", *_HELPERS)
+        for key in redis.scan_iter(f"{keys.prefix}{kind}", count=1000)
+    ]
+    return [f"{key} ({redis.ttl(key)} s)" for key in sorted(found)]
 
 
 def await_nothing_held(redis: Any, keys: Keys) -> None:

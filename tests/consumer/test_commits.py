@@ -225,3 +225,18 @@ async def test_a_value_that_cannot_be_sent_is_told_to_its_own_caller_only(
     )
     assert replies[0] == b"PONG"
     assert isinstance(replies[1], UnicodeEncodeError)
+
+
+async def test_a_hit_mends_an_alias_that_has_become_something_else(make_parts: MakeParts) -> None:
+    """Its retention was prolonged instead, and every repeat decoded the recording for a week."""
+    parts = make_parts("worker")
+    await parts.inbox.create_groups()
+    await submit(parts.redis)
+    [held] = await parts.read()
+    digest = "sha256:" + "0" * 64
+    await parts.redis.rpush(KEYS.audio(digest), "not yours")
+    await parts.redis.expire(KEYS.audio(digest), 3)
+    keep = Keep(result="r", alias=digest, alias_of="a" * 64, ttl_ms=60_000)
+    assert await parts.outbox.commit(held, transcript_of(held), keep=keep)
+    assert await parts.redis.get(KEYS.audio(digest)) == b"a" * 64
+    assert 50 < await parts.redis.ttl(KEYS.audio(digest)) <= 60

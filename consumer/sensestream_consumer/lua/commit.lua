@@ -66,13 +66,14 @@ if result_ttl > 0 then
     if ARGV[11] ~= '' then attempt('SET', KEYS[8], ARGV[11], 'PX', result_ttl) end
   else
     -- A hit: of the two retentions the longer one wins. PTTL is -2 for a key that is gone.
-    for i = 7, 8 do
-      local left = attempt('PTTL', KEYS[i])
-      if type(left) == 'number' and left >= 0 and left < result_ttl then
-        attempt('PEXPIRE', KEYS[i], result_ttl)
-      elseif i == 8 and left == -2 and ARGV[11] ~= '' then
-        attempt('SET', KEYS[8], ARGV[11], 'PX', result_ttl)
-      end
+    local left = attempt('PTTL', KEYS[7])
+    if type(left) == 'number' and left >= 0 and left < result_ttl then
+      attempt('PEXPIRE', KEYS[7], result_ttl)
+    end
+    -- Written anew: what has another type here leads nowhere, and PEXPIRE would keep it for days.
+    left = attempt('PTTL', KEYS[8])
+    if type(left) == 'number' and left < result_ttl and ARGV[11] ~= '' then
+      attempt('SET', KEYS[8], ARGV[11], 'PX', result_ttl)
     end
   end
 end
