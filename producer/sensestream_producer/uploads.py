@@ -106,20 +106,23 @@ class Uploads:
 
     async def stage_chunks(self, read: Callable[[], AsyncGenerator[bytes]]) -> Staged:
         """The same for what `read` gives, which is asked anew for each try."""
+        # One key for all tries: what a lost reply left of an earlier one would lie there for an hour.
+        key = self._keys.upload(secrets.token_hex(16))
         async with self._room:
-            return await self._link.run(lambda: self._stage(read()))
+            return await self._link.run(lambda: self._stage(key, read()))
 
     async def discard(self, staged: Staged) -> None:
         await self._link.run(lambda: self._link.redis.delete(staged.key))
 
-    async def _stage(self, content: AsyncGenerator[bytes]) -> Staged:
-        key = self._keys.upload(secrets.token_hex(16))
+    async def _stage(self, key: str, content: AsyncGenerator[bytes]) -> Staged:
         digest = hashlib.sha256()
         size = 0
         async with aclosing(content) as chunks:
             async for chunk in chunks:
                 await asyncio.to_thread(digest.update, chunk)
                 async with self._link.redis.pipeline(transaction=True) as pipe:
+                    if not size:
+                        pipe.delete(key)
                     pipe.setrange(key, size, chunk)
                     pipe.expire(key, _STAGED_SECONDS)
                     await pipe.execute()

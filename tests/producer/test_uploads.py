@@ -7,9 +7,12 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.connection import connect
 from sensestream_common.errors import BacklogFull, ErrorCode, RequestError
 from sensestream_common.keys import Keys
@@ -35,6 +38,24 @@ async def test_a_file_is_there_whole_with_its_digest_and_without_an_end(
     assert await redis.get(keys.upload(receipt.id)) == content
     assert await redis.ttl(keys.upload(receipt.id)) == -1
     assert await redis.keys(keys.upload_prefix + "*") == [keys.upload(receipt.id).encode()]
+
+
+async def test_a_lost_reply_leaves_no_second_copy_behind(
+    client: Client, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, losses = Pipeline.execute, [1]
+
+    async def losing(self: Pipeline, raise_on_error: bool = True) -> list[Any]:
+        replies = await execute(self, raise_on_error)
+        if losses:
+            losses.pop()
+            raise RedisConnectionError("the reply was lost")
+        return replies
+
+    monkeypatch.setattr(Pipeline, "execute", losing)
+    await client.submit_file(b"RIFF....", id="x")
+    assert await redis.keys(keys.upload_prefix + "*") == [keys.upload("x").encode()]
+    assert await redis.get(keys.upload("x")) == b"RIFF...."
 
 
 async def test_bytes_are_uploaded_as_they_are(client: Client, redis: Redis, keys: Keys) -> None:
