@@ -106,7 +106,7 @@ class Uploads:
 
     async def stage_chunks(self, read: Callable[[], AsyncGenerator[bytes]]) -> Staged:
         """The same for what `read` gives, which is asked anew for each try."""
-        # One key for all tries: what a lost reply left of an earlier one would lie there for an hour.
+        # One key for all tries: what a lost reply leaves of an earlier one would lie for an hour.
         key = self._keys.upload(secrets.token_hex(16))
         async with self._room:
             return await self._link.run(lambda: self._stage(key, read()))
