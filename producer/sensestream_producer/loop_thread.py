@@ -20,6 +20,9 @@ from sensestream_common.errors import SensestreamError
 __all__ = ["LoopThread", "ThreadClosed"]
 
 _GOODBYE = 5.0  # seconds that a close, or the end of an iterator, waits for the loop's side
+# A signal that comes just before the caller begins to wait does not wake it: the wait is done in
+# slices, and Ctrl-C then counts a slice later at the most.
+_SLICE = 0.5
 _END: Any = object()
 
 T = TypeVar("T")
@@ -64,7 +67,7 @@ class LoopThread:
         """The result of `work`; whatever interrupts the caller (Ctrl-C) cancels it."""
         future = self._start(work)
         try:
-            return future.result()
+            return _result(future)
         except CancelledError:
             raise ThreadClosed from None
         except BaseException:
@@ -150,6 +153,15 @@ class LoopThread:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+
+def _result(future: Future[T]) -> T:
+    while True:
+        try:
+            return future.result(_SLICE)
+        except TimeoutError:
+            if future.done():  # the error is the work's own, or the result has just come
+                return future.result()
 
 
 async def _next(events: AsyncGenerator[T]) -> T:

@@ -106,11 +106,11 @@ def test_a_worker_on_a_slow_connection_keeps_what_it_holds(
     server = own_redis(tcp=True)
     with before(server) as (proxy, slow_url), Redis.from_url(server.url) as redis:
         pipeline = Pipeline(redis)
-        far = start_worker(url=slow_url, gate=gate, concurrency=1, reclaim_after=1)
+        far = start_worker(url=slow_url, gate=gate, concurrency=1, reclaim_after=3)
         entries = [pipeline.submit(write_clip(clips, n)) for n in range(3)]
         wait_until_sync(lambda: far.holds(redis, KEYS.requests) == 3)
-        proxy.delay(0.1)  # a fifth of a second and more for every round trip
-        near = start_worker(url=server.url, concurrency=1, reclaim_after=1)
+        proxy.delay(0.3)  # more than half a second for every round trip
+        near = start_worker(url=server.url, concurrency=1, reclaim_after=3)
         # It takes over what a silent consumer read later, and so would what is not renewed.
         silent = give(pipeline, "silent", write_clip(clips, 3), 0)
         pipeline.wait_until_answered(silent)
@@ -130,10 +130,10 @@ def test_a_disk_that_hangs_for_longer_than_the_reclaim_time_costs_nobody_an_entr
     server = own_redis(tcp=True, appendonly=True, appendfsync="always")
     with before(server) as (proxy, far_url), Redis.from_url(server.url) as redis:
         pipeline = Pipeline(redis)
-        far = start_worker(url=far_url, gate=gate, concurrency=1, reclaim_after=1)
+        far = start_worker(url=far_url, gate=gate, concurrency=1, reclaim_after=3)
         entries = [pipeline.submit(write_clip(clips, n)) for n in range(3)]
         wait_until_sync(lambda: far.holds(redis, KEYS.requests) == 3)
-        near = start_worker(url=server.url, concurrency=1, reclaim_after=1)
+        near = start_worker(url=server.url, concurrency=1, reclaim_after=3)
         os.kill(server.pid, signal.SIGSTOP)
         # A beat waits a second for its answer: all that is held is idle for longer than that.
         wait_until_sync(lambda: all(each.logged("heartbeat_failed") for each in (near, far)))

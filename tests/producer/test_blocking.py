@@ -208,6 +208,23 @@ def test_ctrl_c_ends_a_wait_at_once_and_the_client_goes_on(redis_url: str, tmp_p
         assert process.returncode == 0
 
 
+def test_ctrl_c_that_comes_just_before_a_wait_ends_it_all_the_same(
+    client: blocking.Client, redis: Redis
+) -> None:
+    def press() -> None:
+        wait_until_sync(
+            lambda: any(each["name"] == "sensestream-tail" for each in redis.client_list())
+        )
+        # Another thread takes the signal: as with one that was taken just before, no wait ends.
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
+    with pytest.raises(KeyboardInterrupt):
+        client.wait("never")
+    pressing.join()
+
+
 FORKED = """
 import os, sys, threading
 from sensestream_producer import SensestreamError, blocking
