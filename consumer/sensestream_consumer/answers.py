@@ -25,7 +25,7 @@ from sensestream_consumer.flights import Flight, Flights, Landing
 from sensestream_consumer.hearing import Hearing
 from sensestream_consumer.holding import Held, Lease
 from sensestream_consumer.outbox import Keep
-from sensestream_consumer.room import NoRoom, Places
+from sensestream_consumer.room import Crowd, Places
 from sensestream_consumer.stages import Stage, stage
 from sensestream_consumer.starts import Starts
 
@@ -105,7 +105,7 @@ class Answers:
                 if flight is None or request.ttl == 0:
                     return await self._lead(held, request, fetched)
                 digest = fetched.digest
-            if answer := await self._follow(flight, request, digest):
+            if answer := await self._follow(held, flight, request, digest):
                 return answer
 
     async def _look_up_promised(self, request: Request) -> Answer | None:
@@ -125,10 +125,13 @@ class Answers:
         being transcribed, its bytes would be read only to be dropped, again and again.
         """
         if self._following.free <= 0 and self._references[request.audio]:
-            raise NoRoom
+            raise Crowd
 
-    async def _follow(self, flight: Flight, request: Request, digest: str) -> Answer | None:
+    async def _follow(
+        self, held: Held, flight: Flight, request: Request, digest: str
+    ) -> Answer | None:
         """The answer of a transcription under way in this worker, holding no engine room."""
+        self._places.let_go(held)
         with self._following.place(), stage(Stage.FOLLOW):
             async with self._deadlines.within(request):
                 landing = await flight.follow()
@@ -165,7 +168,7 @@ class Answers:
             self._deadlines.check(request)
 
     async def _transcribe(self, held: Held, request: Request, fetched: Fetched) -> Answer:
-        with self._places.place():
+        with self._places.place(held):
             async with self._starts.start(held, request.id, fetched.digest):
                 self._deadlines.check(request)
                 return await self._hear(held, request, fetched)

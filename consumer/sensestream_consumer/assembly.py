@@ -24,7 +24,7 @@ from sensestream_consumer.intake import Intake
 from sensestream_consumer.janitor import Janitor
 from sensestream_consumer.membership import Membership
 from sensestream_consumer.outbox import Outbox
-from sensestream_consumer.room import EngineRoom, Places
+from sensestream_consumer.room import Crowd, EngineRoom, Places
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import Starts
 from sensestream_consumer.tracing import Tracing
@@ -112,7 +112,7 @@ def assemble(
         starts=Starts(commands, keys, EngineRoom(), consumer, most=settings.max_attempts),
         places=places,
         # Half of what may be held: followers of one hot clip must not fill every place.
-        following=Places(max(1, settings.read_ahead // 2), changed),
+        following=Places(max(1, settings.read_ahead // 2), changed, refusal=Crowd),
         policy=policy,
         clock=heartbeat.now_ms,
         result_ttl=settings.result_ttl,

@@ -37,7 +37,6 @@ _TAKE = load_script("sensestream_consumer.lua", "take")
 _HAND_BACK = load_script("sensestream_consumer.lua", "hand_back")
 
 _NORMAL_EVERY = 8  # entries asked for, then one of the normal lane, whatever waits in the high one
-BLOCK_MS = 1000  # how long an idle worker blocks before it looks for entries to take over
 _LANES = (Lane.HIGH, Lane.NORMAL)
 
 
@@ -129,12 +128,12 @@ class Inbox:
         # engine's places taken each time, and go back.
         return _delivered([*normal[:anyhow], *high, *normal[anyhow:]])
 
-    async def wait(self, count: int) -> list[Held]:
-        """The next new entries, or none after `BLOCK_MS`."""
+    async def wait(self, count: int, block_ms: int) -> list[Held]:
+        """The next new entries, or none after `block_ms`."""
         reply = await self._guarded(
             self._reader.execute_command(  # type: ignore[no-untyped-call]
                 "XREADGROUP", "GROUP", REQUESTS_GROUP, self._consumer,
-                "COUNT", max(1, count // 2), "BLOCK", BLOCK_MS,
+                "COUNT", max(1, count // 2), "BLOCK", block_ms,
                 "STREAMS", *self._streams, ">", ">",
             ),
             self.contact,

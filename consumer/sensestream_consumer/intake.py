@@ -41,6 +41,10 @@ class Intake:
             return []
         idle_ms = self._reclaim_ms if self._heartbeat.may_reclaim() else HANDED_BACK_IDLE
         taken = await self._inbox.take(count, idle_ms)
+        for each in taken:
+            # Until it is known to need none: otherwise more and more would be taken, read, and
+            # handed back while the first ones are on their way to the engine.
+            self._places.keep(each)
         if len(taken) < count:
             self._next_take = now + _TAKE_PERIOD
         return taken
@@ -54,10 +58,10 @@ class Intake:
             count = min(count, self._read_ahead - await self._inbox.handed_back(self._read_ahead))
         return max(0, count)
 
-    def postpone(self) -> None:
-        """Take nothing over for a moment, after something has been handed back.
+    def returned(self, *, crowd: bool) -> None:
+        """Something was handed back: look for it as soon as a place is free.
 
-        Where followers or leases are what it waits for, places are free, and this worker would
-        take it and hand it back without an end.
+        Not where a `crowd` was the reason. Places are free then, and this worker would take it
+        and hand it back without an end.
         """
-        self._next_take = time.monotonic() + _TAKE_PERIOD
+        self._next_take = time.monotonic() + _TAKE_PERIOD if crowd else 0.0

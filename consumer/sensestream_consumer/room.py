@@ -11,30 +11,50 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-__all__ = ["EngineRoom", "NoRoom", "Places"]
+__all__ = ["Crowd", "EngineRoom", "NoRoom", "Places"]
 
 
 class NoRoom(Exception):
     """All places are taken: the entry goes back for another worker."""
 
 
-class Places:
-    """A bounded number of places, taken or refused at once."""
+class Crowd(NoRoom):
+    """Too many wait for somebody's transcription: free places at the engine would not help it."""
 
-    def __init__(self, count: int, on_freed: Callable[[], None]) -> None:
+
+class Places:
+    """A bounded number of places, taken, kept for somebody, or refused at once."""
+
+    def __init__(
+        self, count: int, on_freed: Callable[[], None], refusal: type[NoRoom] = NoRoom
+    ) -> None:
         self.count = count
         self.taken = 0
+        self._kept: set[object] = set()  # for whom
         self._on_freed = on_freed
+        self._refusal = refusal
 
     @property
     def free(self) -> int:
-        return self.count - self.taken
+        return self.count - self.taken - len(self._kept)
+
+    def keep(self, who: object) -> None:
+        """Keep a free place for somebody who will come for it, or `let_go`."""
+        self._kept.add(who)
+
+    def let_go(self, who: object) -> None:
+        """Whoever it is needs no kept place any more; nothing where none is kept."""
+        if who in self._kept:
+            self._kept.discard(who)
+            self._on_freed()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place; raises `NoRoom` when there is none."""
-        if self.taken >= self.count:
-            raise NoRoom
+    def place(self, who: object = None) -> Iterator[None]:
+        """Hold a place, the one kept for `who` if there is one; raises the refusal otherwise."""
+        if who in self._kept:
+            self._kept.discard(who)
+        elif self.free <= 0:
+            raise self._refusal
         self.taken += 1
         try:
             yield

@@ -21,7 +21,7 @@ from sensestream_consumer.holding import Held
 from sensestream_consumer.membership import knock
 from sensestream_consumer.metrics.counted import ENTRIES_LOST
 from sensestream_consumer.metrics.vitals import Vitals
-from sensestream_consumer.room import NoRoom
+from sensestream_consumer.room import Crowd, NoRoom
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import EntryLost
 
@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 _GOODBYE = 5.0  # seconds that Redis is given to take back what a leaving worker holds
 _ENGINE_CLOSE = 0.5  # seconds to wait for clips whose entries were handed back already
 _FULL_PAUSE = 0.25  # seconds between looks at the stream while there is no room to read
+# Milliseconds that a read blocks: an idle worker has nothing else to do, a busy one has places that
+# come free, with work that was handed back to fill them.
+_IDLE_BLOCK, _BUSY_BLOCK = 1000, 25
 
 
 class Worker:
@@ -180,7 +183,7 @@ class Worker:
         entries = await self._parts.inbox.read(count)
         if entries or self._stopping.is_set():
             return entries
-        return await self._parts.inbox.wait(count)
+        return await self._parts.inbox.wait(count, _BUSY_BLOCK if self._tasks else _IDLE_BLOCK)
 
     async def _pause(self, seconds: float) -> None:
         """Until something has been answered, or a moment has passed."""
@@ -197,6 +200,7 @@ class Worker:
 
     def _end(self, task: asyncio.Task[None]) -> None:
         held = self._tasks.pop(task)
+        self._parts.places.let_go(held)
         self._changed.set()
         if task.cancelled():
             # At the drain it is handed back; any other cancellation leaves it to be replayed,
@@ -210,14 +214,14 @@ class Worker:
     async def _handle(self, held: Held) -> None:
         try:
             await self._parts.handler.handle(held)
-        except NoRoom:
-            await self._return(held)
+        except NoRoom as full:
+            await self._return(held, crowd=isinstance(full, Crowd))
         except EntryLost:
             self._parts.holding.discard(held)
 
-    async def _return(self, held: Held) -> None:
-        self._parts.intake.postpone()
+    async def _return(self, held: Held, *, crowd: bool) -> None:
         await until_redis_answers(lambda: self._parts.membership.hand_back([held]), "hand back")
+        self._parts.intake.returned(crowd=crowd)
 
     def _drop(self, held: Held) -> None:
         """Somebody else holds it: stop working on it (a transcript already made still counts)."""

@@ -141,6 +141,24 @@ async def test_a_place_is_taken_or_refused_at_once() -> None:
     assert freed == [True]
 
 
+async def test_a_place_that_is_kept_is_nobody_elses() -> None:
+    freed: list[bool] = []
+    places = Places(1, lambda: freed.append(True))
+    places.keep("a")
+    assert places.free == 0
+    with pytest.raises(NoRoom), places.place("b"):
+        pass
+    with places.place("a"):
+        assert places.free == 0
+    assert places.free == 1
+    places.keep("c")
+    places.let_go("a")  # needed none any more
+    assert places.free == 0
+    places.let_go("c")
+    assert places.free == 1
+    assert freed == [True, True]
+
+
 async def test_a_start_whose_reply_was_lost_is_charged_once(make_parts: MakeParts) -> None:
     parts, held = await first(make_parts)
     run = parts.commands.run

@@ -59,6 +59,17 @@ def test_a_worker_whose_engine_is_busy_reads_no_more_than_its_look_ahead(
     assert exactly_once(pipeline, entries)
 
 
+def test_a_burst_of_new_recordings_keeps_the_engine_busy(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path
+) -> None:
+    start_worker(concurrency=1)
+    entries = [pipeline.submit(write_clip(clips, n)) for n in range(240)]
+    # Two seconds or so. A worker that sits in a blocking read while its places come free works
+    # off four a second.
+    wait_until_sync(lambda: len(pipeline.outcomes()) == 240, timeout=30)
+    assert exactly_once(pipeline, entries)
+
+
 def test_followers_of_a_hot_clip_leave_room_for_hits(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
