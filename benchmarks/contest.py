@@ -94,6 +94,7 @@ class Contender:
     folder: Path
     python: Path = Path(sys.executable)
     workers: list[Process] = field(default_factory=list)
+    drivers: list[Process] = field(default_factory=list)
     name = ""
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ class Contender:
     def begin(self) -> None:
         self.add_worker()
         self.driver = Process(self.driver_command(), self.environment())
+        self.drivers.append(self.driver)
         self.driver.answer()
 
     def add_worker(self) -> None:
@@ -119,7 +121,7 @@ class Contender:
         return {**found, "cpu_seconds": used}
 
     def close(self) -> None:
-        for process in (self.driver, *self.workers):
+        for process in [*self.drivers, *self.workers]:
             process.close()
         self.server.stop()
 

@@ -10,11 +10,16 @@ import json
 import sys
 from typing import Any
 
-from arq import create_pool
-from arq.connections import RedisSettings
+from arq.connections import ArqRedis
 from arq.worker import Worker
 from closed import serve
+from redis.asyncio import ConnectionPool
 from results import Results
+
+
+def connected(url: str) -> ArqRedis:
+    """With a connection for each caller, as many as there are at once."""
+    return ArqRedis(ConnectionPool.from_url(url, max_connections=512))
 
 
 async def nothing(_: dict[str, Any]) -> None:
@@ -23,7 +28,7 @@ async def nothing(_: dict[str, Any]) -> None:
 
 async def worker(url: str) -> None:
     hand = Worker(
-        [nothing], redis_settings=RedisSettings.from_dsn(url), max_jobs=256, poll_delay=0.005,
+        [nothing], redis_pool=connected(url), max_jobs=256, poll_delay=0.005,
         handle_signals=False,
     )  # fmt: skip
     print(json.dumps({"ready": True}), flush=True)
@@ -31,7 +36,7 @@ async def worker(url: str) -> None:
 
 
 async def drive(url: str) -> None:
-    pool = await create_pool(RedisSettings.from_dsn(url))
+    pool = connected(url)
     results = Results(pool.mget)
     poller = asyncio.create_task(results.poll())
 

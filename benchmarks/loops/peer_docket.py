@@ -20,8 +20,13 @@ async def nothing() -> int:
     return 1
 
 
+def roomy(url: str) -> str:
+    """With a connection for each caller, as many as there are at once."""
+    return f"{url}?max_connections=512"
+
+
 async def worker(url: str, name: str) -> None:
-    async with Docket(name="bench", url=url) as docket:
+    async with Docket(name="bench", url=roomy(url)) as docket:
         docket.register(nothing)
         async with Worker(
             docket, name=name, concurrency=256, minimum_check_interval=timedelta(milliseconds=5)
@@ -42,7 +47,7 @@ async def drive(url: str) -> None:
 
     results = Results(states)
     poller = asyncio.create_task(results.poll())
-    async with Docket(name="bench", url=url) as docket:
+    async with Docket(name="bench", url=roomy(url)) as docket:
         docket.register(nothing)
 
         async def call() -> None:

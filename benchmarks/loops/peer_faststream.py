@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 
 
 def broker(url: str) -> RedisBroker:
-    return RedisBroker(url, logger=None, log_level=logging.ERROR)
+    # A publish holds a connection: as many as there are callers at once.
+    return RedisBroker(url, max_connections=512, logger=None, log_level=logging.ERROR)
 
 
 async def worker(url: str, name: str) -> None:

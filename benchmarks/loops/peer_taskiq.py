@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from results import Results
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-URL = os.environ["PEER_URL"]
+# With a connection for each caller, as many as there are at once.
+URL = f"{os.environ['PEER_URL']}?max_connections=512"
 broker = RedisStreamBroker(URL).with_result_backend(
     RedisAsyncResultBackend(URL, result_ex_time=3600)
 )

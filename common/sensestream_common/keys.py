@@ -76,6 +76,7 @@ KEY_MAP: tuple[KeyKind, ...] = (
     KeyKind("recogniser", "string", Retention.TTL),
     KeyKind("worker:*", "hash", Retention.TTL),
     KeyKind("janitor", "string", Retention.TTL),
+    KeyKind("warmed:*", "string", Retention.TTL),
     KeyKind("stats", "hash", Retention.FOREVER),
 )
 
@@ -129,6 +130,9 @@ class Keys:
 
     def lease(self, identity: str) -> str:
         return f"{self.prefix}lease:{identity}"
+
+    def warmed(self, mark: str) -> str:
+        return f"{self.prefix}warmed:{mark}"
 
     def crashes(self, identity: str) -> str:
         return f"{self.prefix}crashes:{identity}"

@@ -24,6 +24,7 @@ from sensestream_consumer.intake import Intake
 from sensestream_consumer.janitor import Janitor
 from sensestream_consumer.membership import Membership
 from sensestream_consumer.outbox import Outbox
+from sensestream_consumer.remembered import CacheWatch
 from sensestream_consumer.room import Crowd, EngineRoom, Places
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import Starts
@@ -185,4 +186,8 @@ def _janitor(settings: WorkerSettings, commands: Commands) -> Janitor:
         transcripts_ttl=settings.transcripts_ttl,
         transcripts_max=settings.transcripts_max,
         dead_max=settings.dead_max,
-    )
+        watch=CacheWatch(
+            commands, settings.keys,
+            min_hit_rate=settings.min_hit_rate, max_results=settings.max_results,
+        ),
+    )  # fmt: skip

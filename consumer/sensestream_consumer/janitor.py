@@ -11,6 +11,7 @@ from sensestream_common.keys import HANDED_BACK, HANDED_BACK_IDLE, REQUESTS_GROU
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.commands import Commands
+from sensestream_consumer.remembered import CacheWatch
 
 __all__ = ["Janitor"]
 
@@ -30,11 +31,12 @@ class Janitor:
 
     def __init__(
         self, commands: Commands, keys: Keys,
-        *, transcripts_ttl: int, transcripts_max: int, dead_max: int,
+        *, transcripts_ttl: int, transcripts_max: int, dead_max: int, watch: CacheWatch,
     ) -> None:  # fmt: skip
         self._commands = commands
         self._keys = keys
         self._limits = [transcripts_ttl * 1000, transcripts_max, dead_max]
+        self._watch = watch
 
     async def run(self) -> None:
         """Sweep once a minute, if no other worker of the pipeline does."""
@@ -58,6 +60,7 @@ class Janitor:
         await self._adopt_requests()
         await self._sweep_uploads()
         await self._sweep_consumers()
+        await self._watch.look()
 
     async def _is_mine(self) -> bool:
         lock = self._keys.janitor

@@ -9,7 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
+from sensestream_common.errors import SettingsError
 from sensestream_common.settings import PipelineSettings
+
+from sensestream_consumer.warming import read_warm_list
 
 __all__ = ["WorkerSettings"]
 
@@ -105,6 +108,16 @@ class WorkerSettings(PipelineSettings):
     result_ttl: int = Field(
         default=604_800, ge=1, description="Seconds a result stays in the cache."
     )
+    warm: str = Field(
+        default="",
+        description="A file that lists recordings to hear before anybody asks, one on each line.",
+    )
+    min_hit_rate: float = Field(
+        default=0.0, ge=0, le=1, description="Warn when fewer requests are repeats; 0: never."
+    )
+    max_results: int = Field(
+        default=0, ge=0, description="Warn when more results are kept; 0: never."
+    )
     transcripts_ttl: int = Field(
         default=86_400, ge=1, description="Seconds an outcome stays readable."
     )
@@ -120,6 +133,16 @@ class WorkerSettings(PipelineSettings):
     metrics_host: str = Field(
         default="127.0.0.1", min_length=1, description="Address that metrics_port listens on."
     )
+
+    @field_validator("warm")
+    @classmethod
+    def _list_is_readable(cls, value: str) -> str:
+        if value:
+            try:
+                read_warm_list(Path(value))
+            except SettingsError as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @field_validator("audio_roots", mode="before")
     @classmethod

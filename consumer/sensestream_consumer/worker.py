@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -24,6 +25,7 @@ from sensestream_consumer.metrics.vitals import Vitals
 from sensestream_consumer.room import Crowd, NoRoom
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import EntryLost
+from sensestream_consumer.warming import read_warm_list, warm_up
 
 __all__ = ["Worker"]
 
@@ -104,12 +106,19 @@ class Worker:
         await until_redis_answers(parts.inbox.create_groups, "create groups")
         await parts.membership.join()
         parts.heartbeat.start()
+        await until_redis_answers(lambda: self._warm_up(recogniser), "warm up")
         self._vitals.ready()
         log.info(
             "worker_ready", consumer=self.consumer, pipeline=settings.pipeline,
             redis=redacted_url(settings.redis_url), model=recogniser.name,
             device=recogniser.device, concurrency=parts.engine.capacity,
         )  # fmt: skip
+
+    async def _warm_up(self, recogniser: Recogniser) -> None:
+        if self._settings.warm:
+            wanted = read_warm_list(Path(self._settings.warm))
+            keys, ttl = self._settings.keys, self._settings.result_ttl
+            await warm_up(self._parts.commands, keys, recogniser.fingerprint, wanted, ttl)
 
     def _assemble(self, recogniser: Recogniser) -> Parts:
         return assemble(

@@ -9,6 +9,7 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 from sensestream_common.connection import connect
 from sensestream_consumer.janitor import Janitor
+from sensestream_consumer.remembered import CacheWatch
 from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts
@@ -18,7 +19,10 @@ pytestmark = pytest.mark.anyio
 
 
 def janitor(parts: Parts, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
-    return Janitor(parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead)
+    return Janitor(
+        parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
+        watch=CacheWatch(parts.commands, KEYS, min_hit_rate=0, max_results=0),
+    )  # fmt: skip
 
 
 async def add(parts: Parts, key: str, age_seconds: int, count: int) -> list[bytes]:

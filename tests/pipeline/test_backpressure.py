@@ -70,6 +70,25 @@ def test_a_burst_of_new_recordings_keeps_the_engine_busy(
     assert exactly_once(pipeline, entries)
 
 
+def test_of_a_batch_of_files_the_known_ones_are_answered_first(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    start_worker(gate=gate, concurrency=1)
+    known = [write_clip(clips, n) for n in range(20)]
+    for each in known:
+        pipeline.submit(each)
+    pipeline.wait_for(20)
+    gate.touch()
+    new = [pipeline.submit(write_clip(clips, 100 + n)) for n in range(20)]
+    again = [pipeline.submit(each) for each in known]
+    wait_until_sync(lambda: len(pipeline.outcomes()) == 40)
+    gate.unlink()
+    answered = [o["entry"] for o in pipeline.wait_for(60)]
+    assert set(answered[20:40]) == set(again)
+    assert set(answered[40:]) == set(new)
+
+
 def test_followers_of_a_hot_clip_leave_room_for_hits(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:

@@ -50,6 +50,20 @@ def test_requests_pushed_before_the_first_worker_are_answered(
     assert sorted(o["entry"] for o in pipeline.wait_for(5)) == sorted(entries)
 
 
+def test_what_a_worker_was_told_to_warm_up_is_known(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    clip = write_clip(clips, 1)
+    listed = tmp_path / "warm.txt"
+    listed.write_text(f"{clip} en\n")
+    for _ in range(2):  # the second worker finds it done
+        start_worker(warm=listed)
+    [warmed] = pipeline.wait_for(1)
+    assert (warmed["cache"], warmed["metadata"]) == ("miss", '{"warm": true}')
+    pipeline.submit(clip, language="en")
+    assert [o["cache"] for o in pipeline.wait_for(2)] == ["miss", "hit"]
+
+
 def test_every_malformed_request_gets_a_failed_outcome_and_spoils_no_other(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:

@@ -36,7 +36,8 @@ def invoke(redis_url: str) -> Invoke:
 
 
 def results(redis: Redis, pattern: str = "result") -> int:
-    return sum(1 for _ in redis.scan_iter(f"{KEYS.prefix}{pattern}:*"))
+    # A set: SCAN gives some keys twice while Redis makes its table smaller.
+    return len(set(redis.scan_iter(f"{KEYS.prefix}{pattern}:*")))
 
 
 def keep(redis: Redis, name: str, model: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -22,6 +23,7 @@ from sensestream_common.errors import ErrorCode, SensestreamError
 from sensestream_common.keys import Keys
 from sensestream_common.outcome import Outcome, Status
 from sensestream_producer.cli import sensestream
+from sensestream_producer.cli.many import handled
 from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.support.background import answered
@@ -422,3 +424,27 @@ def test_the_codes_that_dead_letters_may_have_are_offered() -> None:
     shown = CliRunner().invoke(sensestream, ["dead", "list", "--error", "bad_request"])
     assert shown.exit_code == 2
     assert ErrorCode.AUDIO_NOT_FOUND.value in shown.stderr
+
+
+def test_results_come_in_order_or_as_they_are_known() -> None:
+    async def collect(*, as_completed: bool) -> list[str]:
+        known = asyncio.Event()
+
+        async def hear(job: str) -> str:
+            if job == "new":
+                await known.wait()  # the hit after it is known first
+            else:
+                known.set()
+            return job
+
+        results = handled(["new", "known"], hear, as_completed=as_completed)
+        return [job async for job, result in results if job == result]
+
+    assert asyncio.run(collect(as_completed=False)) == ["new", "known"]
+    assert asyncio.run(collect(as_completed=True)) == ["known", "new"]
+
+
+def test_as_completed_waits(invoke: Invoke, redis_url: str, keys: Keys) -> None:
+    with answered(redis_url, keys, text="hello"):
+        result = invoke("submit", "--as-completed", URL, f"{URL}?2")
+    assert sorted(line.split("\t")[1] for line in result.stdout.splitlines()) == ["hello"] * 2

@@ -59,6 +59,11 @@ def _transcripts(moment: Moment) -> Values:
         yield (moment.parts.pipeline,), moment.group.figures.transcripts
 
 
+def _results(moment: Moment) -> Values:
+    if moment.group.figures:
+        yield (moment.parts.pipeline,), moment.group.figures.results
+
+
 def _in_flight(moment: Moment) -> Values:
     yield (), len(moment.parts.holding)
 
@@ -123,6 +128,9 @@ GAUGES: tuple[Gauge, ...] = (
           _LANE, _lanes(lambda lane: lane.oldest_undelivered)),
     Gauge("sensestream_dead_letters", "Dead letters kept.", _PIPELINE, _dead_letters),
     Gauge("sensestream_transcripts", "Outcomes kept on the stream.", _PIPELINE, _transcripts),
+    Gauge("sensestream_cache_results",
+          "Results kept; estimated from a sample where Redis holds more than a thousand keys.",
+          _PIPELINE, _results),
     Gauge("sensestream_in_flight_requests", "Requests this worker holds.", (), _in_flight),
     Gauge("sensestream_engine_busy", "Recordings the engine works on.", (), _engine_busy),
     Gauge("sensestream_engine_capacity",

@@ -1,7 +1,7 @@
 """The figures of the whole group, which every worker tells alike: asked of Redis, never summed.
 
-They are asked for when somebody scrapes, at most once in a few seconds, by one script whose cost
-does not grow with the backlog.
+They are asked for when somebody scrapes, at most once in a few seconds, at a cost
+that grows neither with the backlog nor with the cache.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sensestream_common.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.commands import Commands
+from sensestream_consumer.remembered import count_results
 
 __all__ = ["Group", "GroupFigures", "LaneFigures"]
 
@@ -48,6 +49,7 @@ class GroupFigures:
     lanes: dict[Lane, LaneFigures]
     dead_letters: int
     transcripts: int
+    results: int
 
 
 class Group:
@@ -83,11 +85,13 @@ class Group:
         reply = await self._commands.run(
             _FIGURES, [*streams, names.dead, names.transcripts], [REQUESTS_GROUP, HANDED_BACK]
         )
+        results = await count_results(self._commands, names)
         now, dead, transcripts, *lanes = reply
         return GroupFigures(
             {lane: _lane(int(now), *row) for lane, row in zip(_LANES, lanes, strict=True)},
             dead_letters=dead,
             transcripts=transcripts,
+            results=results,
         )
 
 

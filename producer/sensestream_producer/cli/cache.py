@@ -15,7 +15,7 @@ from sensestream_common.errors import SensestreamError
 from sensestream_common.outcome import Outcome
 from sensestream_common.request import LANGUAGES
 
-from sensestream_producer.cli.many import audio_of, in_order, named, progress_bar, refuse_folders
+from sensestream_producer.cli.many import audio_of, handled, named, progress_bar, refuse_folders
 from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
 from sensestream_producer.results import CacheStats, Seen
 from sensestream_producer.submission import Submission
@@ -112,7 +112,7 @@ async def _warm(setup: Setup, jobs: list[tuple[str, Submission]], timeout: float
         async def hear(job: tuple[str, Submission]) -> Outcome:
             return await client.transcribe(job[1], timeout=timeout)
 
-        results = in_order(jobs, hear)
+        results = handled(jobs, hear)
         async with aclosing(results):
             with progress_bar("warming", len(jobs)) as advance:
                 async for (source, _), result in results:

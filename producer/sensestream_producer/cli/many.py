@@ -17,7 +17,7 @@ from sensestream_common.redaction import redacted
 
 from sensestream_producer.cli.setup import shown
 
-__all__ = ["STDIN", "audio_of", "in_order", "named", "progress_bar", "refuse_folders"]
+__all__ = ["STDIN", "audio_of", "handled", "named", "progress_bar", "refuse_folders"]
 
 STDIN = "-"
 _AT_ONCE = 64  # recordings under way; beyond that the workers' backlog only grows
@@ -54,23 +54,25 @@ def refuse_folders(sources: Sequence[str]) -> None:
             raise click.UsageError(f"{source!r} is a directory: name its files, as in {source}/*")
 
 
-async def in_order(
-    jobs: Sequence[J], handle: Callable[[J], Awaitable[R]]
+async def handled(
+    jobs: Sequence[J], handle: Callable[[J], Awaitable[R]], *, as_completed: bool = False
 ) -> AsyncGenerator[tuple[J, R | SensestreamError]]:
-    """What came of each job, in the order given, so that output lines up with input."""
+    """What came of each job: in the order given, so that output lines up with input, or as it
+    comes.
+    """
     room = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(job: J) -> R | SensestreamError:
+    async def one(job: J) -> tuple[J, R | SensestreamError]:
         async with room:
             try:
-                return await handle(job)
+                return job, await handle(job)
             except SensestreamError as error:
-                return error
+                return job, error
 
     pending = [asyncio.create_task(one(job)) for job in jobs]
     try:
-        for job, finished in zip(jobs, pending, strict=True):
-            yield job, await finished
+        for finished in asyncio.as_completed(pending) if as_completed else pending:
+            yield await finished
     finally:
         for left in pending:
             left.cancel()

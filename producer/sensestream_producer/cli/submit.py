@@ -18,7 +18,7 @@ from sensestream_common.request import LANGUAGES
 from sensestream_producer.cli.many import (
     STDIN,
     audio_of,
-    in_order,
+    handled,
     named,
     progress_bar,
     refuse_folders,
@@ -97,6 +97,11 @@ class Job:
     help="Of the output; srt and vtt wait.",
 )
 @click.option(
+    "--as-completed",
+    is_flag=True,
+    help="Print transcripts as they come, known ones first, not in the order given; waits.",
+)
+@click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
     help="Write a file for each transcript there; waits.",
@@ -118,6 +123,7 @@ def submit(setup: Setup, /, sources: tuple[str, ...], **options: Any) -> None:
     ffmpeg -i film.mkv -f wav - | sensestream submit --wait -
     """
     _check(sources, options)
+    options["wait"] |= options["as_completed"]
     options["wait"] |= options["form"] in ("srt", "vtt") or options["output_dir"] is not None
     limit = setup.settings(max_upload_bytes=options["max_upload_bytes"]).max_upload_bytes
     jobs = [Job(source, _submission(source, options, limit)) for source in sources]
@@ -159,7 +165,11 @@ async def _submit_all(setup: Setup, jobs: list[Job], options: dict[str, Any]) ->
     failures = 0
     async with setup.client(max_upload_bytes=options["max_upload_bytes"]) as client:
         await client.ping()
-        results = in_order(jobs, lambda job: _handle(client, job, options))
+        results = handled(
+            jobs,
+            lambda job: _handle(client, job, options),
+            as_completed=options["as_completed"],
+        )
         async with aclosing(results):
             with progress_bar(what, len(jobs)) as advance:
                 async for job, result in results:
