@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-memory bench-queue bench-repeats bench-latency bench-backlog constraints chaos failover soak ci clean
+.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-memory bench-queue bench-repeats bench-latency bench-scale bench-backlog constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -59,6 +59,9 @@ bench-repeats: setup  ## Measure whole services as repeats grow, beside a cache 
 
 bench-latency: setup  ## Measure one request on an idle pipeline, hit and miss
 	@$(BIN)/python benchmarks/latency.py $(ARGS)
+
+bench-scale: setup  ## Measure what a request costs as backlog, cache, workers and requests grow
+	@$(BIN)/python benchmarks/scaling.py $(ARGS)
 
 bench-memory: setup  ## Measure the memory of long recordings and of ready workers
 	@$(BIN)/python benchmarks/memory.py $(ARGS)

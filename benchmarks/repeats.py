@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import statistics
@@ -171,13 +172,14 @@ class Tutorial:
 
 
 class Ours:
-    """The pipeline: a reference to a file in, the outcome from the stream."""
+    """The pipeline: a file's reference and digest in, the outcome from the stream."""
 
     name = "sensestream"
 
     def __init__(self, model: Path, roots: Path) -> None:
         self._server = EmbeddedRedis(appendonly=True, appendfsync="everysec", tcp=True)
         self._server.start()
+        self._digests: dict[Path, str] = {}
         self._command = [
             Path(sys.executable).with_name("sensestream-worker"), "--model", model, "--redis-url",
             self._server.url, "--audio-roots", roots, "--device", "cpu", "--log-level", "warning",
@@ -203,7 +205,12 @@ class Ours:
             async with Client(self._server.url) as client:
 
                 async def hear(clip: Path) -> tuple[str, bool]:
-                    outcome = await client.transcribe(clip.as_uri(), timeout=READY)
+                    # Once for each recording, as the body that the other services are sent.
+                    if clip not in self._digests:
+                        self._digests[clip] = _digest(clip)
+                    outcome = await client.transcribe(
+                        clip.as_uri(), digest=self._digests[clip], timeout=READY
+                    )
                     if not outcome.completed:
                         sys.exit(f"{clip}: {outcome.message}")
                     return outcome.text, outcome.cache == "hit"
@@ -216,6 +223,10 @@ class Ours:
         self._worker.terminate()
         self._worker.wait()
         self._server.stop()
+
+
+def _digest(clip: Path) -> str:
+    return f"sha256:{hashlib.sha256(clip.read_bytes()).hexdigest()}"
 
 
 def _upload(clip: Path) -> bytes:

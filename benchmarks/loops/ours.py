@@ -1,27 +1,38 @@
 """The project's own client in a closed loop: submit, and wait for the outcome on the stream.
 
-    python ours.py URL DIGESTS
+    python ours.py URL DIGESTS [--metadata BYTES] [--audio FILE]
 
-DIGESTS is a file with the digest of a known recording on each line.
+DIGESTS is a file with the digest of a known recording on each line. With a FILE the worker reads
+and hashes that instead.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 from closed import serve
 from sensestream_producer import Client
 
 
-async def main(url: str, digests: list[str]) -> None:
-    turns = itertools.cycle(digests)
-    async with Client(url) as client:
+async def main(options: argparse.Namespace) -> None:
+    turns = itertools.cycle(options.digests.read_text().split())
+    metadata: dict[str, Any] = {"note": "x" * options.metadata} if options.metadata else {}
+    async with Client(options.url) as client:
+        if options.audio:
+            await client.transcribe(options.audio.as_uri())  # heard before, from now on
 
         async def call() -> None:
-            outcome = await client.transcribe("file:///data/clip.wav", digest=next(turns))
+            if options.audio:
+                outcome = await client.transcribe(options.audio.as_uri())
+            else:
+                outcome = await client.transcribe(
+                    "file:///data/clip.wav", digest=next(turns), metadata=metadata
+                )
             if outcome.cache != "hit":
                 sys.exit(f"not a hit: {outcome}")
 
@@ -29,4 +40,9 @@ async def main(url: str, digests: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], Path(sys.argv[2]).read_text().split()))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("digests", type=Path)
+    parser.add_argument("--metadata", type=int, default=0)
+    parser.add_argument("--audio", type=Path)
+    asyncio.run(main(parser.parse_args()))
