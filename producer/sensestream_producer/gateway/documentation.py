@@ -122,8 +122,14 @@ JOB_ANSWERS = _answers(
 )
 
 
-def _form(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": required}
+# A form has no types: these are the words for them.
+_YES_OR_NO: dict[str, Any] = {"enum": [True, False, 1, 0, "yes", "no", "on", "off"]}
+
+
+def _form(properties: dict[str, Any], *either: str) -> dict[str, Any]:
+    """A form that needs one of these fields."""
+    needed: Any = [{"required": [name]} for name in either]
+    return {"type": "object", "properties": properties, "anyOf": needed}
 
 
 def _body(**schemas: Any) -> dict[str, Any]:
@@ -149,15 +155,15 @@ TRANSCRIPTION: dict[str, Any] = _body(
                 "description": "word adds words to verbose_json, which has segments always.",
             },
             "stream": {
-                "type": "boolean", "default": False,
+                **_YES_OR_NO, "default": False,
                 "description": "Answer with server-sent events.",
             },
             "itn": {
-                "type": "boolean", "default": True,
+                **_YES_OR_NO, "default": True,
                 "description": "Not OpenAI's: punctuation and digits, or words as spoken.",
             },
         },
-        ["file"],
+        "file",
     )
 )  # fmt: skip
 
@@ -166,9 +172,9 @@ TUTORIAL: dict[str, Any] = _body(
         {
             "file": _FILE,
             "language": _LANGUAGE,
-            "use_itn": {"type": "boolean", "default": True},
+            "use_itn": {**_YES_OR_NO, "default": True},
         },
-        ["file"],
+        "file",
     )
 )
 
@@ -186,12 +192,13 @@ JOBS: dict[str, Any] = _body(
             "audio": {"type": "string", "description": "A reference, in place of the file."},
             "id": {"type": "string", "maxLength": 200},
             "language": _LANGUAGE,
-            "itn": {"type": "boolean", "default": True},
+            "itn": {**_YES_OR_NO, "default": True},
             "ttl": {"type": "integer", "minimum": 0},
             "metadata": {"type": "string", "description": "As JSON."},
             "callback_url": {"type": "string"},
             "priority": {"type": "string", "enum": ["normal", "high"]},
         },
-        [],
+        "file",
+        "audio",
     ),
 )
