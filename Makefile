@@ -14,7 +14,7 @@ unexport PYTHONPATH PYTHONHOME
 
 BIN = "$(VENV)/bin"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-memory bench-queue bench-repeats bench-latency bench-scale bench-backlog constraints chaos failover soak ci clean
+.PHONY: help setup demo test test-all screenshot lint format docs bench-engine bench-memory bench-queue bench-repeats bench-latency bench-scale bench-gateway bench-backlog constraints chaos failover soak ci clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | \
@@ -62,6 +62,9 @@ bench-latency: setup  ## Measure one request on an idle pipeline, hit and miss
 
 bench-scale: setup  ## Measure what a request costs as backlog, cache, workers and requests grow
 	@$(BIN)/python benchmarks/scaling.py $(ARGS)
+
+bench-gateway: setup  ## Measure what the gateway adds to a hit
+	@$(BIN)/python benchmarks/gateway.py $(ARGS)
 
 bench-memory: setup  ## Measure the memory of long recordings and of ready workers
 	@$(BIN)/python benchmarks/memory.py $(ARGS)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import statistics
@@ -107,33 +108,38 @@ def endless(clips: list[Path], seconds: float) -> Iterator[Path]:
 
 
 class Tutorial:
-    """The printed service; `processes` of uvicorn, `threads` in each one's model."""
+    """The printed service; so many `processes` of uvicorn, so many `threads` in each one's model.
+
+    Each process has a port of its own, and calls take turns. Behind one port of uvicorn's --workers
+    the answers' bodies would wait for their heads to be acknowledged, 40 ms.
+    """
 
     def __init__(self, name: str, model: Path, processes: int, threads: int) -> None:
-        self.name, self._processes = name, processes
+        self.name = name
         self._server = EmbeddedRedis(appendonly=True, appendfsync="everysec", tcp=True)
         self._server.start()
-        self._port = _free_port()
+        self._ports = [_free_port() for _ in range(processes)]
         self._environment = {
             "TUTORIAL_REDIS": self._server.url,
             "TUTORIAL_MODEL": str(model),
             "TUTORIAL_THREADS": str(threads),
         }
+        self._services: list[subprocess.Popen[bytes]] = []
         self._bodies: dict[Path, bytes] = {}
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: dict[int, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {}
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "tutorial:app", "--port", str(self._port),
-                   "--workers", str(self._processes), "--log-level", "warning"]  # fmt: skip
-        self._service = subprocess.Popen(
-            command, cwd=ROOT / "benchmarks" / "loops", env=os.environ | self._environment
-        )
-        deadline = time.monotonic() + READY
-        while not asyncio.run(_answers(self._port)):
-            if self._service.poll() is not None or time.monotonic() > deadline:
-                sys.exit("the tutorial's service did not start")
-            time.sleep(0.2)
-        time.sleep(2.0 * (self._processes - 1))  # the other process loads its model
+        for port in self._ports:
+            command = [sys.executable, "-m", "uvicorn", "tutorial:app", "--port", str(port),
+                       "--log-level", "warning"]  # fmt: skip
+            folder = ROOT / "benchmarks" / "loops"
+            service = subprocess.Popen(command, cwd=folder, env=os.environ | self._environment)
+            self._services.append(service)
+            deadline = time.monotonic() + READY
+            while not asyncio.run(_answers(port)):
+                if service.poll() is not None or time.monotonic() > deadline:
+                    sys.exit("the tutorial's service did not start")
+                time.sleep(0.2)
 
     def forget(self) -> None:
         with Redis.from_url(self._server.url) as redis:
@@ -141,11 +147,11 @@ class Tutorial:
 
     def run(self, wanted: list[Path], in_flight: int) -> Round:
         async def all_of_them() -> Round:
-            self._idle = []
+            self._idle = {port: [] for port in self._ports}
             try:
                 return await measure(self._hear, wanted, in_flight)
             finally:
-                for _, writer in self._idle:
+                for _, writer in itertools.chain(*self._idle.values()):
                     writer.close()
 
         return asyncio.run(all_of_them())
@@ -154,20 +160,22 @@ class Tutorial:
         """By hand, on connections that stay: an HTTP library would cost more than the service."""
         if clip not in self._bodies:
             self._bodies[clip] = _upload(clip)
-        stream = self._idle.pop() if self._idle else None
-        reader, writer = stream or await asyncio.open_connection("127.0.0.1", self._port)
+        self._ports.append(port := self._ports.pop(0))
+        stream = self._idle[port].pop() if self._idle[port] else None
+        reader, writer = stream or await asyncio.open_connection("127.0.0.1", port)
         writer.write(self._bodies[clip])
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         answer = json.loads(await reader.readexactly(length))
-        self._idle.append((reader, writer))
+        self._idle[port].append((reader, writer))
         if answer.get("status") != "success":
             sys.exit(f"the tutorial's service said {answer}")
         return str(answer["data"]), bool(answer["from_cache"])
 
     def close(self) -> None:
-        self._service.terminate()
-        self._service.wait()
+        for service in self._services:
+            service.terminate()
+            service.wait()
         self._server.stop()
 
 

@@ -11,6 +11,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,8 @@ import pytest
 from redis import Redis
 from sensestream_common.keys import Keys
 from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.gateway.server import Gateway
+from sensestream_producer.gateway.settings import GatewaySettings
 
 from tests.gateway.conftest import CLIPS, StartGateway
 from tests.support.background import answered
@@ -81,6 +84,18 @@ def test_the_same_recording_says_the_same_by_every_door(
     texts = [door(gateway, clip) for door in doors] + [by_xadd(redis, clip)]
     assert texts[0]
     assert texts == [texts[0]] * len(texts)
+
+
+def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged() -> None:
+    gateway = Gateway(GatewaySettings(http_port=0))
+    gateway.listen()
+    listening = gateway._socket
+    assert listening is not None
+    with listening, socket.create_connection(listening.getsockname()[:2]):
+        accepted, _ = listening.accept()
+        with accepted:
+            # What asyncio looks for before it sets TCP_NODELAY on what a server has accepted.
+            assert accepted.proto == socket.IPPROTO_TCP
 
 
 def test_sigterm_finishes_what_is_under_way(

@@ -23,6 +23,8 @@ from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["Gateway", "require_keys"]
 
+_BACKLOG = 2048
+_KEEP_ALIVE = 75  # seconds: longer than load balancers do, or they would use what is closed
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger("sensestream.gateway")
@@ -43,7 +45,7 @@ class Gateway(uvicorn.Server):
         host, port = self._settings.http_host, self._settings.http_port
         try:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-            self._socket = socket.create_server((host, port), family=family, backlog=2048)
+            self._socket = _listening(family, host, port)
         except OSError as error:
             raise SettingsError(
                 f"SENSESTREAM_HTTP_PORT={port}: cannot listen on {host}: "
@@ -85,6 +87,23 @@ class Gateway(uvicorn.Server):
             surroundings.stopping.set()
 
 
+def _listening(family: int, host: str, port: int) -> socket.socket:
+    """A socket that is said to be TCP's. To others, as `socket.create_server` makes them, asyncio
+    gives no TCP_NODELAY, and an answer's body waits 40 ms for its head to be acknowledged.
+    """
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 def require_keys(settings: GatewaySettings) -> None:
     """`SettingsError` where anybody in the network could come in."""
     if settings.api_keys or settings.allow_anonymous or _is_loopback(settings.http_host):
@@ -115,6 +134,7 @@ def _config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=round(settings.drain_timeout),
     )
