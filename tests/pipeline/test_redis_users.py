@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+import httpx
 import pytest
 from click.testing import CliRunner
 from redis import Redis
@@ -17,14 +18,18 @@ from redis.exceptions import RedisError
 from sensestream_producer import Client, Followed, Replay
 from sensestream_producer.cli import sensestream
 from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.gateway.signing import new_secret
 
 from tests.pipeline.conftest import KEYS, StartWorker
 from tests.support.clips import write_clip
+from tests.support.gateways import GatewayProcess
+from tests.support.receiver import receiving
+from tests.support.waiting import wait_until_sync
 
 pytestmark = [pytest.mark.anyio, pytest.mark.long]
 
 USERS = Path(__file__).parents[2] / "docs" / "users.acl"
-ROLES = ("worker", "client", "subscriber", "operator")
+ROLES = ("worker", "client", "subscriber", "gateway", "operator")
 
 
 class GuardedRedis:
@@ -96,6 +101,38 @@ async def test_each_role_can_do_its_work(
     assert guarded.unexpected() == []
 
 
+def test_a_gateway_can_do_its_work(
+    guarded: GuardedRedis, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    worker = start_worker(url=guarded.url("worker"))
+    clip = Path(unquote(urlsplit(write_clip(clips, 1)).path)).read_bytes()
+    settings = {"webhook_secret": new_secret(), "webhook_allow_private": 1, "references": "file"}
+    with (
+        receiving() as hooks,
+        GatewayProcess(guarded.url("gateway"), tmp_path / "gateway.log", **settings) as gateway,
+        httpx.Client(base_url=gateway.url, timeout=30) as http,
+    ):
+        for use in ("miss", "hit"):
+            answer = http.post("/v1/audio/transcriptions", files={"file": clip})
+            assert answer.headers["x-sensestream-cache"] == use
+        job = {"audio": "file:///none.wav", "id": "none", "callback_url": f"{hooks.url}/told"}
+        failed = http.post("/v1/transcriptions?wait=30", json=job).json()
+        assert failed["status"] == "failed"
+        wait_until_sync(lambda: len(hooks.at("/told")) == 1)
+        assert http.get("/v1/transcriptions/none").json()["status"] == "failed"
+        for path in ("/v1/models", "/v1/status", "/cache/stats", "/health/ready"):
+            assert http.get(path).status_code == 200, path
+        with http.stream("GET", "/v1/events?from=0") as events:
+            assert next(events.iter_lines())
+        [letter] = http.get("/v1/dead-letters").json()["data"]
+        replayed = http.post(f"/v1/dead-letters/{letter['letter']}/replay")
+        assert replayed.is_success, (replayed.text, guarded.refusals())
+        wait_until_sync(lambda: len(hooks.at("/told")) == 2)
+        assert gateway.terminate() == 0
+    assert worker.terminate() == 0
+    assert guarded.unexpected() == []
+
+
 async def first(events: Any) -> Any:
     return await anext(events)
 
@@ -136,6 +173,8 @@ ANOTHER_ROLES = (
     ("client", "XREADGROUP", "GROUP", "workers", "me", "STREAMS", KEYS.requests, ">"),
     ("client", "XTRIM", KEYS.requests, "MAXLEN", "0"),
     ("client", "XDEL", KEYS.requests, "1-0"),
+    ("gateway", "XTRIM", KEYS.transcripts, "MAXLEN", "0"),
+    ("gateway", "SET", KEYS.recogniser, "mine"),
     ("subscriber", "XADD", KEYS.requests, "*", "audio", "file:///a"),
     ("subscriber", "XADD", KEYS.transcripts, "*", "id", "forged"),
     ("subscriber", "XRANGE", KEYS.requests, "-", "+"),
