@@ -44,6 +44,8 @@ class Held:
     digest: str = ""  # of the bytes it refers to, once they are read
     suspect: bool = False  # its earlier start, or its bytes', ended in a crash
     lost: bool = False
+    # Its outcome, or its way back, has been sent: until the reply comes a beat may find it gone.
+    settling: bool = False
     lease: Lease | None = None  # on what it is transcribed from, while it is
 
 
@@ -86,6 +88,14 @@ class Holding:
         with self._lock:
             if self._leases.get(lease.key) == lease:
                 del self._leases[lease.key]
+
+    def still_needs(self, lease: Lease) -> bool:
+        """Whether it is held for something that is not on its way out, and its lease with it."""
+        with self._lock:
+            settling = any(
+                held.settling and held.lease == lease for held in self._entries.values()
+            )
+            return self._leases.get(lease.key) == lease and not settling
 
     def snapshot(self) -> tuple[list[Held], list[Lease]]:
         with self._lock:
@@ -183,7 +193,9 @@ class Heartbeat:
             self._renew(lane, [held for held in entries if held.lane is lane])
         self._note_silence()
         for lease in leases:
-            if not self._call(_RENEW_KEY, [lease.key], [lease.value, self._expiry]):
+            if self._call(_RENEW_KEY, [lease.key], [lease.value, self._expiry]):
+                continue
+            if self._holding.still_needs(lease):
                 LEASES_LOST.inc()
                 log.warning("lease_lost", lease=lease.key)
                 self._holding.discard_lease(lease)
@@ -212,7 +224,7 @@ class Heartbeat:
 
     def _report(self, held: Held) -> None:
         # Committed or handed back since the snapshot: not lost, just no longer ours.
-        if held in self._holding:
+        if held in self._holding and not held.settling:
             log.warning("entry_lost", entry=held.entry)
             self._loop.call_soon_threadsafe(self._on_lost, held)
 

@@ -104,6 +104,8 @@ class Membership:
 
     async def hand_back(self, entries: list[Held]) -> None:
         """For anybody to take at once."""
+        for held in entries:
+            held.settling = True
         await self._inbox.hand_back(entries)
         for held in entries:
             self._holding.discard(held)

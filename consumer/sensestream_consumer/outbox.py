@@ -67,6 +67,7 @@ class Outbox:
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
         """
+        held.settling = True
         keys, arguments = self._script(held, outcome, keep or Keep(), lease, callback_url)
         reply = await until_redis_answers(
             lambda: self._commands.run(_COMMIT, keys, arguments), "commit"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from sensestream_common.connection import connect_blocking
 from sensestream_common.keys import REQUESTS_GROUP
 from sensestream_consumer.holding import Heartbeat, Held, Presence
+from structlog.testing import capture_logs
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.consumer.test_commits import transcript_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +81,40 @@ async def test_what_was_committed_since_is_not_reported_as_lost(beating: Beating
     [held] = await beating.parts.read()
     await beating.parts.redis.xack(KEYS.requests, REQUESTS_GROUP, held.entry)
     beating.parts.holding.discard(held)
+    await beating.beat()
+    assert beating.lost == []
+
+
+async def test_what_is_committed_and_whose_reply_is_on_the_way_is_not_reported_as_lost(
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = beating.parts
+    await submit(parts.redis)
+    [held] = await parts.read()
+    lease, _, _ = await parts.cache.acquire("a" * 64)
+    assert lease is not None
+    held.lease = lease
+    run = parts.commands.run
+
+    async def slow(*call: Any) -> Any:
+        reply = await run(*call)
+        await beating.beat()  # finds neither entry nor lease
+        return reply
+
+    monkeypatch.setattr(parts.commands, "run", slow)
+    with capture_logs() as logs:
+        assert await parts.outbox.commit(held, transcript_of(held), lease=lease)
+    assert beating.lost == []
+    assert [entry for entry in logs if entry["log_level"] == "warning"] == []
+
+
+async def test_what_is_handed_back_and_whose_reply_is_on_the_way_is_not_reported_as_lost(
+    beating: Beating,
+) -> None:
+    await submit(beating.parts.redis)
+    [held] = await beating.parts.read()
+    held.settling = True  # as the membership marks it before it sends it back
+    await beating.parts.inbox.hand_back([held])
     await beating.beat()
     assert beating.lost == []
 
