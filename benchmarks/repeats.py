@@ -5,7 +5,7 @@
 The same int8 model of full size, the same recordings of ten seconds, 8 requests in flight, of which
 none, half, four fifths or all were heard before. The tutorial's service runs as it is printed (one
 process, the model's four threads) and tuned (a process a core, a thread each). Recordings differ,
-and every other one begins with a tenth of a second of silence.
+and one in eight begins with a tenth of a second of silence.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from training.full_size import default_folder
 
 IN_FLIGHT = 8
 SHARES = (0.0, 0.5, 0.8)
-DISTINCT = {0.0: 16, 0.5: 16, 0.8: 10}  # recordings; requests follow from the share of repeats
+DISTINCT = {0.0: 24, 0.5: 24, 0.8: 16}  # recordings; requests follow from the share of repeats
+SILENT_FIRST = 8  # every so manieth begins with silence
 ALL_SECONDS = 3.0  # of nothing but repeats
 READY = 300.0  # seconds: a model may be converted first
 KEYS = Keys("sensestream")
@@ -299,7 +300,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         folder = Path(scratch)
         what = make_clips(folder, max(DISTINCT.values()), 10.0, peers_python())
         clips = sorted(folder.glob("*.wav"))
-        for clip in clips[::2]:
+        for clip in clips[::SILENT_FIRST]:
             _begin_with_silence(clip)
         loads = [os.getloadavg()[0]]
         with contenders(options, folder) as all_of_them:

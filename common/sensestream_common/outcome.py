@@ -20,6 +20,7 @@ __all__ = [
     "json_of",
     "outcome_from_entry",
     "outcome_from_json",
+    "said",
 ]
 
 
@@ -74,16 +75,7 @@ class Outcome:
         return self.status is Status.COMPLETED
 
     def with_transcript(self, transcript: Transcript) -> Outcome:
-        return replace(
-            self,
-            text=transcript.text,
-            language=transcript.language,
-            emotion=transcript.emotion,
-            events=transcript.events,
-            segments=transcript.segments,
-            confidence=transcript.confidence,
-            duration=transcript.duration,
-        )
+        return replace(self, **said(transcript))
 
     def to_json(self) -> dict[str, Any]:
         """The outcome with native types, absent fields left out: what the channel carries.
@@ -108,6 +100,19 @@ class Outcome:
             for name, nothing in _ALWAYS.items():
                 entry.setdefault(name, nothing)
         return entry
+
+
+def said(transcript: Transcript) -> dict[str, Any]:
+    """The fields of an outcome that a transcript gives."""
+    return {
+        "text": transcript.text,
+        "language": transcript.language,
+        "emotion": transcript.emotion,
+        "events": transcript.events,
+        "segments": transcript.segments,
+        "confidence": transcript.confidence,
+        "duration": transcript.duration,
+    }
 
 
 def json_of(entry: Mapping[str, str]) -> str:

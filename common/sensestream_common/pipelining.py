@@ -6,12 +6,14 @@ arguments takes longer than all that Redis does with it.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import hiredis
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TimeoutError as RedisTimeoutError
 
 __all__ = ["exchange", "pack"]
 
@@ -31,7 +33,13 @@ async def exchange(redis: Redis, packed: Sequence[bytes]) -> list[Any]:
     connection = await pool.get_connection()
     try:
         await connection.send_packed_command(packed)
-        return [await _reply(connection) for _ in packed]
+        # One limit for all of them: redis-py would set up a timer for each reply, which takes a
+        # tenth of a worker's time.
+        async with asyncio.timeout(connection.socket_timeout):
+            return [await _reply(connection) for _ in packed]
+    except TimeoutError as error:
+        await connection.disconnect(nowait=True)
+        raise RedisTimeoutError(f"no reply within {connection.socket_timeout} s") from error
     except BaseException:
         # Replies that nobody has read would answer the next command on this connection.
         await connection.disconnect(nowait=True)
@@ -42,6 +50,6 @@ async def exchange(redis: Redis, packed: Sequence[bytes]) -> list[Any]:
 
 async def _reply(connection: Any) -> Any:
     try:
-        return await connection.read_response()
+        return await connection.read_response(timeout=math.inf)
     except ResponseError as error:
         return error

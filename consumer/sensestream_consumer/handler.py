@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import structlog
 from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.outcome import CacheUse, Outcome, Status, said
 from sensestream_common.redaction import redacted
 from sensestream_common.request import BadRequest, Request, decode_request
 
@@ -74,8 +74,11 @@ class Handler:
             await self._complete(held, request, answer, picked_up)
 
     async def _complete(self, held: Held, request: Request, answer: Answer, picked_up: int) -> None:
-        outcome = replace(
-            _outline(held, request, Status.COMPLETED).with_transcript(answer.transcript),
+        outcome = _outcome(
+            held,
+            request,
+            Status.COMPLETED,
+            **said(answer.transcript),
             cache=answer.cache,
             digest=answer.digest,
             model=self._model,
@@ -102,8 +105,10 @@ class Handler:
     async def _fail(
         self, held: Held, request: Request | BadRequest, error: RequestError, picked_up: int
     ) -> None:
-        outcome = replace(
-            _outline(held, request, Status.FAILED),
+        outcome = _outcome(
+            held,
+            request,
+            Status.FAILED,
             error=error.code,
             # A file name that is no UTF-8 may stand in it, and could not be sent.
             message=error.message.encode("utf-8", "replace").decode(),
@@ -132,8 +137,8 @@ def _mistake(error: Exception) -> RequestError:
     )
 
 
-def _outline(held: Held, request: Request | BadRequest, status: Status) -> Outcome:
-    """The part of an outcome that only echoes its request."""
+def _outcome(held: Held, request: Request | BadRequest, status: Status, **found: Any) -> Outcome:
+    """What was found, and what only echoes the request."""
     return Outcome(
         id=request.id,
         entry=held.entry,
@@ -142,4 +147,5 @@ def _outline(held: Held, request: Request | BadRequest, status: Status) -> Outco
         submitted_at=request.submitted_at,
         metadata=request.metadata,
         traceparent=request.traceparent,
+        **found,
     )

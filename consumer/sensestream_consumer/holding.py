@@ -92,9 +92,7 @@ class Holding:
     def still_needs(self, lease: Lease) -> bool:
         """Whether it is held for something that is not on its way out, and its lease with it."""
         with self._lock:
-            settling = any(
-                held.settling and held.lease == lease for held in self._entries.values()
-            )
+            settling = any(held.settling and held.lease == lease for held in self._entries.values())
             return self._leases.get(lease.key) == lease and not settling
 
     def snapshot(self) -> tuple[list[Held], list[Lease]]:
