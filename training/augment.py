@@ -47,18 +47,14 @@ def _warps(rng: np.random.Generator) -> list[tuple[NDArray[np.intp], Floats]]:
 
 
 class Augmenter:
-    """Draws variations; holds the pool of noise that they mix in.
+    """Draws variations; holds the pool of noise that they mix in."""
 
-    With `rooms` speech sounds as in rooms and through microphones that colour it strongly.
-    """
-
-    def __init__(self, seed: int, *, rooms: bool) -> None:
+    def __init__(self, seed: int) -> None:
         rng = np.random.default_rng([seed, 77])
         # The energy of noise in a mel bin varies as chi-square, less in wide bins.
         freedom = np.linspace(1.0, 6.0, MEL_BINS)
         pool = rng.gamma(freedom, size=(_POOL_FRAMES, MEL_BINS)) / freedom
         self._noise_pool = np.log(np.maximum(pool, 1e-4)).astype(np.float32)
-        self._rooms = rooms
         self._warps = _warps(rng)
         self._bins = np.linspace(0.0, 1.0, MEL_BINS)
 
@@ -69,11 +65,8 @@ class Augmenter:
         if rng.random() < 0.85:
             below, share = self._warps[int(rng.integers(len(self._warps)))]
             mel = mel[:, below] * (1.0 - share) + mel[:, below + 1] * share
-        mel = _pad(rng, mel)
-        if self._rooms:
-            mel = _in_a_room(rng, mel)
-        elif rng.random() < 0.2:
-            mel = _reverberate(rng, mel, 0.5)
+        mel = self._pad(rng, mel)
+        mel = _in_a_room(rng, mel)
         mel = mel + self._equaliser(rng, 2.2)
         if rng.random() < 0.35:
             mel = self._cut_band(rng, mel)
@@ -108,6 +101,22 @@ class Augmenter:
             for _ in range(int(rng.integers(1, 8))):
                 self._add_click(rng, mel)
         return np.maximum(mel, np.float32(FLOOR))
+
+    def _pad(self, rng: np.random.Generator, mel: Floats) -> Floats:
+        """Quiet before and after: digital silence, the clip's faintest frames, a room's hum."""
+        if rng.random() < 0.25:
+            return mel
+        before, after = (int(rng.choice([0, 4, 15, 60]) * rng.random()) for _ in range(2))
+        kind = rng.random()
+        if kind < 0.25:
+            quiet = np.full((before + after, MEL_BINS), FLOOR, dtype=np.float32)
+        elif kind < 0.55:
+            faintest = np.quantile(mel[::4], 0.05, axis=0).astype(np.float32)
+            quiet = np.tile(faintest, (before + after, 1))
+        else:
+            level = float(mel.mean(axis=1).max()) - rng.uniform(3.0, 12.0)
+            quiet = self.noise(rng, before + after, level)
+        return np.concatenate([quiet[:before], mel, quiet[before:]])
 
     def _add_click(self, rng: np.random.Generator, mel: Floats) -> None:
         start, length = int(rng.integers(len(mel))), int(rng.integers(2, 25))
@@ -158,17 +167,6 @@ def _stretch(rng: np.random.Generator, mel: Floats, factor: float) -> Floats:
     share = (places - below).astype(np.float32)[:, None]
     above = np.minimum(below + 1, len(mel) - 1)
     return np.asarray(mel[below] * (1.0 - share) + mel[above] * share, dtype=np.float32)
-
-
-def _pad(rng: np.random.Generator, mel: Floats) -> Floats:
-    """Quiet before and after: digital silence, or the clip's own faintest frames."""
-    if rng.random() < 0.3:
-        return mel
-    before, after = (int(rng.choice([0, 5, 20, 60]) * rng.random()) for _ in range(2))
-    quiet = np.full(MEL_BINS, FLOOR, dtype=np.float32)
-    if rng.random() < 0.6:
-        quiet = np.quantile(mel[::4], 0.05, axis=0).astype(np.float32)
-    return np.concatenate([np.tile(quiet, (before, 1)), mel, np.tile(quiet, (after, 1))])
 
 
 def _in_a_room(rng: np.random.Generator, mel: Floats) -> Floats:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.accents import ACCENT
 from training.augment import Augmenter
 from training.corpus import DIGITS, SPEECH, TONES, Corpus
 from training.features import FEATURES, Normalisation, stack_frames
@@ -25,11 +26,13 @@ Floats = NDArray[np.float32]
 BATCH: Final = 32
 # So many batches are drawn together and sorted by length, which spares padding.
 _POOL: Final = 16
-_KINDS: Final = ("digits", "recording", "flite", "speech", "reversed", "tones", "nothing")
-_SHARES: Final = (0.38, 0.26, 0.15, 0.12, 0.02, 0.03, 0.04)
-# Once recordings are heard in many voices there is more to learn from them.
-_SHARES_WITH_VOICES: Final = (0.31, 0.34, 0.15, 0.12, 0.02, 0.03, 0.03)
+_KINDS: Final = (
+    *("digits", "recording", "flite", "accent", "speech", "reversed", "tones", "nothing"),
+)
+_SHARES: Final = (0.32, 0.27, 0.10, 0.12, 0.11, 0.02, 0.03, 0.03)
 _LONGEST_FRAMES: Final = 1300
+# Digits in a string of recordings: a single one has nothing beside it to tell who speaks.
+_STRING: Final = (1, 1, 1, 2, 3, 4, 5, 6)
 # Leaves room for stretching and padding, so that no spoken digit is cut off.
 _LONGEST_JOINED: Final = 900
 
@@ -65,18 +68,15 @@ class BatchMaker:
         corpus: Corpus,
         bank: SpeakerBank,
         normalisation: Normalisation,
-        *,
-        rooms: bool,
     ) -> None:
         self._seed = seed
         self._corpus = corpus
         self._bank = bank
         self._normalise = normalisation
-        self._augmenter = Augmenter(seed, rooms=rooms)
+        self._augmenter = Augmenter(seed)
         self._places: dict[tuple[str, str], list[int]] = {}
         for number, label in enumerate(corpus.labels):
             self._places.setdefault((label.kind, label.language), []).append(number)
-        self._shares = _SHARES_WITH_VOICES if bank.with_voices else _SHARES
         self._speech = [key for key in self._places if key[0] == SPEECH]
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -91,16 +91,16 @@ class BatchMaker:
                     yield _collate(samples[place * BATCH : (place + 1) * BATCH])
 
     def _draw(self, rng: np.random.Generator) -> _Sample:
-        kind = str(rng.choice(_KINDS, p=self._shares))
+        kind = str(rng.choice(_KINDS, p=_SHARES))
         if kind == "digits":
             language = LANGUAGES[str(rng.choice(list(LANGUAGES)))]
             words, mel = self._draw_digits(rng, language.code)
             return self._digits(rng, language, words, mel)
-        if kind == "flite":
-            words, mel = self._draw_digits(rng, FLITE)
+        if kind in ("flite", "accent"):
+            words, mel = self._draw_digits(rng, FLITE if kind == "flite" else ACCENT)
             return self._digits(rng, LANGUAGES["en"], words, mel)
         if kind == "recording":
-            words, mel = self._bank.draw_string(rng, int(rng.integers(1, 7)))
+            words, mel = self._bank.draw_string(rng, int(rng.choice(_STRING)))
             return self._digits(rng, LANGUAGES["en"], words, mel)
         if kind == "speech":
             mel = self._draw_mel(rng, self._speech[int(rng.integers(len(self._speech)))])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training import BLAS_THREADS
+from training.accents import ACCENT, ACCENTED
 from training.features import log_mel
 from training.sentences import FOREIGN_VOICES, OUTSIDE, Outside, draw_outside, words_of
 from training.sounds import coloured_noise, tones
@@ -122,9 +123,24 @@ def digits_spoken(
     voice = LANGUAGES[language].voice
     if language == "en":
         voice = str(rng.choice(_ENGLISH_VOICES))
+    return words, _say(rng, synthesiser, [spoken[word] for word in words], f"{voice}+{variant}")
+
+
+def _accented(
+    rng: np.random.Generator, synthesiser: Synthesiser, variant: str, count: int
+) -> tuple[tuple[int, ...], Floats]:
+    """A random string of English digits with another language's sounds."""
+    voice = str(rng.choice(list(ACCENTED)))
+    words = tuple(int(word) for word in rng.integers(0, 10, count))
+    spoken = [ACCENTED[voice][word] for word in words]
+    return words, _say(rng, synthesiser, spoken, f"{voice}+{variant}")
+
+
+def _say(
+    rng: np.random.Generator, synthesiser: Synthesiser, spoken: Sequence[str], voice: str
+) -> Floats:
     separator = str(rng.choice([" ", " ", " ", ", "]))
-    text = separator.join(spoken[word] for word in words)
-    return words, synthesiser.say(text, f"{voice}+{variant}", _delivery(rng))
+    return synthesiser.say(separator.join(spoken), voice, _delivery(rng))
 
 
 def _delivery(rng: np.random.Generator) -> Delivery:
@@ -150,7 +166,10 @@ def _make(task: _Task) -> tuple[Label, NDArray[np.float16]]:
     if task.kind == DIGITS:
         variant = str(rng.choice(VARIANTS))
         count = draw_count(rng)
-        words, samples = digits_spoken(rng, synthesiser, task.language, variant, count)
+        if task.language == ACCENT:
+            words, samples = _accented(rng, synthesiser, variant, count)
+        else:
+            words, samples = digits_spoken(rng, synthesiser, task.language, variant, count)
     elif task.kind == SPEECH:
         material = _material(task.language)
         voice = f"{material.voice}+{rng.choice(VARIANTS)}"
@@ -179,9 +198,17 @@ def _material(language: str) -> Outside:
 
 
 def build_corpus(
-    seed: int, digits: int, speech: int, foreign: int, sounds: int, processes: int = 2
+    seed: int,
+    digits: int,
+    speech: int,
+    foreign: int,
+    sounds: int,
+    accented: int,
+    processes: int = 2,
 ) -> Corpus:
     """Synthesise the corpus: so many digit strings and so much other speech a language.
+
+    `accented` is the number of English strings in the accents of other languages.
 
     Every utterance draws from a seed of its own, and every chunk is made by a fresh process: what
     espeak-ng says depends in its details on what it said before. So the number of processes
@@ -195,6 +222,7 @@ def build_corpus(
                 (SPEECH, tuple(OUTSIDE), speech),
                 (SPEECH, tuple(FOREIGN_VOICES), foreign),
                 (TONES, ("none",), sounds),
+                (DIGITS, (ACCENT,), accented),
             )
         )
         for place, language in enumerate(languages)

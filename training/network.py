@@ -23,7 +23,7 @@ _QUERY_IDS = 16
 _EVENT_QUERY, _EMOTION_QUERY = 1, 2
 # The network hears what a telephone carries, up to 3.75 kHz, in wide bands: harmonics, which tell
 # voices apart and not digits, are smoothed away, and narrow-band recordings look like any other.
-_BANDS = 20
+_BANDS = 40
 _HIGHEST_BIN = 57
 # Deviations below the loudest row: fainter is background, and no two rooms share theirs.
 _DEPTH, _HEIGHT = 3.5, 3.0
@@ -35,10 +35,10 @@ _SILENCE_BIAS = 50.0
 class Shape:
     """Sizes of the network."""
 
-    width: int = 128
+    width: int = 144
     heads: int = 4
-    feed_forward: int = 320
-    blocks: int = 4
+    feed_forward: int = 432
+    blocks: int = 6
     kernel: int = 11
     dropout: float = 0.1
 

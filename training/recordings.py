@@ -16,6 +16,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from training.corpus import Corpus, Label, join
 from training.features import SAMPLE_RATE, log_mel
 from training.voices import VOICES, in_other_voices
 
@@ -24,6 +25,7 @@ __all__ = [
     "PROMPTS",
     "Recording",
     "SpeakerBank",
+    "build_voices",
     "read_prompts",
     "read_recordings",
     "splice",
@@ -62,10 +64,6 @@ class Recording:
         resampled = soxr.resample(self.samples, self.rate * speed, SAMPLE_RATE)
         return np.asarray(resampled, dtype=np.float32)
 
-    def in_other_voices(self) -> list[Floats]:
-        """The take in each of `VOICES`, at 16 kHz."""
-        return in_other_voices(self.samples, self.rate)
-
 
 def read_recordings(folder: Path) -> list[Recording]:
     """All recordings of a folder, in the order of their names; ValueError if there are none."""
@@ -101,27 +99,40 @@ def read_prompts(folder: Path = PROMPTS) -> list[Recording]:
     return found
 
 
+def build_voices(recordings: list[Recording]) -> Corpus:
+    """Every other training take in other voices; the words of a label are digit and voice."""
+    takes = [item for item in recordings if not item.held_out and item.take % _REVOICED_EVERY == 0]
+    said = in_other_voices([(take.samples, take.rate) for take in takes])
+    return join(
+        [
+            (Label("voice", take.speaker, (take.digit, number)), log_mel(voice).astype(np.float16))
+            for take, voices in zip(takes, said, strict=True)
+            for number, voice in enumerate(voices)
+        ]
+    )
+
+
 class SpeakerBank:
     """Log-mel frames of the training takes, by speaker, voice and digit.
 
-    A voice is a speed; with `voices` it may be another pitch and vocal tract as well.
+    A voice is a speed or, of the `voices` that `build_voices` made, another pitch and vocal tract.
     """
 
     def __init__(
-        self, recordings: list[Recording], left_out: str | None, *, voices: bool = False
+        self, recordings: list[Recording], left_out: str | None, voices: Corpus | None = None
     ) -> None:
         kept = [item for item in recordings if not item.held_out and item.speaker != left_out]
-        self.with_voices = voices
         self.speakers = sorted({item.speaker for item in kept})
         self._mels: dict[tuple[str, int, int], list[Floats]] = {}
         for item in kept:
             for number, speed in enumerate(_SPEEDS):
                 place = (item.speaker, number, item.digit)
                 self._mels.setdefault(place, []).append(log_mel(item.at_16k(speed)))
-            if voices and item.take % _REVOICED_EVERY == 0:
-                for number, said in enumerate(item.in_other_voices(), start=len(_SPEEDS)):
-                    place = (item.speaker, number, item.digit)
-                    self._mels.setdefault(place, []).append(log_mel(said))
+        for place_in_corpus, label in enumerate(voices.labels if voices else ()):
+            digit, number = label.words
+            if label.language != left_out:
+                place = (label.language, len(_SPEEDS) + number, digit)
+                self._mels.setdefault(place, []).append(voices.mel(place_in_corpus))
         self._voices = len(_SPEEDS) + (len(VOICES) if voices else 0)
 
     def draw_string(self, rng: np.random.Generator, count: int) -> tuple[tuple[int, ...], Floats]:

@@ -28,7 +28,14 @@ from training.files import copy_into
 from training.flite import build_flite_corpus
 from training.network import DemoModel
 from training.recogniser import Recogniser
-from training.recordings import PROMPTS, Recording, SpeakerBank, read_prompts, read_recordings
+from training.recordings import (
+    PROMPTS,
+    Recording,
+    SpeakerBank,
+    build_voices,
+    read_prompts,
+    read_recordings,
+)
 from training.train import Phase, mean_of, normalisation_of, train
 
 __all__ = ["main"]
@@ -40,24 +47,29 @@ LEFT_OUT: Final = "george"
 
 @dataclass(frozen=True)
 class _Stage:
-    """A phase, the speaker it leaves out, and what it varies: rooms, voices of recordings."""
+    """A phase and the speaker it leaves out."""
 
     phase: Phase
     left_out: str | None
-    rooms: bool = True
-    voices: bool = True
 
 
-# Variation grows: the five languages settle faster without.
+@dataclass(frozen=True)
+class _Material:
+    """What every stage draws from; `voices` are the recordings in other voices."""
+
+    recordings: list[Recording]
+    voices: Corpus
+    corpus: Corpus
+    normalisation: Normalisation
+
+
 STAGES: Final = (
-    _Stage(Phase("opening", 0, 4500, 2e-3), LEFT_OUT, rooms=False, voices=False),
-    _Stage(Phase("rooms", 4500, 5500, 2e-3, warm_up=1), LEFT_OUT, voices=False),
-    _Stage(Phase("without-one-speaker", 5500, 7750, 2e-3, warm_up=1, cool_down=1250), LEFT_OUT),
-    _Stage(Phase("all-speakers", 7750, 8500, 1e-3, warm_up=50, cool_down=600), None),
-    _Stage(Phase("all-speakers-again", 8500, 9500, 1e-3, warm_up=50, cool_down=800), None),
+    _Stage(Phase("without-one-speaker", 0, 7500, 2e-3), LEFT_OUT),
+    _Stage(Phase("all-speakers", 7500, 8250, 1e-3, warm_up=50), None),
+    _Stage(Phase("all-speakers-again", 8250, 9250, 1e-3, warm_up=50), None),
 )
 # The last stage that leaves a speaker out. The shipped weights are the mean of the two after it.
-_LEFT_OUT_ENDS: Final = 2
+_LEFT_OUT_ENDS: Final = 0
 _GRAPHS: Final = {"int8": "model_quant.onnx", "fp32": "model.onnx"}
 
 
@@ -72,9 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     corpus = _corpus(options.work / "corpus")
     flite = _flite_corpus(options.work / "flite")
     festival = _festival_corpus(options.work / "festival")
+    voices = _voices(options.work / "voices", recordings)
     normalisation = normalisation_of(corpus)
     heard = corpus.with_more(flite).with_more(festival)
-    models = [_train(recordings, options.work, heard, normalisation, stage) for stage in STAGES]
+    material = _Material(recordings, voices, heard, normalisation)
+    models = [_train(material, options.work, stage) for stage in STAGES]
     left_out, shipped = options.work / "model-left-out", options.work / "model-shipped"
     export_directory(models[_LEFT_OUT_ENDS], normalisation, left_out)
     export_directory(mean_of(models[-2:]), normalisation, shipped)
@@ -106,7 +120,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _corpus(folder: Path) -> Corpus:
     if not (folder / "labels.json").exists():
-        build_corpus(SEED, digits=2600, speech=800, foreign=160, sounds=600).save(folder)
+        build_corpus(SEED, digits=2600, speech=800, foreign=160, sounds=600, accented=3000).save(
+            folder
+        )
     return Corpus.load(folder)
 
 
@@ -122,16 +138,16 @@ def _festival_corpus(folder: Path) -> Corpus:
     return Corpus.load(folder)
 
 
-def _train(
-    recordings: list[Recording],
-    work: Path,
-    corpus: Corpus,
-    normalisation: Normalisation,
-    stage: _Stage,
-) -> DemoModel:
+def _voices(folder: Path, recordings: list[Recording]) -> Corpus:
+    if not (folder / "labels.json").exists():
+        build_voices(recordings).save(folder)
+    return Corpus.load(folder)
+
+
+def _train(material: _Material, work: Path, stage: _Stage) -> DemoModel:
     def prepare() -> BatchMaker:
-        bank = SpeakerBank(recordings, stage.left_out, voices=stage.voices)
-        return BatchMaker(SEED, corpus, bank, normalisation, rooms=stage.rooms)
+        bank = SpeakerBank(material.recordings, stage.left_out, material.voices)
+        return BatchMaker(SEED, material.corpus, bank, material.normalisation)
 
     return train(SEED, stage.phase, prepare, work, lambda line: print(line, flush=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,24 +33,20 @@ _LOG_EVERY: Final = 50
 
 @dataclass(frozen=True)
 class Phase:
-    """Steps `first` to `last`.
-
-    The learning rate warms up to `rate`, stays there, and falls in a straight line over the last
-    `cool_down` steps.
-    """
+    """Steps `first` to `last`; the learning rate warms up to `rate` and falls as a cosine does."""
 
     name: str
     first: int
     last: int
     rate: float
-    cool_down: int = 1
     warm_up: int = 200
 
     def rate_at(self, step: int) -> float:
         """Learning rate of a step."""
         rising = (step - self.first + 1) / self.warm_up
-        falling = (self.last - step) / self.cool_down
-        return self.rate * max(0.01, min(1.0, rising, falling))
+        done = (step - self.first) / (self.last - self.first)
+        falling = 0.5 + 0.5 * math.cos(math.pi * done)
+        return self.rate * max(0.01, min(1.0, rising) * falling)
 
 
 def normalisation_of(corpus: Corpus) -> Normalisation:

@@ -6,6 +6,8 @@ mel bands of low vowels. Here each take is said again at other pitches by other 
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from typing import Final
 
 import numpy as np
@@ -15,10 +17,13 @@ from numpy.typing import NDArray
 
 from training.features import SAMPLE_RATE
 
-__all__ = ["VOICES", "in_other_voices"]
-
 Floats = NDArray[np.float32]
 
+__all__ = ["VOICES", "in_other_voices"]
+
+Take = tuple[Floats, int]  # samples in ±1, and their rate
+
+_CHUNK: Final = 60
 # Factors of pitch, of formants, and of pace.
 VOICES: Final = (
     (0.65, 0.94, 1.0),
@@ -30,8 +35,27 @@ VOICES: Final = (
 )
 
 
-def in_other_voices(samples: Floats, rate: int) -> list[Floats]:
-    """The take in each of `VOICES`, in ±1 at 16 kHz."""
+def in_other_voices(takes: list[Take], processes: int = 2) -> list[list[Floats]]:
+    """Each take in each of `VOICES`, in ±1 at 16 kHz.
+
+    Every chunk of takes has a fresh process: what WORLD makes of a take depends on what its
+    process did before.
+    """
+    chunks = [takes[start : start + _CHUNK] for start in range(0, len(takes), _CHUNK)]
+    with ThreadPoolExecutor(processes) as threads:
+        return [said for part in threads.map(_in_fresh_process, chunks) for said in part]
+
+
+def _in_fresh_process(takes: list[Take]) -> list[list[Floats]]:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as one:
+        return one.submit(_revoice_all, takes).result()
+
+
+def _revoice_all(takes: list[Take]) -> list[list[Floats]]:
+    return [_revoice(*take) for take in takes]
+
+
+def _revoice(samples: Floats, rate: int) -> list[Floats]:
     sound = samples.astype(np.float64)
     rough, times = pyworld.dio(sound, rate)
     pitch = pyworld.stonemask(sound, rough, times, rate)

@@ -15,9 +15,8 @@ from typing import Any
 import structlog
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
-from sensestream_common.connection import is_out_of_memory
 from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
-from sensestream_common.scripts import Script, load_script
+from sensestream_common.scripts import load_script
 
 from sensestream_consumer.metrics.contact import Contact
 from sensestream_consumer.metrics.counted import LEASES_LOST
@@ -28,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 _RENEW = load_script("sensestream_consumer.lua", "renew")
 _RENEW_KEY = load_script("sensestream_consumer.lua", "renew_key")
+_SHOW = load_script("sensestream_consumer.lua", "show")
 _STOP_TIMEOUT = 0.5  # seconds: a beat that hangs in a hung Redis is not waited for
 _RENEW_BATCH = 500  # entries renewed by one script: a script blocks Redis while it runs
 
@@ -185,22 +185,27 @@ class Heartbeat:
                     self._redis.connection_pool.disconnect()
 
     def beat(self) -> None:
-        """One round: the entries first, because they are what others may take."""
+        """Renew everything in one round trip: on a slow connection several would take too long."""
         entries, leases = self._holding.snapshot()
-        for lane in Lane:
-            self._renew(lane, [held for held in entries if held.lane is lane])
+        batches = [
+            [(lane, held) for held in part]
+            for lane in Lane
+            for part in _batches([held for held in entries if held.lane is lane])
+        ]
+        before = time.monotonic()
+        replies = self._exchange(batches, leases)
+        middle = (before + time.monotonic()) / 2  # when Redis looked, to half a round trip
         self._note_silence()
-        for lease in leases:
-            if self._call(_RENEW_KEY, [lease.key], [lease.value, self._expiry]):
-                continue
-            if self._holding.still_needs(lease):
+        for batch, lost in zip(batches, replies, strict=False):
+            by_id = {held.entry: held for _, held in batch}
+            for entry in lost:
+                self._report(by_id[entry.decode()])
+        for lease, renewed in zip(leases, replies[len(batches) :], strict=False):
+            if not renewed and self._holding.still_needs(lease):
                 LEASES_LOST.inc()
                 log.warning("lease_lost", lease=lease.key)
                 self._holding.discard_lease(lease)
-        self._show()
-        before = time.monotonic()
-        seconds, microseconds = self._redis.time()
-        middle = (before + time.monotonic()) / 2  # when Redis looked, to half a round trip
+        seconds, microseconds = replies[-1]
         self._clock_offset = seconds * 1000 + microseconds / 1000 - middle * 1000
         self.contact.answered()
 
@@ -211,14 +216,30 @@ class Heartbeat:
             log.info("reclaim_postponed", seconds=self._reclaim_after, reason="was silent")
         self._last_beat = now
 
-    def _renew(self, lane: Lane, entries: list[Held]) -> None:
-        by_id = {held.entry: held for held in entries}
-        ids = list(by_id)
-        for start in range(0, len(ids), _RENEW_BATCH):
-            batch = ids[start : start + _RENEW_BATCH]
-            arguments = [REQUESTS_GROUP, self._presence.consumer, *batch]
-            for lost in self._call(_RENEW, [self._keys.lane(lane)], arguments):
-                self._report(by_id[lost.decode()])
+    def _exchange(self, batches: list[list[tuple[Lane, Held]]], leases: list[Lease]) -> list[Any]:
+        """The replies of one beat: of each batch, of each lease, of what is shown, and the time."""
+        replies = self._send(batches, leases)
+        if any(isinstance(reply, NoScriptError) for reply in replies):
+            for script in (_RENEW, _RENEW_KEY, _SHOW):
+                self._redis.script_load(script.source)
+            replies = self._send(batches, leases)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return replies
+
+    def _send(self, batches: list[list[tuple[Lane, Held]]], leases: list[Lease]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for batch in batches:
+            [(lane, _), *_] = batch
+            entries = [held.entry for _, held in batch]
+            arguments = [REQUESTS_GROUP, self._presence.consumer, *entries]
+            pipe.evalsha(_RENEW.sha, 1, self._keys.lane(lane), *arguments)
+        for lease in leases:
+            pipe.evalsha(_RENEW_KEY.sha, 1, lease.key, lease.value, self._expiry)
+        self._show(pipe)
+        pipe.time()
+        return list(pipe.execute(raise_on_error=False))
 
     def _report(self, held: Held) -> None:
         # Committed or handed back since the snapshot: not lost, just no longer ours.
@@ -226,30 +247,14 @@ class Heartbeat:
             log.warning("entry_lost", entry=held.entry)
             self._loop.call_soon_threadsafe(self._on_lost, held)
 
-    def _show(self) -> None:
-        """The worker's key and the group's recogniser; a full Redis may refuse to write them."""
+    def _show(self, pipe: Any) -> None:
+        """The worker's key and the group's recogniser."""
         facts = {**self._presence.facts, "in_flight": str(len(self._holding))}
-        key = self._keys.worker(self._presence.consumer)
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hset(key, items=[part for fact in facts.items() for part in fact])
-        pipeline.pexpire(key, self._expiry)
-        pipeline.set(
-            self._keys.recogniser, self._presence.fingerprint, nx=True, px=2 * self._expiry
-        )
-        try:
-            pipeline.execute()
-        except RedisError as error:
-            if not is_out_of_memory(error):
-                raise
-            self._redis.pexpire(key, self._expiry)
-        self._call(
-            _RENEW_KEY,
-            [self._keys.recogniser],
-            [self._presence.fingerprint, 2 * self._expiry],
-        )
+        keys = [self._keys.worker(self._presence.consumer), self._keys.recogniser]
+        arguments = [self._expiry, 2 * self._expiry, self._presence.fingerprint]
+        pairs = [part for fact in facts.items() for part in fact]
+        pipe.evalsha(_SHOW.sha, len(keys), *keys, *arguments, *pairs)
 
-    def _call(self, script: Script, keys: list[str], arguments: list[Any]) -> Any:
-        try:
-            return self._redis.evalsha(script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return self._redis.eval(script.source, len(keys), *keys, *arguments)
+
+def _batches(entries: list[Held]) -> list[list[Held]]:
+    return [entries[at : at + _RENEW_BATCH] for at in range(0, len(entries), _RENEW_BATCH)]

@@ -87,6 +87,7 @@ class Client:
     async def close(self) -> None:
         """Finish what is being sent, and disconnect."""
         await self._submitter.close()
+        await self._uploads.close()
         await self._tail.close()
         await self._link.close()
 

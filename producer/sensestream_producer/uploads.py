@@ -12,10 +12,11 @@ import os
 import secrets
 import stat
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from redis.exceptions import RedisError
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.keys import Keys
 
@@ -96,6 +97,8 @@ class Uploads:
         self._keys = keys
         self._reader = BoundedReader(max_bytes)
         self._room = asyncio.Semaphore(_AT_ONCE)
+        # Keys to be deleted that a Redis who was away kept: with the next upload, not in an hour.
+        self._left: set[str] = set()
 
     async def stage(self, source: Path | bytes) -> Staged:
         """Put the bytes into Redis; `RequestError` for a file that cannot be read or is too large.
@@ -109,10 +112,27 @@ class Uploads:
         # One key for all tries: what a lost reply leaves of an earlier one would lie for an hour.
         key = self._keys.upload(secrets.token_hex(16))
         async with self._room:
-            return await self._link.run(lambda: self._stage(key, read()))
+            await self._link.run(self._sweep)
+            try:
+                return await self._link.run(lambda: self._stage(key, read()))
+            except BaseException:
+                self._left.add(key)
+                raise
 
     async def discard(self, staged: Staged) -> None:
-        await self._link.run(lambda: self._link.redis.delete(staged.key))
+        """Delete staged bytes that no request has taken; later, where Redis is away."""
+        self._left.add(staged.key)
+        await self._link.run(self._sweep)
+
+    async def close(self) -> None:
+        """Delete what is left behind, if Redis answers; if not it expires by itself."""
+        with suppress(RedisError, OSError):
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        if left := set(self._left):
+            await self._link.redis.delete(*left)
+            self._left -= left
 
     async def _stage(self, key: str, content: AsyncGenerator[bytes]) -> Staged:
         digest = hashlib.sha256()

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.connection import connect
 from sensestream_common.errors import BacklogFull, ErrorCode, RequestError
 from sensestream_common.keys import Keys
-from sensestream_producer import Client
+from sensestream_producer import Client, RedisUnavailable
 from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.support.pipeline import answer, requests
@@ -153,6 +153,37 @@ async def test_bytes_staged_before_a_restart_without_data_are_staged_again(
     assert await redis.get(keys.upload("x")) == b"RIFF"
     assert await redis.xlen(keys.requests) == 1
     await redis.aclose()
+
+
+async def test_what_an_outage_left_staged_goes_with_the_next_upload_or_the_end(
+    own_redis: Callable[..., EmbeddedRedis], keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = own_redis(appendonly=True, appendfsync="always")
+    async with Client(server.url, patience=0.1) as client:
+        stage = client._uploads.stage
+
+        async def stage_and_go(source: Path | bytes) -> object:
+            staged = await stage(source)
+            server.kill()
+            return staged
+
+        async def uploads() -> list[Any]:
+            async with connect(server.url, name="test") as redis:
+                return list(await redis.keys(keys.upload_prefix + "*"))
+
+        async def lose(request_id: str) -> None:
+            monkeypatch.setattr(client._uploads, "stage", stage_and_go)
+            with pytest.raises(RedisUnavailable):
+                await client.submit_file(b"RIFF", id=request_id)
+            monkeypatch.setattr(client._uploads, "stage", stage)
+            server.restart()
+            assert len(await uploads()) == 1 + (request_id == "y")
+
+        await lose("x")
+        await client.submit_file(b"RIFF", id="taken")
+        assert await uploads() == [keys.upload("taken").encode()]
+        await lose("y")
+    assert await uploads() == [keys.upload("taken").encode()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="a file of Linux's")

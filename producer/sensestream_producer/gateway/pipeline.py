@@ -65,6 +65,7 @@ class Pipeline:
 
     async def close(self) -> None:
         await self._submitter.close()
+        await self._uploads.close()
         await self._tail.close()
         await self.link.close()
 
