@@ -16,7 +16,7 @@ import structlog
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
-from sensestream_common.scripts import load_script
+from sensestream_common.scripts import Script, load_script
 
 from sensestream_consumer.metrics.contact import Contact
 from sensestream_consumer.metrics.counted import LEASES_LOST
@@ -220,24 +220,33 @@ class Heartbeat:
         """The replies of one beat: of each batch, of each lease, of what is shown, and the time."""
         replies = self._send(batches, leases)
         if any(isinstance(reply, NoScriptError) for reply in replies):
-            for script in (_RENEW, _RENEW_KEY, _SHOW):
-                self._redis.script_load(script.source)
-            replies = self._send(batches, leases)
+            replies = self._send(batches, leases, whole=True)
         for reply in replies:
             if isinstance(reply, RedisError):
                 raise reply
         return replies
 
-    def _send(self, batches: list[list[tuple[Lane, Held]]], leases: list[Lease]) -> list[Any]:
+    def _send(
+        self, batches: list[list[tuple[Lane, Held]]], leases: list[Lease], *, whole: bool = False
+    ) -> list[Any]:
+        """Scripts go by their digests; `whole` where Redis does not know them (any more)."""
         pipe = self._redis.pipeline(transaction=False)
+
+        def run(script: Script, keys: list[str], arguments: list[Any]) -> None:
+            if whole:
+                pipe.eval(script.source, len(keys), *keys, *arguments)
+            else:
+                pipe.evalsha(script.sha, len(keys), *keys, *arguments)
+
         for batch in batches:
             [(lane, _), *_] = batch
             entries = [held.entry for _, held in batch]
             arguments = [REQUESTS_GROUP, self._presence.consumer, *entries]
-            pipe.evalsha(_RENEW.sha, 1, self._keys.lane(lane), *arguments)
+            run(_RENEW, [self._keys.lane(lane)], arguments)
         for lease in leases:
-            pipe.evalsha(_RENEW_KEY.sha, 1, lease.key, lease.value, self._expiry)
-        self._show(pipe)
+            run(_RENEW_KEY, [lease.key], [lease.value, self._expiry])
+        names = [self._keys.worker(self._presence.consumer), self._keys.recogniser]
+        run(_SHOW, names, self._facts())
         pipe.time()
         return list(pipe.execute(raise_on_error=False))
 
@@ -247,13 +256,11 @@ class Heartbeat:
             log.warning("entry_lost", entry=held.entry)
             self._loop.call_soon_threadsafe(self._on_lost, held)
 
-    def _show(self, pipe: Any) -> None:
-        """The worker's key and the group's recogniser."""
+    def _facts(self) -> list[Any]:
+        """How the worker shows itself, as its script takes it."""
         facts = {**self._presence.facts, "in_flight": str(len(self._holding))}
-        keys = [self._keys.worker(self._presence.consumer), self._keys.recogniser]
-        arguments = [self._expiry, 2 * self._expiry, self._presence.fingerprint]
         pairs = [part for fact in facts.items() for part in fact]
-        pipe.evalsha(_SHOW.sha, len(keys), *keys, *arguments, *pairs)
+        return [self._expiry, 2 * self._expiry, self._presence.fingerprint, *pairs]
 
 
 def _batches(entries: list[Held]) -> list[list[Held]]:

@@ -53,7 +53,8 @@ class WorkerProcess:
 
     def events(self) -> list[dict[str, Any]]:
         """What it has logged so far."""
-        lines = self.log_file.read_text("utf-8", "replace").splitlines()
+        whole, _, _ = self.log_file.read_text("utf-8", "replace").rpartition("\n")
+        lines = whole.splitlines()  # the last line may be half written
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def logged(self, event: str) -> bool:
