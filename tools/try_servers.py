@@ -28,7 +28,7 @@ TESTS = (
     "tests/pipeline/test_failover.py",
     "tests/pipeline/test_tls.py",
     "tests/consumer/test_commits.py",
-    "tests/consumer/test_holding.py",
+    "tests/consumer/test_heartbeat.py",
     "tests/consumer/test_starts.py",
 )
 

@@ -18,7 +18,8 @@ from sensestream_consumer.cache import Cache
 from sensestream_consumer.commands import Commands
 from sensestream_consumer.engine import Engine, Recogniser
 from sensestream_consumer.handler import Handler
-from sensestream_consumer.holding import Heartbeat, Held, Holding, Presence
+from sensestream_consumer.heartbeat import Heartbeat, Presence
+from sensestream_consumer.holding import Held, Holding
 from sensestream_consumer.inbox import Inbox
 from sensestream_consumer.intake import Intake
 from sensestream_consumer.janitor import Janitor

@@ -6,7 +6,8 @@ import time
 
 from sensestream_common.keys import HANDED_BACK_IDLE
 
-from sensestream_consumer.holding import Heartbeat, Held
+from sensestream_consumer.heartbeat import Heartbeat
+from sensestream_consumer.holding import Held
 from sensestream_consumer.inbox import Inbox
 from sensestream_consumer.room import Places
 

@@ -14,7 +14,8 @@ from sensestream_common.scripts import load_script
 from sensestream_consumer.backoff import until_redis_answers
 from sensestream_consumer.commands import Commands
 from sensestream_consumer.engine import Recogniser
-from sensestream_consumer.holding import Heartbeat, Held, Holding
+from sensestream_consumer.heartbeat import Heartbeat
+from sensestream_consumer.holding import Held, Holding
 from sensestream_consumer.inbox import Inbox
 from sensestream_consumer.precautions import look_at_redis
 from sensestream_consumer.settings import WorkerSettings

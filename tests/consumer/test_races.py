@@ -17,10 +17,10 @@ from sensestream_consumer.starts import EntryLost
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
 from tests.consumer.test_commits import failure_of, outcomes, transcript_of, two_holders
-from tests.consumer.test_holding import RECLAIM_AFTER, Beating, beating
+from tests.consumer.test_heartbeat import RECLAIM_AFTER, Beating, beating
 from tests.consumer.test_janitor import janitor
 
-__all__ = ["beating"]  # the fixture of test_holding
+__all__ = ["beating"]  # the fixture of test_heartbeat
 
 pytestmark = pytest.mark.anyio
 

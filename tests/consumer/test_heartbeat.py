@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sensestream_common.connection import connect_blocking
 from sensestream_common.keys import REQUESTS_GROUP
-from sensestream_consumer.holding import Heartbeat, Held, Presence
+from sensestream_consumer.heartbeat import Heartbeat, Presence
+from sensestream_consumer.holding import Held
 from structlog.testing import capture_logs
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
