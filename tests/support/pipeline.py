@@ -39,6 +39,16 @@ async def publish(redis: Redis, keys: Keys, outcome: Outcome) -> int:
     return int(await redis.publish(keys.channel, outcome.dumps()))
 
 
+_COMMIT = """
+local outcome = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 3))
+redis.call('XDEL', KEYS[2], ARGV[1])
+redis.call('HSET', KEYS[3], 'state', 'done', 'status', ARGV[2], 'outcome', outcome,
+  'entry', ARGV[1])
+redis.call('EXPIRE', KEYS[3], 86400)
+return outcome
+"""
+
+
 async def answer(
     redis: Redis,
     keys: Keys,
@@ -61,14 +71,13 @@ async def answer(
         message="it cannot be read" if error else "",
         metadata=request.metadata,
     )
-    written = await write_outcome(redis, keys, outcome)
-    about: Any = {"state": "done", "status": outcome.status.value, "outcome": written}
-    # In one step, as in the commit: a submit of the same id sees it queued or done.
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.xdel(keys.lane(lane), entry)
-        pipe.hset(keys.request(request.id), mapping={**about, "entry": entry})
-        pipe.expire(keys.request(request.id), 86_400)
-        await pipe.execute()
+    # In one step, as in the commit: whoever sees the outcome sees an empty backlog, and a submit of
+    # the same id finds it queued or done.
+    fields = [part for field in outcome.encode().items() for part in field]
+    arguments: list[Any] = [entry, outcome.status.value, *fields]
+    names = [keys.transcripts, keys.lane(lane), keys.request(request.id)]
+    reply: Any = await redis.eval(_COMMIT, len(names), *names, *arguments)
+    written = str(reply.decode())
     await publish(redis, keys, outcome)
     return written
 
