@@ -29,7 +29,7 @@ from redis import Redis
 from sensestream_common.keys import Keys
 from sensestream_producer import Client
 from sensestream_producer.embedded import EmbeddedRedis
-from surroundings import ROOT, environment, keep
+from surroundings import ROOT, environment, free_port, keep, listens
 
 from tests.support.clips import encoded, tone
 
@@ -95,7 +95,7 @@ def start(command: list[Any], **settings: str) -> subprocess.Popen[bytes]:
 @asynccontextmanager
 async def services(folder: Path) -> AsyncIterator[tuple[str, int]]:
     """The URL of Redis, and the gateway's port."""
-    port = _free_port()
+    port = free_port()
     with EmbeddedRedis(appendonly=True, appendfsync="everysec", tcp=True) as server:
         worker = start(["sensestream-worker", "--model", "demo", "--audio-roots", folder],
                        redis_url=server.url)  # fmt: skip
@@ -104,7 +104,7 @@ async def services(folder: Path) -> AsyncIterator[tuple[str, int]]:
         try:
             deadline = time.monotonic() + READY
             with Redis.from_url(server.url) as redis:
-                while not (redis.exists(KEYS.recogniser) and await _listens(port)):
+                while not (redis.exists(KEYS.recogniser) and await listens(port)):
                     if time.monotonic() > deadline or gateway.poll() or worker.poll():
                         sys.exit("worker and gateway did not start")
                     await asyncio.sleep(0.1)
@@ -159,23 +159,6 @@ async def run(options: argparse.Namespace) -> dict[tuple[str, int], list[tuple[f
                 found.setdefault((name, depth), []).append((rate, statistics.median(took)))
             door.close()
     return found
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def main() -> int:

@@ -33,7 +33,16 @@ from redis import Redis
 from sensestream_common.keys import Keys
 from sensestream_producer import Client
 from sensestream_producer.embedded import EmbeddedRedis
-from surroundings import ROOT, environment, full_size_model, keep, make_clips, peers_python
+from surroundings import (
+    ROOT,
+    environment,
+    free_port,
+    full_size_model,
+    keep,
+    listens,
+    make_clips,
+    peers_python,
+)
 
 from training.full_size import default_folder
 
@@ -119,7 +128,7 @@ class Tutorial:
         self.name = name
         self._server = EmbeddedRedis(appendonly=True, appendfsync="everysec", tcp=True)
         self._server.start()
-        self._ports = [_free_port() for _ in range(processes)]
+        self._ports = [free_port() for _ in range(processes)]
         self._environment = {
             "TUTORIAL_REDIS": self._server.url,
             "TUTORIAL_MODEL": str(model),
@@ -137,7 +146,7 @@ class Tutorial:
             service = subprocess.Popen(command, cwd=folder, env=os.environ | self._environment)
             self._services.append(service)
             deadline = time.monotonic() + READY
-            while not asyncio.run(_answers(port)):
+            while not asyncio.run(listens(port)):
                 if service.poll() is not None or time.monotonic() > deadline:
                     sys.exit("the tutorial's service did not start")
                 time.sleep(0.2)
@@ -249,23 +258,6 @@ def _upload(clip: Path) -> bytes:
         f"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
-
-
-async def _answers(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _begin_with_silence(clip: Path) -> None:

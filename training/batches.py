@@ -27,7 +27,14 @@ BATCH: Final = 32
 # So many batches are drawn together and sorted by length, which spares padding.
 _POOL: Final = 16
 _KINDS: Final = (
-    *("digits", "recording", "flite", "accent", "speech", "reversed", "tones", "nothing"),
+    "digits",
+    "recording",
+    "flite",
+    "accent",
+    "speech",
+    "reversed",
+    "tones",
+    "nothing",
 )
 _SHARES: Final = (0.32, 0.27, 0.10, 0.12, 0.11, 0.02, 0.03, 0.03)
 _LONGEST_FRAMES: Final = 1300

@@ -33,19 +33,23 @@ async def exchange(redis: Redis, packed: Sequence[bytes]) -> list[Any]:
     connection = await pool.get_connection()
     try:
         await connection.send_packed_command(packed)
-        # One limit for all of them: redis-py would set up a timer for each reply, which takes a
-        # tenth of a worker's time.
-        async with asyncio.timeout(connection.socket_timeout):
-            return [await _reply(connection) for _ in packed]
-    except TimeoutError as error:
-        await connection.disconnect(nowait=True)
-        raise RedisTimeoutError(f"no reply within {connection.socket_timeout} s") from error
+        return await _replies(connection, len(packed))
     except BaseException:
         # Replies that nobody has read would answer the next command on this connection.
         await connection.disconnect(nowait=True)
         raise
     finally:
         await pool.release(connection)
+
+
+async def _replies(connection: Any, count: int) -> list[Any]:
+    # One limit for all of them: redis-py would set up a timer for each reply, which takes a tenth
+    # of a worker's time.
+    try:
+        async with asyncio.timeout(connection.socket_timeout):
+            return [await _reply(connection) for _ in range(count)]
+    except TimeoutError as error:
+        raise RedisTimeoutError(f"no reply within {connection.socket_timeout} s") from error
 
 
 async def _reply(connection: Any) -> Any:

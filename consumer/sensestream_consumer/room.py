@@ -8,10 +8,16 @@ culprit and condemns no neighbour.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 __all__ = ["Crowd", "EngineRoom", "NoRoom", "Places"]
+
+
+# Seconds that a place is kept for an entry on its way to the engine. One that a slow site holds up
+# must not leave the engine idle.
+_KEPT = 1.0
 
 
 class NoRoom(Exception):
@@ -30,30 +36,29 @@ class Places:
     ) -> None:
         self.count = count
         self.taken = 0
-        self._kept: set[object] = set()  # for whom
+        self._kept: dict[object, float] = {}  # for whom, and until when
         self._on_freed = on_freed
         self._refusal = refusal
 
     @property
     def free(self) -> int:
-        return self.count - self.taken - len(self._kept)
+        now = time.monotonic()
+        return self.count - self.taken - sum(until > now for until in self._kept.values())
 
     def keep(self, who: object) -> None:
-        """Keep a free place for somebody who will come for it, or `let_go`."""
-        self._kept.add(who)
+        """Keep a free place for a moment, for somebody who will come for it or `let_go`."""
+        self._kept[who] = time.monotonic() + _KEPT
 
     def let_go(self, who: object) -> None:
         """Whoever it is needs no kept place any more; nothing where none is kept."""
-        if who in self._kept:
-            self._kept.discard(who)
+        if self._kept.pop(who, None) is not None:
             self._on_freed()
 
     @contextmanager
     def place(self, who: object = None) -> Iterator[None]:
         """Hold a place, the one kept for `who` if there is one; raises the refusal otherwise."""
-        if who in self._kept:
-            self._kept.discard(who)
-        elif self.free <= 0:
+        self._kept.pop(who, None)
+        if self.free <= 0:
             raise self._refusal
         self.taken += 1
         try:

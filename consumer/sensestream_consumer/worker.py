@@ -106,7 +106,7 @@ class Worker:
         await until_redis_answers(parts.inbox.create_groups, "create groups")
         await parts.membership.join()
         parts.heartbeat.start()
-        await until_redis_answers(lambda: self._warm_up(recogniser), "warm up")
+        await self._warm_up(recogniser)
         self._vitals.ready()
         log.info(
             "worker_ready", consumer=self.consumer, pipeline=settings.pipeline,
@@ -115,10 +115,14 @@ class Worker:
         )  # fmt: skip
 
     async def _warm_up(self, recogniser: Recogniser) -> None:
-        if self._settings.warm:
-            wanted = read_warm_list(Path(self._settings.warm))
-            keys, ttl = self._settings.keys, self._settings.result_ttl
-            await warm_up(self._parts.commands, keys, recogniser.fingerprint, wanted, ttl)
+        if not self._settings.warm:
+            return
+        wanted = await asyncio.to_thread(read_warm_list, Path(self._settings.warm))
+        keys, ttl = self._settings.keys, self._settings.result_ttl
+        commands, fingerprint = self._parts.commands, recogniser.fingerprint
+        await until_redis_answers(
+            lambda: warm_up(commands, keys, fingerprint, wanted, ttl), "warm up"
+        )
 
     def _assemble(self, recogniser: Recogniser) -> Parts:
         return assemble(

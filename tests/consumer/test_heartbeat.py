@@ -10,6 +10,8 @@ from sensestream_common.connection import connect_blocking
 from sensestream_common.keys import REQUESTS_GROUP
 from sensestream_consumer.heartbeat import Heartbeat, Presence
 from sensestream_consumer.holding import Held
+from sensestream_consumer.membership import Membership
+from sensestream_consumer.settings import WorkerSettings
 from structlog.testing import capture_logs
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
@@ -110,14 +112,31 @@ async def test_what_is_committed_and_whose_reply_is_on_the_way_is_not_reported_a
 
 
 async def test_what_is_handed_back_and_whose_reply_is_on_the_way_is_not_reported_as_lost(
-    beating: Beating,
+    beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await submit(beating.parts.redis)
-    [held] = await beating.parts.read()
-    held.settling = True  # as the membership marks it before it sends it back
-    await beating.parts.inbox.hand_back([held])
-    await beating.beat()
+    parts = beating.parts
+    await submit(parts.redis)
+    [held] = await parts.read()
+    recogniser: Any = None  # only looked at by `join`
+    membership = Membership(
+        WorkerSettings(),
+        recogniser,
+        parts.commands,
+        parts.inbox,
+        parts.holding,
+        beating.heartbeat,
+        "me",
+    )
+    hand_back = parts.inbox.hand_back
+
+    async def slow(entries: list[Held]) -> None:
+        await hand_back(entries)
+        await beating.beat()
+
+    monkeypatch.setattr(parts.inbox, "hand_back", slow)
+    await membership.hand_back([held])
     assert beating.lost == []
+    assert held not in parts.holding
 
 
 async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(

@@ -159,6 +159,17 @@ async def test_a_place_that_is_kept_is_nobody_elses() -> None:
     assert freed == [True, True]
 
 
+async def test_a_place_is_kept_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("sensestream_consumer.room.time.monotonic", lambda: now)
+    places = Places(1, lambda: None)
+    places.keep("held up by a slow site")
+    assert places.free == 0
+    now += 5
+    with places.place("another"), pytest.raises(NoRoom), places.place("held up by a slow site"):
+        pass
+
+
 async def test_a_start_whose_reply_was_lost_is_charged_once(make_parts: MakeParts) -> None:
     parts, held = await first(make_parts)
     run = parts.commands.run
