@@ -114,7 +114,8 @@ def test_a_frozen_worker_that_wakes_up_writes_nothing_after_anothers_commit(
     zombie = start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
     entries = [pipeline.submit(write_clip(clips, n)) for n in range(3)]
     wait_until_sync(lambda: zombie.holds(pipeline.redis, KEYS.requests) == 3)
-    wait_until_sync(lambda: started(pipeline))
+    # In the engine: frozen before it has seen that it started, it would drop the entry on waking.
+    wait_until_sync(gate.with_suffix(".reached").exists)
     zombie.signal(signal.SIGSTOP)
     gate.unlink()
     start_worker(reclaim_after=SOON)
