@@ -120,8 +120,10 @@ def test_what_a_frozen_worker_holds_is_taken_at_once_and_charged_only_where_it_w
     start_worker()  # whose own reclaim would take what is silent after 15 s only
     outcomes = {o["entry"]: o for o in pipeline.wait_for(4)}
     assert exactly_once(pipeline, [*entries, held])
-    assert {outcomes[entry]["attempt"] for entry in entries} == {"2"}
-    assert outcomes[held]["attempt"] in ("0", "1")
+    first, *others = (outcomes[entry]["attempt"] for entry in entries)
+    assert set(others) == {"2"}
+    # Of the two that name one recording either leads, and the other joins it.
+    assert (first, outcomes[held]["attempt"]) in {("2", "0"), ("0", "1")}
 
 
 @pytest.mark.anyio
