@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -53,7 +54,7 @@ class Outcome:
     language: str = ""
     emotion: str = ""
     events: tuple[str, ...] = ()
-    segments: tuple[Segment, ...] = ()
+    segments: Sequence[Segment] = ()
     confidence: float | None = None
     duration: float | None = None
     cache: CacheUse | None = None
@@ -93,9 +94,8 @@ class Outcome:
         """The fields of the stream entry: every value a UTF-8 string."""
         entry: dict[str, str] = {}
         for name in _FIELDS:
-            member = getattr(self, name)
-            if member not in _ABSENT:
-                entry[name] = member if isinstance(member, str) else _text(name, member)
+            if text := _text(name, getattr(self, name)):
+                entry[name] = text
         if self.completed:
             for name, nothing in _ALWAYS.items():
                 entry.setdefault(name, nothing)
@@ -135,11 +135,12 @@ def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
         if text
     }
     try:
-        for name in ("events", "segments"):
-            if name in value:
-                value[name] = json.loads(value[name])
+        if "events" in value:
+            value["events"] = _events(value["events"])
+        if "segments" in value:
+            value["segments"] = Segments.of_json(value["segments"])
         return _outcome(value)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PipelineError(
             f"an entry of the transcripts stream is no outcome: {error!r}"
         ) from None
@@ -151,6 +152,10 @@ def outcome_from_json(text: str | bytes) -> Outcome:
         value = json.loads(text)
         if "metadata" in value:
             value["metadata"] = json.dumps(value["metadata"], ensure_ascii=False)
+        if "events" in value:
+            value["events"] = tuple(str(event) for event in value["events"])
+        if "segments" in value:
+            value["segments"] = Segments(map(Segment.from_json, value["segments"]))
         return _outcome(value)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PipelineError(f"a message of the channel is no outcome: {error!r}") from None
@@ -166,15 +171,26 @@ def _outcome(value: dict[str, Any]) -> Outcome:
 
 
 def _text(name: str, value: Any) -> str:
-    """What is no string, as JSON."""
+    """The value of a field as it is sent: what is no string as JSON, empty what is absent."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
     if name == "segments":
-        return (value if isinstance(value, Segments) else Segments(value)).json
-    if name == "events":
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return repr(value)
+        text = (value if isinstance(value, Segments) else Segments(value)).json
+    elif name == "events":
+        text = _write(value)
+    else:
+        return repr(value)
+    return "" if text == "[]" else text
 
 
-_ABSENT: Any = ("", None, ())
+@lru_cache(maxsize=256)  # there are few different ones
+def _events(text: str) -> tuple[str, ...]:
+    return tuple(str(event) for event in json.loads(text))
+
+
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 # What a completed outcome has, empty or not.
 _ALWAYS = {"text": "", "events": "[]", "segments": "[]"}
 # Fields whose text is JSON already.
@@ -189,8 +205,6 @@ _CONVERT: dict[str, Any] = {
     "status": Status,
     "cache": CacheUse,
     "error": ErrorCode.parse,
-    "events": lambda events: tuple(str(event) for event in events),
-    "segments": lambda segments: Segments(Segment.from_json(segment) for segment in segments),
     "confidence": float,
     "duration": float,
     **dict.fromkeys(("submitted_at", "started_at", "finished_at", "attempt"), int),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, overload
+
+from sensestream_common.errors import PipelineError
 
 __all__ = ["Segment", "Segments", "Transcript", "Word"]
 
@@ -51,13 +53,71 @@ class Segment:
         return cls(float(value["start"]), float(value["end"]), str(value["text"]), tuple(words))
 
 
-class Segments(tuple[Segment, ...]):  # noqa: SLOT001  (what is written once has to lie somewhere)
-    """The segments of one transcript, which write themselves once, however often they go out."""
+class Segments(Sequence[Segment]):
+    """The segments of one transcript: read when somebody looks at them, and written once.
 
-    @cached_property
+    Most outcomes are handed on as they came, and their words are three in every second of speech.
+    """
+
+    __slots__ = ("_json", "_read")
+
+    def __init__(self, segments: Iterable[Segment] = ()) -> None:
+        self._read: tuple[Segment, ...] | None = tuple(segments)
+        self._json: str | None = None
+
+    @classmethod
+    def of_json(cls, text: str) -> Self:
+        """Those in the JSON list that a worker wrote; `ValueError` where it is no list at all.
+
+        A list of anything else is found out by who looks at it, as a `PipelineError`.
+        """
+        if not (text.startswith("[") and text.endswith("]")):
+            raise ValueError(f"segments={text[:80]!r} is no JSON list")
+        made = cls()
+        made._json = text
+        made._read = () if text == "[]" else None
+        return made
+
+    @property
     def json(self) -> str:
         """The JSON list of them."""
-        return _write([segment.to_json() for segment in self])
+        if self._json is None:
+            self._json = _write([segment.to_json() for segment in self._all()])
+        return self._json
+
+    def _all(self) -> tuple[Segment, ...]:
+        if self._read is None:
+            try:
+                self._read = tuple(map(Segment.from_json, json.loads(self._json or "[]")))
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+                raise PipelineError(f"the segments of an outcome are none: {error!r}") from None
+        return self._read
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    @overload
+    def __getitem__(self, place: int) -> Segment: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Segment, ...]: ...
+    def __getitem__(self, place: int | slice) -> Segment | tuple[Segment, ...]:
+        return self._all()[place]
+
+    def __iter__(self) -> Iterator[Segment]:
+        return iter(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Segments):
+            return (self._json is not None and self._json == other._json) or (
+                self._all() == other._all()
+            )
+        return self._all() == other if isinstance(other, tuple) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return f"Segments({self._all()!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +133,7 @@ class Transcript:
     language: str = ""
     emotion: str = ""
     events: tuple[str, ...] = ()
-    segments: tuple[Segment, ...] = ()
+    segments: Sequence[Segment] = ()
     confidence: float | None = None
     duration: float = 0.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import structlog
 from sensestream_common.outcome import Outcome
@@ -10,7 +11,7 @@ from sensestream_common.request import BadRequest, Request
 from structlog.contextvars import bind_contextvars
 
 from sensestream_consumer.holding import Held
-from sensestream_consumer.stages import seconds_by_stage
+from sensestream_consumer.stages import Lap, seconds_by_stage
 
 __all__ = ["give_account", "identify", "trace_id"]
 
@@ -34,10 +35,14 @@ def identify(held: Held, request: Request | BadRequest) -> None:
         bind_contextvars(trace_id=trace)
 
 
-def give_account(outcome: Outcome, committed: bool) -> None:
+def give_account(outcome: Outcome, committed: bool, laps: Sequence[Lap]) -> None:
     """The one canonical line per request; `waited_ms` is from its submission to its pick-up."""
+    trace = trace_id(outcome.traceparent)
     log.info(
         "request_answered" if committed else "request_answered_by_another",
+        id=outcome.id,
+        entry=outcome.entry,
+        **({"trace_id": trace} if trace else {}),
         audio=outcome.audio[:300],
         status=outcome.status.value,
         cache=outcome.cache and outcome.cache.value,
@@ -49,5 +54,5 @@ def give_account(outcome: Outcome, committed: bool) -> None:
         worker=outcome.worker,
         waited_ms=(outcome.started_at or 0) - (outcome.submitted_at or 0),
         took_ms=(outcome.finished_at or 0) - (outcome.started_at or 0),
-        **{f"{stage}_ms": round(taken * 1e3, 1) for stage, taken in seconds_by_stage().items()},
+        **{f"{stage}_ms": round(taken * 1e3, 1) for stage, taken in seconds_by_stage(laps).items()},
     )

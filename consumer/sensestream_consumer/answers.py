@@ -108,6 +108,21 @@ class Answers:
             if answer := await self._follow(held, flight, request, digest):
                 return answer
 
+    def recall(self, request: Request) -> Answer | None:
+        """The answer that this worker has given before to the digest that the sender names.
+
+        Whether it still holds is seen by the commit (`Keep.repeats`).
+        """
+        if not (request.digest and self._trust_digest) or self._deadlines.passed(request):
+            return None
+        found = self._cache.recall(request.digest, request.language, request.itn)
+        if found is None:
+            return None
+        audio, known = found
+        return self._repeat(
+            request, known.transcript, CacheUse.HIT, request.digest, audio, known.checksum
+        )
+
     async def _look_up_promised(self, request: Request) -> Answer | None:
         """A hit by the digest that the sender names: the audio is not even read."""
         if not (request.digest and self._trust_digest):
@@ -199,9 +214,11 @@ class Answers:
             if lease is not None:
                 await self._cache.release(lease)
             raise
+        value = transcript.dumps()
+        self._cache.learn(fetched.digest, audio, identity, transcript, value)
         keep = Keep(
             result=identity,
-            transcript=transcript.dumps(),
+            transcript=value,
             alias=fetched.digest,
             alias_of=audio,
             ttl_ms=self._ttl_ms(request, self._result_ttl),
@@ -209,13 +226,15 @@ class Answers:
         return Answer(transcript, CacheUse.MISS, fetched.digest, keep, lease)
 
     def _repeat(
-        self, request: Request, transcript: Transcript, use: CacheUse, digest: str, audio: str
-    ) -> Answer:
+        self, request: Request, transcript: Transcript, use: CacheUse, digest: str, audio: str,
+        repeats: str = "",
+    ) -> Answer:  # fmt: skip
         keep = Keep(
             result=self._cache.identity(audio, request.language, request.itn),
             alias=digest,
             alias_of=audio,
             ttl_ms=self._ttl_ms(request, self._result_ttl),
+            repeats=repeats,
         )
         return Answer(transcript, use, digest, keep)
 

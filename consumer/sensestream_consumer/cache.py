@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass
-from functools import lru_cache
 
 import structlog
 from redis.exceptions import ResponseError
@@ -24,18 +23,13 @@ from sensestream_common.transcript import Transcript
 from sensestream_consumer.backoff import Backoff, until_redis_answers
 from sensestream_consumer.commands import Commands
 from sensestream_consumer.holding import Holding, Lease
+from sensestream_consumer.recall import Known, Recall, checksum
 
 __all__ = ["Cache", "Found"]
 
 log = structlog.get_logger(__name__)
 
 _RELEASE = load_script("sensestream_consumer.lua", "release_key")
-# Transcripts that are not read anew when the same bytes come out of Redis again: of what is asked
-# for most, neither the reading nor the writing of its words is repeated. A few MB.
-_READ_ONCE = 512
-# Which audio is in which bytes never changes, so it is asked for once; whether there is a result is
-# asked each time, and what was cleared is gone. Two MB.
-_ALIASES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,7 @@ class Cache:
         self._consumer = consumer
         self._fingerprint = fingerprint
         self._lease_ms = lease_ms
-        self._aliases: dict[str, str] = {}
+        self._recall = Recall()
 
     def identity(self, audio: str, language: str, itn: bool) -> str:
         """The identity of a result, in hex, from the identity of the audio."""
@@ -67,24 +61,46 @@ class Cache:
 
     async def find(self, digest: str, language: str, itn: bool) -> Found:
         """What is known about the bytes with this digest."""
-        audio = self._aliases.get(digest) or await self._alias(digest)
+        audio = self._recall.audio(digest) or await self._alias(digest)
         if not audio:
             return Found()
         return Found(audio, await self.result(self.identity(audio, language, itn)))
+
+    def recall(self, digest: str, language: str, itn: bool) -> tuple[str, Known] | None:
+        """The audio in these bytes and its transcript, as this worker saw them last."""
+        audio = self._recall.audio(digest)
+        known = self._recall.transcript(self.identity(audio, language, itn)) if audio else None
+        return (audio, known) if known else None
+
+    def learn(
+        self, digest: str, audio: str, identity: str, transcript: Transcript, value: str
+    ) -> None:
+        """What is about to be kept: `value` is the transcript as it is stored."""
+        self._recall.learn_audio(digest, audio)
+        self._recall.learn_transcript(identity, transcript, value.encode())
 
     async def _alias(self, digest: str) -> str:
         """The audio in the bytes with this digest; empty where that is not known."""
         audio = await self._get("GET", self._keys.audio(digest))
         if audio is None or not is_identity(audio):
             return ""
-        if len(self._aliases) >= _ALIASES:
-            del self._aliases[next(iter(self._aliases))]  # the oldest
-        self._aliases[digest] = name = str(audio.decode())
+        name = str(audio.decode())
+        self._recall.learn_audio(digest, name)
         return name
 
     async def result(self, identity: str) -> Transcript | None:
         """The transcript stored under an identity."""
-        return _transcript(await self._get("HGET", self._keys.result(identity), "transcript"))
+        value = await self._get("HGET", self._keys.result(identity), "transcript")
+        if value is None:
+            self._recall.forget(identity)
+            return None
+        known = self._recall.transcript(identity)
+        if known is not None and known.checksum == checksum(value):
+            return known.transcript
+        transcript = _transcript(value)
+        if transcript is not None:
+            self._recall.learn_transcript(identity, transcript, value)
+        return transcript
 
     async def acquire(self, identity: str) -> tuple[Lease | None, bool, Transcript | None]:
         """Try to become the one that transcribes this.
@@ -148,19 +164,12 @@ class Cache:
         return value if isinstance(value, bytes) else None
 
 
-def _transcript(value: bytes | None) -> Transcript | None:
-    if value is None:
-        return None
+def _transcript(value: bytes) -> Transcript | None:
     try:
-        return _read(value)
+        transcript = Transcript.loads(value)
+        if b"\\ud" in value.lower():  # an escaped lone surrogate cannot be sent on
+            transcript.dumps().encode()
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         log.warning("cache_entry_unusable", error=repr(error))
         return None
-
-
-@lru_cache(maxsize=_READ_ONCE)
-def _read(value: bytes) -> Transcript:
-    transcript = Transcript.loads(value)
-    if b"\\ud" in value.lower():  # an escaped lone surrogate cannot be sent on
-        transcript.dumps().encode()
     return transcript

@@ -22,10 +22,13 @@ class Deadlines:
         """Seconds until the deadline, below 0 when it has passed; `None` without one."""
         return None if request.deadline is None else (request.deadline - self._clock()) / 1000
 
+    def passed(self, request: Request) -> bool:
+        left = self.left(request)
+        return left is not None and left < 0
+
     def check(self, request: Request) -> None:
         """Raise `expired` when the deadline has passed."""
-        left = self.left(request)
-        if left is not None and left < 0:
+        if self.passed(request):
             raise expired(request)
 
     @asynccontextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -16,9 +16,9 @@ from sensestream_consumer.answers import Answer, Answers
 from sensestream_consumer.cache import Cache
 from sensestream_consumer.holding import Held
 from sensestream_consumer.metrics.counted import count_outcome
-from sensestream_consumer.outbox import Outbox
+from sensestream_consumer.outbox import Commit, Outbox, Settled
 from sensestream_consumer.room import NoRoom
-from sensestream_consumer.stages import Stage, began, begin_laps, laps, stage
+from sensestream_consumer.stages import Lap, Stage, began, begin_laps, laps, now, stage
 from sensestream_consumer.starts import EntryLost
 from sensestream_consumer.tracing import Tracing
 
@@ -73,7 +73,49 @@ class Handler:
         else:
             await self._complete(held, request, answer, picked_up)
 
+    def recall(self, entries: Iterable[Held]) -> tuple[list[Commit], list[Held]]:
+        """Of a batch, the answers that this worker has given before, and the entries without one.
+
+        Nothing is read for them but the entry itself.
+        """
+        picked_up = self._clock()
+        known, others = [], []
+        for held in entries:
+            request = decode_request(held.entry, held.fields)
+            answer = None if isinstance(request, BadRequest) else self._answers.recall(request)
+            if answer is None:
+                others.append(held)
+            else:
+                known.append(self._completed(held, request, answer, picked_up))
+        return known, others
+
+    async def repeat(self, commits: Sequence[Commit]) -> list[Held]:
+        """Answer a batch as recalled, in one step; the entries whose transcript is kept no more."""
+        began = now()
+        settled = await self._outbox.commit_all(commits)
+        laps = [Lap(Stage.COMMIT, began, now())]
+        gone = []
+        for commit, how in zip(commits, settled, strict=True):
+            if how is Settled.GONE:
+                gone.append(commit.held)
+            else:
+                self._tell(commit.held, commit.outcome, how is Settled.OURS, began, laps)
+        return gone
+
     async def _complete(self, held: Held, request: Request, answer: Answer, picked_up: int) -> None:
+        commit = self._completed(held, request, answer, picked_up)
+        committed = False
+        try:
+            with stage(Stage.COMMIT):
+                committed = await self._outbox.commit_all([commit]) == [Settled.OURS]
+        finally:
+            if not committed and answer.lease is not None:
+                await self._cache.release(answer.lease)
+        self._tell(held, commit.outcome, committed, began(), laps())
+
+    def _completed(
+        self, held: Held, request: Request | BadRequest, answer: Answer, picked_up: int
+    ) -> Commit:
         outcome = _outcome(
             held,
             request,
@@ -87,20 +129,7 @@ class Handler:
             worker=self._consumer,
             attempt=held.attempt if answer.cache is CacheUse.MISS else 0,
         )
-        committed = False
-        try:
-            with stage(Stage.COMMIT):
-                committed = await self._outbox.commit(
-                    held,
-                    outcome,
-                    keep=answer.keep,
-                    lease=answer.lease,
-                    callback_url=request.callback_url,
-                )
-        finally:
-            if not committed and answer.lease is not None:
-                await self._cache.release(answer.lease)
-        self._tell(held, outcome, committed)
+        return Commit(held, outcome, answer.keep, answer.lease, request.callback_url)
 
     async def _fail(
         self, held: Held, request: Request | BadRequest, error: RequestError, picked_up: int
@@ -120,12 +149,14 @@ class Handler:
         )
         with stage(Stage.COMMIT):
             committed = await self._outbox.commit(held, outcome, callback_url=request.callback_url)
-        self._tell(held, outcome, committed)
+        self._tell(held, outcome, committed, began(), laps())
 
-    def _tell(self, held: Held, outcome: Outcome, committed: bool) -> None:
-        give_account(outcome, committed)
-        count_outcome(outcome, committed)
-        self._tracing.tell(held, outcome, began(), laps())
+    def _tell(
+        self, held: Held, outcome: Outcome, committed: bool, began: int, laps: Sequence[Lap]
+    ) -> None:
+        give_account(outcome, committed, laps)
+        count_outcome(outcome, committed, laps)
+        self._tracing.tell(held, outcome, began, laps)
 
 
 def _mistake(error: Exception) -> RequestError:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import structlog
+from redis.exceptions import ResponseError
 from sensestream_common.errors import ErrorCode
 from sensestream_common.keys import REQUESTS_GROUP, Keys
-from sensestream_common.outcome import Outcome, json_of
+from sensestream_common.outcome import CacheUse, Outcome, json_of
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.backoff import until_redis_answers
 from sensestream_consumer.commands import Commands
 from sensestream_consumer.holding import Held, Holding, Lease
 
-__all__ = ["Keep", "Outbox"]
+__all__ = ["Commit", "Keep", "Outbox", "Settled"]
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +26,7 @@ _COMMIT = load_script("sensestream_consumer.lua", "commit")
 # The bytes of an upload whose request became a dead letter stay, so that it can be replayed; with
 # a TTL, so that memory pressure may take them before it takes anything that is still queued.
 _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
+_REFUSED = -1  # a stream's key holds something else; the reply says what
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,26 @@ class Keep:
     alias: str = ""
     alias_of: str = ""
     ttl_ms: int = 0
+    repeats: str = ""
+
+
+class Settled(Enum):
+    """What became of a commit."""
+
+    OURS = 1  # this outcome was published
+    ANOTHERS = 0  # somebody else has answered, or it is not ours to fail
+    GONE = 2  # the transcript that it repeats is not kept any more; nothing was written
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commit:
+    """The answer to one request, on its way out."""
+
+    held: Held
+    outcome: Outcome
+    keep: Keep
+    lease: Lease | None = None
+    callback_url: str = ""
 
 
 class Outbox:
@@ -50,8 +73,8 @@ class Outbox:
         self._commands = commands
         self._keys = keys
         self._holding = holding
-        self._consumer = consumer
-        self._request_ttl = request_ttl
+        self._shared_keys = [keys.transcripts, keys.dead, keys.webhooks, keys.stats]
+        self._shared_arguments = [REQUESTS_GROUP, consumer, request_ttl]
 
     async def commit(
         self,
@@ -67,62 +90,96 @@ class Outbox:
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
         """
-        held.settling = True
-        keys, arguments = self._script(held, outcome, keep or Keep(), lease, callback_url)
-        reply = await until_redis_answers(
-            lambda: self._commands.run(_COMMIT, keys, arguments), "commit"
-        )
-        self._holding.discard(held)
-        if lease is not None:
-            self._holding.discard_lease(lease)
+        commit = Commit(held, outcome, keep or Keep(), lease, callback_url)
+        return await self.commit_all([commit]) == [Settled.OURS]
+
+    async def commit_all(self, commits: Sequence[Commit]) -> list[Settled]:
+        """Answer several requests in one step of Redis's, each as `commit` does."""
+        for commit in commits:
+            commit.held.settling = True
+        replies: dict[Commit, Any] = {}
+
+        async def attempt() -> None:
+            missing = [commit for commit in commits if commit not in replies]
+            refused = ""
+            for commit, reply in zip(missing, await self._run(missing), strict=True):
+                if reply[0] == _REFUSED:
+                    refused = reply[1].decode()
+                else:
+                    replies[commit] = reply
+            if refused:  # only these are tried again
+                raise ResponseError(refused)
+
+        await until_redis_answers(attempt, "commit")
+        return [self._settle(commit, replies[commit]) for commit in commits]
+
+    async def _run(self, commits: Sequence[Commit]) -> Any:
+        keys, arguments = [*self._shared_keys], [*self._shared_arguments]
+        for commit in commits:
+            keys += self._keys_of(commit)
+            arguments += self._arguments_of(commit)
+        return await self._commands.run(_COMMIT, keys, arguments)
+
+    def _settle(self, commit: Commit, reply: list[Any]) -> Settled:
+        settled = Settled(reply[0])
+        if settled is Settled.GONE:
+            commit.held.settling = False
+            return settled
+        self._holding.discard(commit.held)
+        if commit.lease is not None:
+            self._holding.discard_lease(commit.lease)
         for problem in reply[2:]:
             log.warning("commit_incomplete", problem=problem.decode())
-        return bool(reply[0])
+        return settled
 
-    def _script(
-        self, held: Held, outcome: Outcome, keep: Keep, lease: Lease | None, callback_url: str
-    ) -> tuple[list[str], list[Any]]:
-        none = self._keys.none
-        names = self._keys
-        upload = _upload(held, names)
-        letter = _dead_letter(held, outcome)
-        exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
-        keys = [
+    def _keys_of(self, commit: Commit) -> list[str]:
+        names, held, outcome, keep = self._keys, commit.held, commit.outcome, commit.keep
+        return [
             names.lane(held.lane),
-            names.transcripts,
-            names.dead,
-            names.webhooks,
             names.request(outcome.id),
-            upload or none,
-            names.result(keep.result) if keep.result else none,
-            names.audio(keep.alias) if keep.alias else none,
-            lease.key if lease else none,
-            # What killed its workers stays counted, for the copies of it that still wait.
-            names.crashes(outcome.digest) if outcome.digest and not exhausted else none,
-            names.stats,
+            _upload(held, names) or names.none,
+            names.result(keep.result) if keep.result else names.none,
+            names.audio(keep.alias) if keep.alias else names.none,
+            commit.lease.key if commit.lease else names.none,
+            names.crashes(outcome.digest) if _forgives(outcome) else names.none,
         ]
+
+    def _arguments_of(self, commit: Commit) -> list[Any]:
+        held, outcome, keep = commit.held, commit.outcome, commit.keep
+        letter = _dead_letter(held, outcome)
+        upload_ttl: int | str = ""
+        if _upload(held, self._keys):
+            upload_ttl = _DEAD_UPLOAD_TTL_MS if letter else 0
         entry = outcome.encode()
         stored = {"transcript": keep.transcript, "model": outcome.model} if keep.transcript else {}
-        arguments = [
-            REQUESTS_GROUP,
-            self._consumer,
+        return [
             held.entry,
             0 if outcome.completed else 1,
             json_of(entry),
             outcome.status.value,
-            self._request_ttl,
             1 if held.fields.get(b"id") else 0,
-            _DEAD_UPLOAD_TTL_MS if upload and letter else 0,
+            upload_ttl,
             keep.ttl_ms,
             keep.alias_of,
-            lease.value if lease else "",
+            commit.lease.value if commit.lease else "",
+            1 if _forgives(outcome) else 0,
+            keep.repeats,
             *_list(entry),
             *_list(letter),
-            *_list({"url": callback_url, "id": outcome.id} if callback_url else {}),
+            *_list({"url": commit.callback_url, "id": outcome.id} if commit.callback_url else {}),
             *_list(stored),
             *_counted(_counters(outcome, bool(letter))),
         ]
-        return keys, arguments
+
+
+def _forgives(outcome: Outcome) -> bool:
+    """Whether the crashes that its bytes caused are forgotten.
+
+    What killed its workers stays counted, for the copies of it that still wait; and a hit touched
+    no bytes.
+    """
+    exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
+    return bool(outcome.digest) and not exhausted and outcome.cache is not CacheUse.HIT
 
 
 def _upload(held: Held, keys: Keys) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sensestream_consumer.holding import Held
 from sensestream_consumer.membership import knock
 from sensestream_consumer.metrics.counted import ENTRIES_LOST
 from sensestream_consumer.metrics.vitals import Vitals
+from sensestream_consumer.outbox import Commit
 from sensestream_consumer.room import Crowd, NoRoom
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.starts import EntryLost
@@ -37,6 +38,7 @@ _FULL_PAUSE = 0.25  # seconds between looks at the stream while there is no room
 # Milliseconds that a read blocks: an idle worker has nothing else to do, a busy one has places that
 # come free, with work that was handed back to fill them.
 _IDLE_BLOCK, _BUSY_BLOCK = 1000, 25
+_TOGETHER = 64  # repeats in one commit: Redis does nothing else for so long
 
 
 class Worker:
@@ -50,7 +52,7 @@ class Worker:
         self._settings = settings
         self._load = load
         self._vitals = vitals
-        self._tasks: dict[asyncio.Task[None], Held] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Held, ...]] = {}
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
@@ -133,7 +135,7 @@ class Worker:
     async def _drain(self) -> None:
         """Finish what is started; what is not, anybody may take at once and uncharged."""
         self._vitals.hinder("it was told to stop")
-        await _cancel([task for task, held in self._tasks.items() if not held.attempt])
+        await _cancel([task for task, mine in self._tasks.items() if not mine[0].attempt])
         if self._tasks:
             await self._hand_back_idle()
             log.info("draining", started=len(self._tasks), seconds=self._settings.drain_timeout)
@@ -150,7 +152,7 @@ class Worker:
 
     async def _hand_back_idle(self) -> None:
         """What waits for nothing of ours need not wait for the end of the drain."""
-        started = list(self._tasks.values())
+        started = [held for mine in self._tasks.values() for held in mine]
         idle = [held for held in self._parts.holding.snapshot()[0] if held not in started]
         try:
             await asyncio.wait_for(self._parts.membership.hand_back(idle), _GOODBYE)
@@ -183,13 +185,17 @@ class Worker:
             self._changed.clear()
             if not self._parts.heartbeat.alive:
                 raise PipelineError("the heartbeat's thread has ended: nothing held is renewed")
-            older = await self._parts.intake.take_over(len(self._tasks))
-            for held in older or await self._read():
+            older = await self._parts.intake.take_over(self._held)
+            for held in older or self._begin_known(await self._read()):
                 self._begin(held)
+
+    @property
+    def _held(self) -> int:
+        return sum(map(len, self._tasks.values()))
 
     async def _read(self) -> list[Held]:
         """New entries, as many as there is room for; none after a moment without any."""
-        count = await self._parts.intake.room(len(self._tasks))
+        count = await self._parts.intake.room(self._held)
         if not count:
             await self._pause(_FULL_PAUSE)
             return []
@@ -205,24 +211,48 @@ class Worker:
         except TimeoutError:
             return
 
+    def _begin_known(self, entries: list[Held]) -> list[Held]:
+        """Begin with the repeats that are remembered, together; the other entries."""
+        known, others = self._parts.handler.recall(entries)
+        for start in range(0, len(known), _TOGETHER):
+            batch = known[start : start + _TOGETHER]
+            self._begin_task(self._repeat(batch), *(commit.held for commit in batch))
+        return others
+
     def _begin(self, held: Held) -> None:
-        self._parts.holding.add(held)
-        task = asyncio.create_task(self._handle(held), name=f"request {held.entry}")
-        self._tasks[task] = held
+        self._begin_task(self._handle(held), held)
+
+    def _begin_task(self, work: Coroutine[Any, Any, None], *mine: Held) -> None:
+        for held in mine:
+            self._parts.holding.add(held)
+        task = asyncio.create_task(work, name=f"request {mine[0].entry}")
+        self._tasks[task] = mine
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        held = self._tasks.pop(task)
-        self._parts.places.let_go(held)
+        mine = self._tasks.pop(task)
         self._changed.set()
+        for held in mine:
+            self._parts.places.let_go(held)
         if task.cancelled():
             # At the drain it is handed back; any other cancellation leaves it to be replayed,
             # and not to be renewed for ever.
             if not self._stopping.is_set():
-                self._parts.holding.discard(held)
+                self._leave(mine)
         elif error := task.exception():
-            self._parts.holding.discard(held)  # renewed no more: it is replayed after RECLAIM_AFTER
-            log.error("request_left_behind", entry=held.entry, exc_info=error)
+            self._leave(mine)
+            for held in mine:
+                log.error("request_left_behind", entry=held.entry, exc_info=error)
+
+    def _leave(self, mine: tuple[Held, ...]) -> None:
+        """Renewed no more, they are replayed after RECLAIM_AFTER."""
+        for held in mine:
+            self._parts.holding.discard(held)
+
+    async def _repeat(self, batch: list[Commit]) -> None:
+        for held in await self._parts.handler.repeat(batch):
+            if not self._stopping.is_set():  # else it is handed back with all that is held
+                self._begin(held)
 
     async def _handle(self, held: Held) -> None:
         try:
@@ -241,7 +271,7 @@ class Worker:
         held.lost = True
         ENTRIES_LOST.inc()
         for task, mine in self._tasks.items():
-            if mine is held and not held.attempt:
+            if mine == (held,) and not held.attempt:
                 task.cancel()
         self._parts.holding.discard(held)
         if held.lease:

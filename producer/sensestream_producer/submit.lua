@@ -1,68 +1,108 @@
--- Takes one request into its lane, unless its id stands there already or the backlog is full.
+-- Takes requests into their lanes, each unless its id stands there already or the backlog is full.
 --
--- KEYS  1 the lane  2 requests  3 requests:high  4 request:<id>  5 stats
---       [6 the staged upload  7 upload:<id>]
--- ARGV  1 lane's name  2 max_backlog  3 milliseconds to the deadline or ''  4… field, value, …
--- Gives {'queued', entry}
+-- KEYS  1 requests  2 requests:high  3 stats, then for each request
+--       1 request:<id>, and if it uploads  2 the staged upload  3 upload:<id>
+-- ARGV  1 max_backlog, then for each request
+--       1 lane's name  2 milliseconds to the deadline or ''  3 uploads (1/0)
+--       4 how many of the following belong to it  5… field, value, …
+-- Gives for each request
+--       {'queued', entry}
 --       {'duplicate', entry, lane, state, status, outcome}
 --       {'full', backlog}            nothing was written
 --       {'unstaged'}                 the staged upload is gone: stage it again
+--       {'refused', error}           a key holds something else; nothing was written
 --
--- Everything is looked at before the first write, because Lua does not roll back; and the first
--- write is XADD, so that a Redis without memory refuses the whole.
+-- Everything of a request is looked at before its first write, because Lua does not roll back; and
+-- the first write is XADD, so that a Redis without memory refuses the whole.
 
+local requests, high, stats = KEYS[1], KEYS[2], KEYS[3]
+local most = tonumber(ARGV[1])
+local OWN_ARGUMENTS = 4
+
+-- The error where a key holds something else, and whether there is such a key.
 local function foreign(key, wanted)
   local found = redis.call('TYPE', key).ok
-  if found ~= 'none' and found ~= wanted then
-    return redis.error_reply(
-      'WRONGKEY ' .. key .. ' holds a ' .. found .. ' where a ' .. wanted .. ' belongs')
+  if found == 'none' or found == wanted then return nil, found ~= 'none' end
+  return 'WRONGKEY ' .. key .. ' holds a ' .. found .. ' where a ' .. wanted .. ' belongs'
+end
+
+-- What is wrong for one is wrong for all.
+local wrong = foreign(requests, 'stream') or foreign(high, 'stream') or foreign(stats, 'hash')
+if wrong then return redis.error_reply(wrong) end
+local backlog = redis.call('XLEN', requests) + redis.call('XLEN', high)
+
+local counts = {submitted = 0, duplicates = 0, refused = 0}
+local now
+
+local function stamped(fields, left)
+  if not now then
+    local time = redis.call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  -- Whole milliseconds as text: a Lua number of this size would print as 1.7e+12.
+  fields[#fields + 1] = 'submitted_at'
+  fields[#fields + 1] = string.format('%.0f', now)
+  if left ~= '' then
+    fields[#fields + 1] = 'deadline'
+    fields[#fields + 1] = string.format('%.0f', now + tonumber(left))
+  end
+  return fields
+end
+
+local function take(request, staged, upload, lane, left, uploads, fields)
+  local wrong, before = foreign(request, 'hash')
+  if uploads then wrong = wrong or foreign(staged, 'string') or foreign(upload, 'string') end
+  if wrong then return {'refused', wrong} end
+
+  local known = redis.call('HMGET', request, 'state', 'entry', 'lane', 'status', 'outcome')
+  local state, entry, status = known[1], known[2], known[4]
+  local stands = state == 'done' and status == 'completed'
+  if (state == 'queued' or state == 'started') and entry then
+    stands = #redis.call('XRANGE', known[3] == 'high' and high or requests, entry, entry) > 0
+  end
+  if stands then
+    if uploads then redis.call('DEL', staged) end
+    counts.duplicates = counts.duplicates + 1
+    return {'duplicate', entry or '', known[3] or '', state, status or '', known[5] or ''}
+  end
+
+  if backlog >= most then
+    counts.refused = counts.refused + 1
+    return {'full', backlog}
+  end
+  if uploads and redis.call('EXISTS', staged) == 0 then return {'unstaged'} end
+
+  entry = redis.call('XADD', lane == 'high' and high or requests, '*',
+    unpack(stamped(fields, left)))
+  backlog = backlog + 1
+  redis.call('HSET', request, 'state', 'queued', 'entry', entry, 'lane', lane)
+  if before then
+    redis.call('HDEL', request, 'status', 'outcome')
+    redis.call('PERSIST', request)
+  end
+  if uploads then
+    redis.call('RENAME', staged, upload)
+    redis.call('PERSIST', upload)
+  end
+  counts.submitted = counts.submitted + 1
+  return {'queued', entry}
+end
+
+local answers, key, argument = {}, 4, 2
+while key <= #KEYS do
+  local lane, left, uploads, length = unpack(ARGV, argument, argument + OWN_ARGUMENTS - 1)
+  local first = argument + OWN_ARGUMENTS
+  argument = first + tonumber(length)
+  local fields = {unpack(ARGV, first, argument - 1)}
+  if uploads == '1' then
+    answers[#answers + 1] = take(KEYS[key], KEYS[key + 1], KEYS[key + 2], lane, left, true, fields)
+    key = key + 3
+  else
+    answers[#answers + 1] = take(KEYS[key], nil, nil, lane, left, false, fields)
+    key = key + 1
   end
 end
-
-local wrong = foreign(KEYS[2], 'stream') or foreign(KEYS[3], 'stream')
-  or foreign(KEYS[4], 'hash') or foreign(KEYS[5], 'hash')
-  or (KEYS[6] and (foreign(KEYS[6], 'string') or foreign(KEYS[7], 'string')))
-if wrong then return wrong end
-
-local known = redis.call('HMGET', KEYS[4], 'state', 'entry', 'lane', 'status', 'outcome')
-local state, entry, lane, status = known[1], known[2], known[3], known[4]
-local stands = state == 'done' and status == 'completed'
-if (state == 'queued' or state == 'started') and entry then
-  local stream = lane == 'high' and KEYS[3] or KEYS[2]
-  stands = #redis.call('XRANGE', stream, entry, entry) > 0
+for name, count in pairs(counts) do
+  if count > 0 then redis.pcall('HINCRBY', stats, name, count) end
 end
-if stands then
-  if KEYS[6] then redis.call('DEL', KEYS[6]) end
-  redis.pcall('HINCRBY', KEYS[5], 'duplicates', 1)
-  return {'duplicate', entry or '', lane or '', state, status or '', known[5] or ''}
-end
-
-local backlog = redis.call('XLEN', KEYS[2]) + redis.call('XLEN', KEYS[3])
-if backlog >= tonumber(ARGV[2]) then
-  redis.pcall('HINCRBY', KEYS[5], 'refused', 1)
-  return {'full', backlog}
-end
-if KEYS[6] and redis.call('EXISTS', KEYS[6]) == 0 then return {'unstaged'} end
-
-local time = redis.call('TIME')
--- Whole milliseconds as text: a Lua number of this size would print as 1.7e+12.
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local fields = {}
-for i = 4, #ARGV do fields[#fields + 1] = ARGV[i] end
-fields[#fields + 1] = 'submitted_at'
-fields[#fields + 1] = now
-if ARGV[3] ~= '' then
-  fields[#fields + 1] = 'deadline'
-  fields[#fields + 1] = string.format('%.0f', tonumber(now) + tonumber(ARGV[3]))
-end
-
-entry = redis.call('XADD', KEYS[1], '*', unpack(fields))
-redis.call('HSET', KEYS[4], 'state', 'queued', 'entry', entry, 'lane', ARGV[1])
-redis.call('HDEL', KEYS[4], 'status', 'outcome')
-redis.call('PERSIST', KEYS[4])
-if KEYS[6] then
-  redis.call('RENAME', KEYS[6], KEYS[7])
-  redis.call('PERSIST', KEYS[7])
-end
-redis.pcall('HINCRBY', KEYS[5], 'submitted', 1)
-return {'queued', entry}
+return answers

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from sensestream_common.pipelining import exchange, pack
 from sensestream_common.request import Request
 from sensestream_common.scripts import load_script
 
-from sensestream_producer.link import Link, passes
+from sensestream_producer.link import Link
 from sensestream_producer.submission import Receipt
 
 __all__ = ["Submit", "Submitter", "UploadVanished", "backlog_full"]
@@ -45,19 +44,13 @@ class Submit:
     staged: str = ""
 
     def keys(self, keys: Keys) -> list[str]:
-        names = [
-            keys.lane(self.lane),
-            keys.requests,
-            keys.requests_high,
-            keys.request(self.request.id),
-            keys.stats,
-        ]
-        return names + ([self.staged, keys.upload(self.request.id)] if self.staged else [])
+        own = keys.request(self.request.id)
+        return [own, self.staged, keys.upload(self.request.id)] if self.staged else [own]
 
-    def arguments(self, max_backlog: int) -> list[str | int]:
+    def arguments(self) -> list[str | int]:
         left = "" if self.time_left is None else self.time_left
         fields = [part for pair in self.request.encode().items() for part in pair]
-        return [self.lane.value, max_backlog, left, *fields]
+        return [self.lane.value, left, 1 if self.staged else 0, len(fields), *fields]
 
 
 class Submitter:
@@ -107,33 +100,25 @@ class Submitter:
         return batch
 
     async def _send(self, submits: list[Submit]) -> list[Any]:
-        """The script's answer or error for each; only those without one are sent again."""
-        answers: dict[int, Any] = {}
+        """The script's answer for each. It may run twice: an id is added only once."""
+        return list(await self._link.run(lambda: self._run(submits)))
 
-        async def attempt() -> None:
-            missing = [index for index in range(len(submits)) if index not in answers]
-            replies = await self._pipeline(submits[index] for index in missing)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                await self._link.redis.script_load(_SUBMIT.source)
-            answers.update(
-                (index, reply)
-                for index, reply in zip(missing, replies, strict=True)
-                if not isinstance(reply, NoScriptError) and not passes(reply)
-            )
-            outages = [reply for reply in replies if passes(reply)]
-            if outages:
-                raise outages[0]
-
-        while len(answers) < len(submits):
-            await self._link.run(attempt)
-        return [answers[index] for index in range(len(submits))]
-
-    async def _pipeline(self, submits: Iterable[Submit]) -> list[Any]:
-        packed = []
+    async def _run(self, submits: list[Submit]) -> Any:
+        names = self._keys
+        keys = [names.requests, names.requests_high, names.stats]
+        arguments: list[str | int] = [self._max_backlog]
         for submit in submits:
-            keys, arguments = submit.keys(self._keys), submit.arguments(self._max_backlog)
-            packed.append(pack("EVALSHA", _SUBMIT.sha, len(keys), *keys, *arguments))
-        return await exchange(self._link.redis, packed)
+            keys += submit.keys(names)
+            arguments += submit.arguments()
+        packed = pack("EVALSHA", _SUBMIT.sha, len(keys), *keys, *arguments)
+        [answer] = await exchange(self._link.redis, [packed])
+        if isinstance(answer, NoScriptError):
+            await self._link.redis.script_load(_SUBMIT.source)
+            [answer] = await exchange(self._link.redis, [packed])
+        if isinstance(answer, Exception):
+            _, found, text = str(answer).partition("WRONGKEY ")
+            raise PipelineError(text) if found else answer
+        return answer
 
     def _resolve(self, submit: Submit, future: asyncio.Future[Receipt], answer: Any) -> None:
         if future.done():  # its caller has been cancelled; the request stands all the same
@@ -144,10 +129,9 @@ class Submitter:
             future.set_exception(error)
 
     def _receipt(self, submit: Submit, answer: Any) -> Receipt:
-        if isinstance(answer, SensestreamError):
-            raise answer
         if isinstance(answer, Exception):
-            raise self._error(answer)
+            own = isinstance(answer, SensestreamError)
+            raise answer if own else self._link.translate(answer)
         word, *rest = [part.decode() if isinstance(part, bytes) else part for part in answer]
         match word, rest:
             case "queued", [entry]:
@@ -164,11 +148,9 @@ class Submitter:
                 )
             case "full", [backlog]:
                 raise backlog_full(self._keys, backlog, self._max_backlog)
+            case "refused", [error]:
+                raise PipelineError(error.removeprefix("WRONGKEY "))
         raise UploadVanished(f"the staged upload of {submit.request.id!r} is gone")
-
-    def _error(self, error: Exception) -> SensestreamError:
-        _, found, text = str(error).partition("WRONGKEY ")
-        return PipelineError(text) if found else self._link.translate(error)
 
 
 def backlog_full(keys: Keys, backlog: int | str, limit: int) -> BacklogFull:

@@ -1,96 +1,132 @@
--- Answers one request: acknowledge, publish the outcome, delete the request, keep the result.
+-- Answers requests: acknowledge, publish the outcome, delete the request, keep the result.
 --
--- The order is the promise. Everything is looked at before anything is written, because Lua does
--- not roll back. XACK is the first write: it tells whether somebody answered before us, and a
--- Redis at its memory limit lets a script go on that has already written, so a full Redis drains.
--- After the first three writes the request is answered; the rest is reported, never fatal.
+-- The order is the promise. Everything is looked at before anything of a request is written,
+-- because Lua does not roll back. XACK is the first write: it tells whether somebody answered
+-- before us, and a Redis at its memory limit lets a script go on that has already written, so a
+-- full Redis drains. After the first three writes a request is answered; the rest is reported,
+-- never fatal.
 --
--- KEYS 1 requests  2 transcripts  3 dead  4 webhooks  5 request:<id>  6 upload:<id>
---      7 result:<identity>  8 audio:<digest>  9 lease:<identity>  10 crashes:<digest>  11 stats
--- ARGV 1 group  2 consumer  3 entry  4 owner must be us (1/0)  5 outcome as JSON  6 status
---      7 request_ttl s  8 carried an id (1/0)  9 upload_ttl ms (0: delete)  10 result_ttl ms
---      11 alias value  12 lease value, then five lists, each preceded by its length:
+-- KEYS 1 transcripts  2 dead  3 webhooks  4 stats, then for each request
+--      1 its lane  2 request:<id>  3 upload:<id>  4 result:<identity>  5 audio:<digest>
+--      6 lease:<identity>  7 crashes:<digest>
+-- ARGV 1 group  2 consumer  3 request_ttl s, then for each request
+--      1 entry  2 owner must be us (1/0)  3 outcome as JSON  4 status  5 carried an id (1/0)
+--      6 upload_ttl ms (0: delete, empty: there is none)  7 result_ttl ms  8 alias value
+--      9 lease value  10 its crashes are forgotten (1/0)  11 SHA-1 of the transcript that must
+--      still be kept, or empty, then five lists, each preceded by its length:
 --      outcome fields, dead letter fields, webhook fields, result fields, counter names
--- Returns {1, outcome id, problems…}, or {0} when the entry was not ours to answer any more.
+-- Returns for each request {1, outcome id, problems…}, {0} when it was not ours to answer any more,
+--      {2} when the transcript is not kept any more, or {-1, error}; the last two wrote nothing
 
-local requests, transcripts, dead, webhooks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local group, consumer, entry = ARGV[1], ARGV[2], ARGV[3]
+local transcripts, dead, webhooks, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local group, consumer, request_ttl = ARGV[1], ARGV[2], ARGV[3]
+local OWN_KEYS, OWN_ARGUMENTS = 7, 11
+-- What is prolonged has lost more than this share of its time: each hit would write it otherwise.
+local WORN = 0.99
 
-local position = 13
-local function list()
-  local length = tonumber(ARGV[position])
-  local values = {}
-  for i = 1, length do values[i] = ARGV[position + i] end
-  position = position + length + 1
-  return values
-end
-local outcome, letter, webhook, result, counters = list(), list(), list(), list(), list()
-
-local function must_be_stream(key)
-  local kind = redis.call('TYPE', key).ok
-  if kind ~= 'stream' and kind ~= 'none' then
-    return redis.error_reply('NOTSTREAM ' .. key .. ' holds a ' .. kind .. ', not a stream')
+local kinds = {}
+local function foreign(key)
+  if not kinds[key] then kinds[key] = redis.call('TYPE', key).ok end
+  if kinds[key] ~= 'stream' and kinds[key] ~= 'none' then
+    return 'NOTSTREAM ' .. key .. ' holds a ' .. kinds[key] .. ', not a stream'
   end
 end
-local wrong = must_be_stream(requests) or must_be_stream(transcripts)
-  or (#letter > 0 and must_be_stream(dead)) or (#webhook > 0 and must_be_stream(webhooks))
-if wrong then return wrong end
 
-if ARGV[4] == '1' then
-  local pending = redis.pcall('XPENDING', requests, group, entry, entry, 1, consumer)
-  if pending.err or #pending == 0 then return {0} end
-end
-
-if redis.call('XACK', requests, group, entry) == 0 then return {0} end
-local id = redis.call('XADD', transcripts, '*', unpack(outcome))
-local letter_id
-if #letter > 0 then letter_id = redis.call('XADD', dead, '*', unpack(letter)) end
-if #webhook > 0 then redis.call('XADD', webhooks, '*', 'outcome', id, unpack(webhook)) end
-redis.call('XDEL', requests, entry)
-
-local reply = {1, id}
-local function attempt(...)
-  local answer = redis.pcall(...)
-  if type(answer) == 'table' and answer.err then reply[#reply + 1] = answer.err end
-  return answer
+local counts, names = {}, {}
+local function count(name)
+  if not counts[name] then names[#names + 1] = name end
+  counts[name] = (counts[name] or 0) + 1
 end
 
 -- Keys that carry a TTL are written with it in one command, so that none is ever left without.
-local result_ttl = tonumber(ARGV[10])
-if result_ttl > 0 then
-  if #result > 0 then
+local function keep(attempt, result, audio, ttl, alias, fields)
+  if #fields > 0 then
     -- What has another type here could be neither read nor written, and PEXPIRE would keep it.
-    attempt('DEL', KEYS[7])
-    attempt('HSET', KEYS[7], unpack(result))
-    attempt('PEXPIRE', KEYS[7], result_ttl)
-    if ARGV[11] ~= '' then attempt('SET', KEYS[8], ARGV[11], 'PX', result_ttl) end
-  else
-    -- A hit: of the two retentions the longer one wins. PTTL is -2 for a key that is gone.
-    local left = attempt('PTTL', KEYS[7])
-    if type(left) == 'number' and left >= 0 and left < result_ttl then
-      attempt('PEXPIRE', KEYS[7], result_ttl)
-    end
-    -- Written anew: what has another type here leads nowhere, and PEXPIRE would keep it for days.
-    left = attempt('PTTL', KEYS[8])
-    if type(left) == 'number' and left < result_ttl and ARGV[11] ~= '' then
-      attempt('SET', KEYS[8], ARGV[11], 'PX', result_ttl)
-    end
+    attempt('DEL', result)
+    attempt('HSET', result, unpack(fields))
+    attempt('PEXPIRE', result, ttl)
+    if alias ~= '' then attempt('SET', audio, alias, 'PX', ttl) end
+    return
   end
+  -- A hit: of the two retentions the longer one wins. PTTL is -2 for a key that is gone.
+  local left = attempt('PTTL', result)
+  if type(left) == 'number' and left >= 0 and left < ttl * WORN then
+    attempt('PEXPIRE', result, ttl)
+  end
+  if alias == '' then return end
+  -- Written anew: what has another type here leads nowhere, and PEXPIRE would keep it for days.
+  left = attempt('PTTL', audio)
+  if type(left) == 'number' and left < ttl * WORN then attempt('SET', audio, alias, 'PX', ttl) end
 end
 
--- The request's state is this entry's to change, unless the id has since been submitted again.
-local owner = attempt('HGET', KEYS[5], 'entry')
-if owner == entry or (owner == false and ARGV[8] == '1') then
-  attempt('HSET', KEYS[5], 'state', 'done', 'entry', entry, 'status', ARGV[6], 'outcome', id)
-  attempt('EXPIRE', KEYS[5], ARGV[7])
+local function answer(k, a)
+  local lane, request, upload, result, audio, lease, crashes = unpack(KEYS, k, k + OWN_KEYS - 1)
+  local entry, owned, outcome, status, carried, upload_ttl, result_ttl, alias, holder, forgiven,
+    wanted = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
+  local position = a + OWN_ARGUMENTS
+  local function list()
+    local length = tonumber(ARGV[position])
+    local values = {unpack(ARGV, position + 1, position + length)}
+    position = position + length + 1
+    return values
+  end
+  local fields, letter, webhook, kept, counters = list(), list(), list(), list(), list()
+
+  local wrong = foreign(lane) or foreign(transcripts)
+    or (#letter > 0 and foreign(dead)) or (#webhook > 0 and foreign(webhooks))
+  if wrong then return {-1, wrong}, position end
+  if wanted ~= '' then
+    local transcript = redis.pcall('HGET', result, 'transcript')
+    if type(transcript) ~= 'string' or redis.sha1hex(transcript) ~= wanted then
+      return {2}, position
+    end
+  end
+  if owned == '1' then
+    local pending = redis.pcall('XPENDING', lane, group, entry, entry, 1, consumer)
+    if pending.err or #pending == 0 then return {0}, position end
+  end
+
+  if redis.call('XACK', lane, group, entry) == 0 then return {0}, position end
+  local id = redis.call('XADD', transcripts, '*', unpack(fields))
+  if #letter > 0 then redis.call('XADD', dead, '*', unpack(letter)) end
+  if #webhook > 0 then redis.call('XADD', webhooks, '*', 'outcome', id, unpack(webhook)) end
+  redis.call('XDEL', lane, entry)
+
+  local reply = {1, id}
+  local function attempt(...)
+    local got = redis.pcall(...)
+    if type(got) == 'table' and got.err then reply[#reply + 1] = got.err end
+    return got
+  end
+  result_ttl = tonumber(result_ttl)
+  if result_ttl > 0 then keep(attempt, result, audio, result_ttl, alias, kept) end
+  -- The request's state is this entry's to change, unless the id has since been submitted again.
+  local owner = attempt('HGET', request, 'entry')
+  if owner == entry or (owner == false and carried == '1') then
+    attempt('HSET', request, 'state', 'done', 'entry', entry, 'status', status, 'outcome', id)
+    attempt('EXPIRE', request, request_ttl)
+  end
+  if upload_ttl == '0' then
+    attempt('DEL', upload)
+  elseif upload_ttl ~= '' then
+    attempt('PEXPIRE', upload, upload_ttl)
+  end
+  if holder ~= '' and attempt('GET', lease) == holder then attempt('DEL', lease) end
+  if forgiven == '1' then attempt('DEL', crashes) end
+  for _, name in ipairs(counters) do count(name) end
+  attempt('PUBLISH', transcripts, outcome)
+  return reply, position
 end
-if ARGV[9] == '0' then
-  attempt('DEL', KEYS[6])
-else
-  attempt('PEXPIRE', KEYS[6], ARGV[9])
+
+local replies, argument, answered = {}, 4, nil
+for key = 5, #KEYS, OWN_KEYS do
+  local reply
+  reply, argument = answer(key, argument)
+  replies[#replies + 1] = reply
+  if reply[1] == 1 then answered = reply end
 end
-if ARGV[12] ~= '' and attempt('GET', KEYS[9]) == ARGV[12] then attempt('DEL', KEYS[9]) end
-attempt('DEL', KEYS[10])
-for _, name in ipairs(counters) do attempt('HINCRBY', KEYS[11], name, 1) end
-attempt('PUBLISH', transcripts, ARGV[5])
-return reply
+for _, name in ipairs(names) do
+  local counted = redis.pcall('HINCRBY', stats, name, counts[name])
+  if type(counted) == 'table' and counted.err then answered[#answered + 1] = counted.err end
+end
+return replies

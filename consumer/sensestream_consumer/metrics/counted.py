@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sensestream_common.errors import ErrorCode
 from sensestream_common.outcome import CacheUse, Outcome, Status
 
-from sensestream_consumer.stages import Stage, seconds_by_stage
+from sensestream_consumer.stages import Lap, Stage, seconds_by_stage
 
 __all__ = [
     "AUDIO_SECONDS",
@@ -156,9 +156,9 @@ def _kind(status: str, cache: str | None, error: ErrorCode | None) -> _Kind:
 _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in Stage}
 
 
-def count_outcome(outcome: Outcome, committed: bool) -> None:
-    """Count one request at its end, with the laps of the task that answered it."""
-    for stage, seconds in seconds_by_stage().items():
+def count_outcome(outcome: Outcome, committed: bool, laps: Sequence[Lap]) -> None:
+    """Count one request at its end, with the laps it took."""
+    for stage, seconds in seconds_by_stage(laps).items():
         _STAGES[stage].observe(seconds)
     if not committed:
         LATE_ANSWERS.inc()

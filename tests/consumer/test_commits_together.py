@@ -1,0 +1,145 @@
+"""Many requests answered by one script: each as if it were alone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+
+import pytest
+from sensestream_common.connection import connect
+from sensestream_common.errors import ErrorCode
+from sensestream_common.keys import REQUESTS_GROUP
+from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.transcript import Transcript
+from sensestream_consumer.holding import Held
+from sensestream_consumer.outbox import Commit, Keep, Settled
+from sensestream_producer.embedded import EmbeddedRedis
+
+from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+DIGEST = "sha256:" + "0" * 64
+TRANSCRIPT = Transcript("one two").dumps()
+CHECKSUM = hashlib.sha1(TRANSCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+def repeat_of(held: Held, checksum: str = CHECKSUM, callback_url: str = "") -> Commit:
+    outcome = Outcome(
+        id=held.entry, entry=held.entry, status=Status.COMPLETED, cache=CacheUse.HIT,
+        digest=DIGEST, model="m",
+    ).with_transcript(Transcript("one two"))  # fmt: skip
+    return Commit(held, outcome, Keep("r", ttl_ms=60_000, repeats=checksum), None, callback_url)
+
+
+def failure_of(held: Held) -> Commit:
+    outcome = Outcome(
+        id=held.entry, entry=held.entry, status=Status.FAILED,
+        error=ErrorCode.AUDIO_NOT_FOUND, message="gone",
+    )  # fmt: skip
+    return Commit(held, outcome, Keep())
+
+
+async def worker_with(make_parts: MakeParts, entries: int) -> tuple[Parts, list[Held]]:
+    """A worker that holds so many entries, and a transcript that is kept as `r`."""
+    parts = make_parts("worker")
+    await parts.inbox.create_groups()
+    await parts.redis.hset(KEYS.result("r"), "transcript", TRANSCRIPT)
+    await parts.redis.expire(KEYS.result("r"), 60)
+    for _ in range(entries):
+        await submit(parts.redis)
+    return parts, await parts.read(entries)
+
+
+async def outcomes(parts: Parts) -> dict[str, bytes]:
+    return {
+        fields[b"entry"].decode(): fields[b"status"]
+        for _, fields in await parts.redis.xrange(KEYS.transcripts)
+    }
+
+
+async def test_each_has_its_outcome_and_all_are_counted(make_parts: MakeParts) -> None:
+    parts, held = await worker_with(make_parts, 5)
+    commits = [repeat_of(one) for one in held[:4]] + [failure_of(held[4])]
+    assert await parts.outbox.commit_all(commits) == [Settled.OURS] * 5
+    assert await outcomes(parts) == {
+        **{one.entry: b"completed" for one in held[:4]},
+        held[4].entry: b"failed",
+    }
+    counted = {b"completed": b"4", b"hits": b"4", b"failed": b"1", b"dead": b"1"}
+    assert counted.items() <= (await parts.redis.hgetall(KEYS.stats)).items()
+    assert await parts.redis.xlen(KEYS.requests) == 0
+    assert len(parts.holding) == 0
+
+
+async def test_one_that_another_answered_does_not_hinder_its_neighbours(
+    make_parts: MakeParts,
+) -> None:
+    parts, held = await worker_with(make_parts, 3)
+    assert await make_parts("other").outbox.commit_all([repeat_of(held[1])]) == [Settled.OURS]
+    assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [
+        Settled.OURS, Settled.ANOTHERS, Settled.OURS,
+    ]  # fmt: skip
+    assert len(await parts.redis.xrange(KEYS.transcripts)) == 3
+    assert await parts.redis.hget(KEYS.stats, "hits") == b"3"
+
+
+@pytest.mark.parametrize("kept", [None, "cleared", "another", "a string"])
+async def test_what_is_not_kept_as_remembered_is_not_sent(
+    make_parts: MakeParts, kept: str | None
+) -> None:
+    parts, held = await worker_with(make_parts, 2)
+    if kept is not None:
+        await parts.redis.delete(KEYS.result("r"))
+    if kept == "another":
+        await parts.redis.hset(KEYS.result("r"), "transcript", Transcript("three").dumps())
+    elif kept == "a string":
+        await parts.redis.set(KEYS.result("r"), TRANSCRIPT)
+    settled = await parts.outbox.commit_all([repeat_of(held[0]), failure_of(held[1])])
+    assert settled == [Settled.OURS if kept is None else Settled.GONE, Settled.OURS]
+    if kept is not None:
+        assert await outcomes(parts) == {held[1].entry: b"failed"}
+        assert await parts.owner(held[0]) == "worker"
+        assert held[0] in parts.holding
+        assert not held[0].settling
+
+
+async def test_only_what_was_refused_is_tried_again(make_parts: MakeParts) -> None:
+    parts, held = await worker_with(make_parts, 3)
+    await parts.redis.set(KEYS.webhooks, "in the way")
+    commits = [repeat_of(held[0]), repeat_of(held[1], callback_url="http://a/"), repeat_of(held[2])]
+    settling = asyncio.create_task(parts.outbox.commit_all(commits))
+    await wait_until(lambda: parts.redis.xlen(KEYS.transcripts))
+    assert (await outcomes(parts)).keys() == {held[0].entry, held[2].entry}
+    assert await parts.owner(held[1]) == "worker"
+    await parts.redis.delete(KEYS.webhooks)
+    assert await settling == [Settled.OURS] * 3
+    assert await parts.redis.xlen(KEYS.webhooks) == 1
+    assert await parts.redis.hget(KEYS.stats, "hits") == b"3"
+
+
+async def test_a_stream_of_the_wrong_type_loses_none_of_them(make_parts: MakeParts) -> None:
+    parts, held = await worker_with(make_parts, 2)
+    await parts.redis.set(KEYS.transcripts, "in the way")
+    settling = asyncio.create_task(parts.outbox.commit_all([repeat_of(one) for one in held]))
+    await asyncio.sleep(0)
+    await parts.redis.ping()
+    pending = await parts.redis.xpending(KEYS.requests, REQUESTS_GROUP)
+    assert pending["pending"] == 2
+    await parts.redis.delete(KEYS.transcripts)
+    assert await settling == [Settled.OURS] * 2
+    assert (await outcomes(parts)).keys() == {one.entry for one in held}
+
+
+async def test_a_full_redis_takes_them_all(own_redis: Callable[..., EmbeddedRedis]) -> None:
+    server = own_redis(maxmemory_policy="noeviction")
+    redis = connect(server.url, name="one")
+    parts, held = await worker_with(lambda name: Parts(redis, name), 4)
+    try:
+        await redis.config_set("maxmemory", 1)
+        assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [Settled.OURS] * 4
+        assert len(await outcomes(parts)) == 4
+    finally:
+        await redis.aclose()

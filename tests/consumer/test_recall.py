@@ -1,0 +1,67 @@
+"""What a worker remembers of the cache: bounded, and forgotten in the order of use."""
+
+from __future__ import annotations
+
+import pytest
+from sensestream_common.transcript import Segment, Transcript, Word
+from sensestream_consumer import recall as recall_module
+from sensestream_consumer.recall import Recall, checksum
+
+HEARD = Transcript("a b", "en", segments=(Segment(0.0, 1.0, "a b", (Word(0.0, 0.5, "a"),)),))
+
+
+def learn(recall: Recall, identity: str, transcript: Transcript = HEARD) -> None:
+    recall.learn_transcript(identity, transcript, transcript.dumps().encode())
+
+
+def known(recall: Recall) -> set[str]:
+    return {name for name in "abcd" if name in recall}
+
+
+def test_a_transcript_comes_back_whole_with_its_checksum() -> None:
+    recall = Recall()
+    learn(recall, "a")
+    found = recall.transcript("a")
+    assert found is not None
+    assert found.transcript == HEARD
+    assert found.checksum == checksum(HEARD.dumps().encode())
+    assert found.transcript.dumps() == HEARD.dumps()
+
+
+def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall_module, "_TRANSCRIPTS", 3 * len(HEARD.dumps()))
+    recall = Recall()
+    for name in "abc":
+        learn(recall, name)
+    recall.transcript("a")
+    learn(recall, "d")
+    assert known(recall) == {"a", "c", "d"}
+
+
+def test_learning_again_and_forgetting_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall_module, "_TRANSCRIPTS", 3 * len(HEARD.dumps()))
+    recall = Recall()
+    for name in "abc" * 5:
+        learn(recall, name)
+    assert known(recall) == set("abc")
+    recall.forget("b")
+    recall.forget("never there")
+    learn(recall, "d")
+    assert known(recall) == set("acd")
+
+
+def test_a_very_long_transcript_is_looked_up_each_time() -> None:
+    recall = Recall()
+    learn(recall, "a")
+    learn(recall, "a", Transcript("word " * 100_000))
+    assert recall.transcript("a") is None
+
+
+def test_aliases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall_module, "_ALIASES", 2)
+    recall = Recall()
+    for digest in ("one", "two", "three"):
+        recall.learn_audio(digest, f"audio of {digest}")
+    assert [recall.audio(digest) for digest in ("one", "two", "three")] == [
+        "", "audio of two", "audio of three",
+    ]  # fmt: skip
