@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from typing import TextIO, cast
+from json import JSONEncoder
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -23,8 +24,15 @@ class _Stderr:
             sys.stderr.write(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stderr.flush()
+        """Nothing: each write ends a line, and standard error is flushed at each by itself."""
+
+
+# Made once: `json.dumps` makes one for each line when it is given any of these settings.
+_encode = JSONEncoder(ensure_ascii=False, default=repr).encode
+
+
+def _serialised(event: Any, **_: Any) -> str:
+    return _encode(event)
 
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -35,7 +43,7 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
     terminal = sys.stderr.isatty()
     as_json = not terminal if json is None else json
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
+        structlog.processors.JSONRenderer(_serialised)
         if as_json
         else structlog.dev.ConsoleRenderer(colors=terminal)
     )
@@ -51,6 +59,6 @@ def configure_logs(level: str = "info", *, json: bool | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
-        cache_logger_on_first_use=False,
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Stderr())),
+        cache_logger_on_first_use=True,
     )
