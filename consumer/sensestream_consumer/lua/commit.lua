@@ -21,8 +21,6 @@
 local transcripts, dead, webhooks, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, request_ttl = ARGV[1], ARGV[2], ARGV[3]
 local OWN_KEYS, OWN_ARGUMENTS = 7, 11
--- What is prolonged has lost more than this share of its time: each hit would write it otherwise.
-local WORN = 0.99
 
 local kinds = {}
 local function foreign(key)
@@ -48,15 +46,15 @@ local function keep(attempt, result, audio, ttl, alias, fields)
     if alias ~= '' then attempt('SET', audio, alias, 'PX', ttl) end
     return
   end
-  -- A hit: of the two retentions the longer one wins. PTTL is -2 for a key that is gone.
+  -- A hit: of the two retentions the longer one wins. What it is longer by, a second at most, is
+  -- not worth a write for every hit. PTTL is -2 for a key that is gone.
+  local worn = ttl - math.min(1000, ttl / 100)
   local left = attempt('PTTL', result)
-  if type(left) == 'number' and left >= 0 and left < ttl * WORN then
-    attempt('PEXPIRE', result, ttl)
-  end
+  if type(left) == 'number' and left >= 0 and left < worn then attempt('PEXPIRE', result, ttl) end
   if alias == '' then return end
   -- Written anew: what has another type here leads nowhere, and PEXPIRE would keep it for days.
   left = attempt('PTTL', audio)
-  if type(left) == 'number' and left < ttl * WORN then attempt('SET', audio, alias, 'PX', ttl) end
+  if type(left) == 'number' and left < worn then attempt('SET', audio, alias, 'PX', ttl) end
 end
 
 local function answer(k, a)
