@@ -130,9 +130,7 @@ def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
     Raises `PipelineError` for an entry that no worker of this contract wrote.
     """
     value: dict[str, Any] = {
-        name.decode("utf-8", "replace"): text.decode("utf-8", "replace")
-        for name, text in raw.items()
-        if text
+        name: text.decode("utf-8", "replace") for name, key in _FIELD_KEYS if (text := raw.get(key))
     }
     try:
         if "events" in value:
@@ -149,7 +147,8 @@ def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
 def outcome_from_json(text: str | bytes) -> Outcome:
     """The outcome in a message of the channel; `PipelineError` if it is none."""
     try:
-        value = json.loads(text)
+        sent = json.loads(text)
+        value = {name: sent[name] for name in _FIELDS if name in sent}
         if "metadata" in value:
             value["metadata"] = json.dumps(value["metadata"], ensure_ascii=False)
         if "events" in value:
@@ -162,12 +161,11 @@ def outcome_from_json(text: str | bytes) -> Outcome:
 
 
 def _outcome(value: dict[str, Any]) -> Outcome:
-    """From native types or their text; fields of later versions are passed over."""
-    known = {name: value[name] for name in _FIELDS if name in value}
+    """From native types or their text; without the fields of later versions."""
     for name, convert in _CONVERT.items():
-        if name in known:
-            known[name] = convert(known[name])
-    return Outcome(**known)
+        if name in value:
+            value[name] = convert(value[name])
+    return Outcome(**value)
 
 
 def _text(name: str, value: Any) -> str:
@@ -201,6 +199,7 @@ _NATIVE = frozenset(
     )
 )
 _FIELDS = tuple(field.name for field in fields(Outcome))
+_FIELD_KEYS = tuple((name, name.encode()) for name in _FIELDS)
 _CONVERT: dict[str, Any] = {
     "status": Status,
     "cache": CacheUse,

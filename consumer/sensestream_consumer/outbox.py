@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -151,6 +152,7 @@ class Outbox:
         if _upload(held, self._keys):
             upload_ttl = _DEAD_UPLOAD_TTL_MS if letter else 0
         entry = outcome.encode()
+        counters = _counters(outcome, bool(letter))
         stored = {"transcript": keep.transcript, "model": outcome.model} if keep.transcript else {}
         return [
             held.entry,
@@ -168,7 +170,8 @@ class Outbox:
             *_list(letter),
             *_list({"url": commit.callback_url, "id": outcome.id} if commit.callback_url else {}),
             *_list(stored),
-            *_counted(_counters(outcome, bool(letter))),
+            len(counters),
+            *counters,
         ]
 
 
@@ -212,9 +215,4 @@ def _counters(outcome: Outcome, dead: bool) -> list[str]:
 
 
 def _list(fields: Mapping[Any, Any]) -> list[Any]:
-    return _counted([part for field in fields.items() for part in field])
-
-
-def _counted(values: Iterable[Any]) -> list[Any]:
-    items = list(values)
-    return [len(items), *items]
+    return [2 * len(fields), *chain.from_iterable(fields.items())]

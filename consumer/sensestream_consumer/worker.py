@@ -38,7 +38,7 @@ _FULL_PAUSE = 0.25  # seconds between looks at the stream while there is no room
 # Milliseconds that a read blocks: an idle worker has nothing else to do, a busy one has places that
 # come free, with work that was handed back to fill them.
 _IDLE_BLOCK, _BUSY_BLOCK = 1000, 25
-_TOGETHER = 64  # repeats in one commit: Redis does nothing else for so long
+_TOGETHER = 32  # repeats in one commit: Redis does nothing else for so long
 
 
 class Worker:
@@ -186,7 +186,7 @@ class Worker:
             if not self._parts.heartbeat.alive:
                 raise PipelineError("the heartbeat's thread has ended: nothing held is renewed")
             older = await self._parts.intake.take_over(self._held)
-            for held in older or self._begin_known(await self._read()):
+            for held in older or await self._begin_known(await self._read()):
                 self._begin(held)
 
     @property
@@ -211,12 +211,19 @@ class Worker:
         except TimeoutError:
             return
 
-    def _begin_known(self, entries: list[Held]) -> list[Held]:
-        """Begin with the repeats that are remembered, together; the other entries."""
-        known, others = self._parts.handler.recall(entries)
-        for start in range(0, len(known), _TOGETHER):
-            batch = known[start : start + _TOGETHER]
-            self._begin_task(self._repeat(batch), *(commit.held for commit in batch))
+    async def _begin_known(self, entries: list[Held]) -> list[Held]:
+        """Begin with the repeats that are remembered, some at a time; the other entries.
+
+        So Redis and the subscribers have the first ones while the next ones are put together.
+        """
+        others: list[Held] = []
+        for start in range(0, len(entries), _TOGETHER):
+            some = entries[start : start + _TOGETHER]
+            known, unknown = self._parts.handler.recall(some)
+            others += unknown
+            if known:
+                self._begin_task(self._repeat(known), *(commit.held for commit in known))
+                await asyncio.sleep(0)
         return others
 
     def _begin(self, held: Held) -> None:

@@ -219,9 +219,9 @@ class Client:
 
 
 def submission_of(audio: str | Path | bytes | Submission, options: SubmitOptions) -> Submission:
-    if isinstance(audio, Submission):
-        return replace(audio, **options)
-    return Submission(audio=audio, **options)
+    if not isinstance(audio, Submission):
+        return Submission(audio=audio, **options)
+    return replace(audio, **options) if options else audio
 
 
 def identified(submission: Submission) -> Submission:
