@@ -81,13 +81,23 @@ class Handler:
         picked_up = self._clock()
         known, others = [], []
         for held in entries:
-            request = decode_request(held.entry, held.fields)
-            answer = None if isinstance(request, BadRequest) else self._answers.recall(request)
-            if answer is None:
+            try:
+                commit = self._recall(held, picked_up)
+            except Exception:
+                log.exception("recall_failed", entry=held.entry)  # its own task fails for itself
+                commit = None
+            if commit is None:
                 others.append(held)
             else:
-                known.append(self._completed(held, request, answer, picked_up))
+                known.append(commit)
         return known, others
+
+    def _recall(self, held: Held, picked_up: int) -> Commit | None:
+        request = decode_request(held.entry, held.fields)
+        if isinstance(request, BadRequest):
+            return None
+        answer = self._answers.recall(request)
+        return self._completed(held, request, answer, picked_up) if answer else None
 
     async def repeat(self, commits: Sequence[Commit]) -> list[Held]:
         """Answer a batch as recalled, in one step; the entries whose transcript is kept no more."""

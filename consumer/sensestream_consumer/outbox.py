@@ -51,7 +51,7 @@ class Settled(Enum):
 
     OURS = 1  # this outcome was published
     ANOTHERS = 0  # somebody else has answered, or it is not ours to fail
-    GONE = 2  # the transcript that it repeats is not kept any more; nothing was written
+    GONE = 2  # the transcript that it repeats is not kept any more; the entry is held as before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +124,6 @@ class Outbox:
     def _settle(self, commit: Commit, reply: list[Any]) -> Settled:
         settled = Settled(reply[0])
         if settled is Settled.GONE:
-            commit.held.settling = False
             return settled
         self._holding.discard(commit.held)
         if commit.lease is not None:

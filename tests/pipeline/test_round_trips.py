@@ -24,6 +24,7 @@ from sensestream_common.transcript import Transcript
 from sensestream_consumer import commands as commands_module
 from sensestream_consumer.loading import load_recogniser
 from sensestream_consumer.metrics.vitals import Vitals
+from sensestream_consumer.outbox import Commit, Outbox
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.worker import Worker
 from sensestream_producer import Client, Submission, submitting as submitting_module
@@ -169,3 +170,29 @@ async def test_hits_that_come_together_are_answered_together(
     commands, trips = counted.of("GET", "HGET", "commit")
     assert commands.keys() == {"commit"}
     assert trips <= commands["commit"] <= 3  # one, where one read finds them all
+
+
+async def test_a_repeat_that_cannot_be_sent_harms_no_neighbour(
+    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answered together, they all stayed behind with it, and came back together."""
+    digest = _digest(tmp_path)
+    whole = Outbox._arguments_of
+
+    def arguments_of(outbox: Outbox, commit: Commit) -> list[Any]:
+        if commit.outcome.id == "bad":
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        return whole(outbox, commit)
+
+    monkeypatch.setattr(Outbox, "_arguments_of", arguments_of)
+    async with Client(redis_url) as client:
+        await client.transcribe("file:///gone.wav", digest=digest)
+        names = ["a", "b", "bad", "c", "d"]
+        await client.submit_many(
+            [Submission(audio="file:///gone.wav", digest=digest, id=name) for name in names]
+        )
+        for name in set(names) - {"bad"}:
+            assert (await client.wait(name)).cache == "hit"
+        status = await client.status("bad")
+    assert status is not None
+    assert status.state == "queued"
