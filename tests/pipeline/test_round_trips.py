@@ -67,8 +67,9 @@ async def counted(
 ) -> AsyncIterator[Counted]:
     """Counts what a worker sends, for a recording that another worker has heard before."""
     settings = WorkerSettings(
-        redis_url=redis_url, model="demo", device="cpu", audio_roots=(tmp_path,)
-    )
+        redis_url=redis_url, model="demo", device="cpu", audio_roots=(tmp_path,),
+        reclaim_after=600,  # nothing here is mended by being taken over
+    )  # fmt: skip
     async with _working(settings), Client(redis_url) as client:
         assert (await client.transcribe(write_clip(tmp_path, 1))).cache == "miss"
     counted = Counted()
@@ -192,7 +193,7 @@ async def test_a_repeat_that_cannot_be_sent_harms_no_neighbour(
             [Submission(audio="file:///gone.wav", digest=digest, id=name) for name in names]
         )
         for name in set(names) - {"bad"}:
-            assert (await client.wait(name)).cache == "hit"
+            assert (await client.wait(name, timeout=20)).cache == "hit"
         status = await client.status("bad")
     assert status is not None
     assert status.state == "queued"
