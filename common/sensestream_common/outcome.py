@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sensestream_common.errors import ErrorCode, PipelineError
 from sensestream_common.request import VERSION
-from sensestream_common.transcript import Segment, Segments, Transcript
+from sensestream_common.transcript import (
+    MALFORMED,
+    Segment,
+    Segments,
+    Transcript,
+    read_segments,
+)
 
 __all__ = [
     "CacheUse",
@@ -38,8 +44,14 @@ class CacheUse(StrEnum):
     COALESCED = "coalesced"  # joined a transcription already under way
 
 
+class _Deferred:
+    """Where an outcome keeps the JSON of its segments until somebody looks at them."""
+
+    __slots__ = ("_segments_json",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(_Deferred):
     """One outcome; exactly one exists for every request entry.
 
     Times are milliseconds since the epoch, `duration` is seconds of audio. An empty string,
@@ -54,7 +66,7 @@ class Outcome:
     language: str = ""
     emotion: str = ""
     events: tuple[str, ...] = ()
-    segments: Sequence[Segment] = ()
+    segments: tuple[Segment, ...] = ()
     confidence: float | None = None
     duration: float | None = None
     cache: CacheUse | None = None
@@ -70,6 +82,15 @@ class Outcome:
     metadata: str = ""
     traceparent: str = ""
     v: str = VERSION
+
+    if not TYPE_CHECKING:  # to a type checker it would make every name an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "segments":
+                raise AttributeError(f"an outcome has no {name!r}")
+            segments = read_segments(self._segments_json)
+            object.__setattr__(self, "segments", segments)
+            return segments
 
     @property
     def completed(self) -> bool:
@@ -124,10 +145,12 @@ def json_of(entry: Mapping[str, str]) -> str:
     return f"{{{','.join(members)}}}"
 
 
-def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
+def outcome_from_entry(raw: Mapping[bytes, bytes], *, defer: bool = False) -> Outcome:
     """The outcome in an entry of the transcripts stream.
 
-    Raises `PipelineError` for an entry that no worker of this contract wrote.
+    Raises `PipelineError` for an entry that no worker of this contract wrote. With `defer` its
+    segments are read when somebody looks at them, and raise it then: there are three words in every
+    second of speech, and most who wait for a text look at none of them.
     """
     value: dict[str, Any] = {
         name: text.decode("utf-8", "replace") for name, key in _FIELD_KEYS if (text := raw.get(key))
@@ -135,13 +158,18 @@ def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
     try:
         if "events" in value:
             value["events"] = _events(value["events"])
-        if "segments" in value:
-            value["segments"] = Segments.of_json(value["segments"])
-        return _outcome(value)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        segments = value.pop("segments", "[]")
+        outcome = _outcome(value)
+    except MALFORMED as error:
         raise PipelineError(
             f"an entry of the transcripts stream is no outcome: {error!r}"
         ) from None
+    if segments != "[]":
+        object.__setattr__(outcome, "_segments_json", segments)
+        object.__delattr__(outcome, "segments")
+        if not defer:
+            outcome.segments  # noqa: B018  (looked at, so that it raises here)
+    return outcome
 
 
 def outcome_from_json(text: str | bytes) -> Outcome:
@@ -154,9 +182,9 @@ def outcome_from_json(text: str | bytes) -> Outcome:
         if "events" in value:
             value["events"] = tuple(str(event) for event in value["events"])
         if "segments" in value:
-            value["segments"] = Segments(map(Segment.from_json, value["segments"]))
+            value["segments"] = tuple(map(Segment.from_json, value["segments"]))
         return _outcome(value)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except MALFORMED as error:
         raise PipelineError(f"a message of the channel is no outcome: {error!r}") from None
 
 

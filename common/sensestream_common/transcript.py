@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, NamedTuple, overload
 
 from sensestream_common.errors import PipelineError
 
-__all__ = ["Segment", "Segments", "Transcript", "Word"]
+__all__ = ["MALFORMED", "Segment", "Segments", "Transcript", "Word", "read_segments"]
+
+# What reading JSON of another shape, or none, may raise.
+MALFORMED = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -54,9 +57,9 @@ class Segment:
 
 
 class Segments(Sequence[Segment]):
-    """The segments of one transcript: read when somebody looks at them, and written once.
+    """The segments of one transcript inside a worker: written once, read when somebody looks.
 
-    Most outcomes are handed on as they came, and their words are three in every second of speech.
+    A transcript that is sent again and again is kept as its JSON: a tenth of what its words take.
     """
 
     __slots__ = ("_json", "_read")
@@ -65,17 +68,10 @@ class Segments(Sequence[Segment]):
         self._read: tuple[Segment, ...] | None = tuple(segments)
         self._json: str | None = None
 
-    @classmethod
-    def of_json(cls, text: str) -> Self:
-        """Those in the JSON list that a worker wrote; `ValueError` where it is no list at all.
-
-        A list of anything else is found out by who looks at it, as a `PipelineError`.
-        """
-        if not (text.startswith("[") and text.endswith("]")):
-            raise ValueError(f"segments={text[:80]!r} is no JSON list")
-        made = cls()
-        made._json = text
-        made._read = () if text == "[]" else None
+    def light(self) -> Segments:
+        """The same, kept as JSON alone."""
+        made = Segments()
+        made._json, made._read = self.json, None
         return made
 
     @property
@@ -87,10 +83,7 @@ class Segments(Sequence[Segment]):
 
     def _all(self) -> tuple[Segment, ...]:
         if self._read is None:
-            try:
-                self._read = tuple(map(Segment.from_json, json.loads(self._json or "[]")))
-            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-                raise PipelineError(f"the segments of an outcome are none: {error!r}") from None
+            self._read = read_segments(self._json or "[]")
         return self._read
 
     def __len__(self) -> int:
@@ -118,6 +111,17 @@ class Segments(Sequence[Segment]):
 
     def __repr__(self) -> str:
         return f"Segments({self._all()!r})"
+
+
+def read_segments(text: str) -> tuple[Segment, ...]:
+    """The segments in a JSON list; `PipelineError` where it is none of them."""
+    try:
+        listed = json.loads(text)
+        if not isinstance(listed, list):
+            raise TypeError(f"{text[:80]!r} is no JSON list")
+        return tuple(map(Segment.from_json, listed))
+    except MALFORMED as error:
+        raise PipelineError(f"the segments of an outcome are none: {error!r}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Transcript:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Transcript:
-        """The transcript in a JSON object; `KeyError`, `TypeError`, `ValueError` if none."""
+        """The transcript in a JSON object; one of `MALFORMED` if it is none."""
         confidence = value["confidence"]
         return cls(
             text=str(value["text"]),

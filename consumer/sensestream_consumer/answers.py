@@ -111,7 +111,7 @@ class Answers:
     def recall(self, request: Request) -> Answer | None:
         """The answer that this worker has given before to the digest that the sender names.
 
-        Whether it still holds is seen by the commit (`Keep.repeats`).
+        Whether it still holds is seen by the commit (`Keep.expected`).
         """
         if not (request.digest and self._trust_digest) or self._deadlines.passed(request):
             return None
@@ -215,7 +215,8 @@ class Answers:
                 await self._cache.release(lease)
             raise
         value = transcript.dumps()
-        self._cache.learn(fetched.digest, audio, identity, transcript, value)
+        if request.ttl != 0:
+            self._cache.learn(fetched.digest, audio, identity, transcript, value)
         keep = Keep(
             result=identity,
             transcript=value,
@@ -227,14 +228,14 @@ class Answers:
 
     def _repeat(
         self, request: Request, transcript: Transcript, use: CacheUse, digest: str, audio: str,
-        repeats: str = "",
+        expected: str = "",
     ) -> Answer:  # fmt: skip
         keep = Keep(
             result=self._cache.identity(audio, request.language, request.itn),
             alias=digest,
             alias_of=audio,
             ttl_ms=self._ttl_ms(request, self._result_ttl),
-            repeats=repeats,
+            expected=expected,
         )
         return Answer(transcript, use, digest, keep)
 

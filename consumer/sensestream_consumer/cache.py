@@ -18,7 +18,7 @@ from sensestream_common.connection import is_out_of_memory
 from sensestream_common.identity import is_identity, result_identity
 from sensestream_common.keys import Keys
 from sensestream_common.scripts import load_script
-from sensestream_common.transcript import Transcript
+from sensestream_common.transcript import MALFORMED, Transcript
 
 from sensestream_consumer.backoff import Backoff, until_redis_answers
 from sensestream_consumer.commands import Commands
@@ -67,10 +67,13 @@ class Cache:
         return Found(audio, await self.result(self.identity(audio, language, itn)))
 
     def recall(self, digest: str, language: str, itn: bool) -> tuple[str, Known] | None:
-        """The audio in these bytes and its transcript, as this worker saw them last."""
+        """The audio in these bytes and its transcript, as this worker saw them last.
+
+        `None` for a long transcript too: it is cheaper looked up, and compared here.
+        """
         audio = self._recall.audio(digest)
         known = self._recall.transcript(self.identity(audio, language, itn)) if audio else None
-        return (audio, known) if known else None
+        return (audio, known) if known and known.short else None
 
     def learn(
         self, digest: str, audio: str, identity: str, transcript: Transcript, value: str
@@ -166,10 +169,11 @@ class Cache:
 
 def _transcript(value: bytes) -> Transcript | None:
     try:
-        transcript = Transcript.loads(value)
-        if b"\\ud" in value.lower():  # an escaped lone surrogate cannot be sent on
+        # Decoded here: the JSON decoder lets surrogates through, which cannot be sent on.
+        transcript = Transcript.loads(value.decode())
+        if b"\\ud" in value.lower():  # nor can an escaped one
             transcript.dumps().encode()
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except MALFORMED as error:
         log.warning("cache_entry_unusable", error=repr(error))
         return None
     return transcript

@@ -93,6 +93,8 @@ class Handler:
         return known, others
 
     def _recall(self, held: Held, picked_up: int) -> Commit | None:
+        if not held.fields.get(b"digest"):
+            return None
         request = decode_request(held.entry, held.fields)
         if isinstance(request, BadRequest):
             return None
@@ -100,24 +102,24 @@ class Handler:
         return self._completed(held, request, answer, picked_up) if answer else None
 
     async def repeat(self, commits: Sequence[Commit]) -> list[Held]:
-        """Answer a batch as recalled, in one step; the entries whose transcript is kept no more."""
+        """Answer a batch as recalled, in one step; the entries that must go the usual way."""
         began = now()
         settled = await self._outbox.commit_all(commits)
         laps = [Lap(Stage.COMMIT, began, now())]
-        gone = []
+        left = []
         for commit, how in zip(commits, settled, strict=True):
-            if how is Settled.GONE:
-                gone.append(commit.held)
+            if how in (Settled.GONE, Settled.REFUSED):
+                left.append(commit.held)
             else:
                 self._tell(commit.held, commit.outcome, how is Settled.OURS, began, laps)
-        return gone
+        return left
 
     async def _complete(self, held: Held, request: Request, answer: Answer, picked_up: int) -> None:
         commit = self._completed(held, request, answer, picked_up)
         committed = False
         try:
             with stage(Stage.COMMIT):
-                committed = await self._outbox.commit_all([commit]) == [Settled.OURS]
+                committed = await self._outbox.publish(commit)
         finally:
             if not committed and answer.lease is not None:
                 await self._cache.release(answer.lease)

@@ -27,7 +27,6 @@ _COMMIT = load_script("sensestream_consumer.lua", "commit")
 # The bytes of an upload whose request became a dead letter stay, so that it can be replayed; with
 # a TTL, so that memory pressure may take them before it takes anything that is still queued.
 _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
-_REFUSED = -1  # a stream's key holds something else; the reply says what
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,17 @@ class Keep:
     alias: str = ""
     alias_of: str = ""
     ttl_ms: int = 0
-    repeats: str = ""
+    expected: str = ""
 
 
 class Settled(Enum):
-    """What became of a commit."""
+    """What became of a commit, by the first element of the script's reply."""
 
     OURS = 1  # this outcome was published
     ANOTHERS = 0  # somebody else has answered, or it is not ours to fail
-    GONE = 2  # the transcript that it repeats is not kept any more; the entry is held as before
+    # Of the last two nothing was written, and the entry is held as before.
+    GONE = 2  # the transcript that it repeats is not kept any more
+    REFUSED = -1  # the key of a stream holds something else
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,45 +92,46 @@ class Outbox:
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
         """
-        commit = Commit(held, outcome, keep or Keep(), lease, callback_url)
-        return await self.commit_all([commit]) == [Settled.OURS]
+        return await self.publish(Commit(held, outcome, keep or Keep(), lease, callback_url))
+
+    async def publish(self, commit: Commit) -> bool:
+        """As `commit`."""
+
+        async def attempt() -> Any:
+            [reply] = await self._send([commit])
+            if Settled(reply[0]) is Settled.REFUSED:
+                raise ResponseError(reply[1].decode())
+            return reply
+
+        reply = await until_redis_answers(attempt, "commit")
+        return self._settle(commit, reply) is Settled.OURS
 
     async def commit_all(self, commits: Sequence[Commit]) -> list[Settled]:
-        """Answer several requests in one step of Redis's, each as `commit` does."""
-        for commit in commits:
-            commit.held.settling = True
-        replies: dict[Commit, Any] = {}
+        """Answer several requests in one step of Redis's, and wait for none of them longer."""
+        replies = await until_redis_answers(lambda: self._send(commits), "commit")
+        return [self._settle(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
 
-        async def attempt() -> None:
-            missing = [commit for commit in commits if commit not in replies]
-            refused = ""
-            for commit, reply in zip(missing, await self._run(missing), strict=True):
-                if reply[0] == _REFUSED:
-                    refused = reply[1].decode()
-                else:
-                    replies[commit] = reply
-            if refused:  # only these are tried again
-                raise ResponseError(refused)
-
-        await until_redis_answers(attempt, "commit")
-        return [self._settle(commit, replies[commit]) for commit in commits]
-
-    async def _run(self, commits: Sequence[Commit]) -> Any:
+    async def _send(self, commits: Sequence[Commit]) -> Any:
         keys, arguments = [*self._shared_keys], [*self._shared_arguments]
         for commit in commits:
+            commit.held.settling = True
             keys += self._keys_of(commit)
             arguments += self._arguments_of(commit)
         return await self._commands.run(_COMMIT, keys, arguments)
 
     def _settle(self, commit: Commit, reply: list[Any]) -> Settled:
         settled = Settled(reply[0])
-        if settled is Settled.GONE:
+        if settled in (Settled.GONE, Settled.REFUSED):
+            commit.held.settling = False
             return settled
         self._holding.discard(commit.held)
         if commit.lease is not None:
             self._holding.discard_lease(commit.lease)
         for problem in reply[2:]:
-            log.warning("commit_incomplete", problem=problem.decode())
+            log.warning(
+                "commit_incomplete", id=commit.outcome.id, entry=commit.held.entry,
+                problem=problem.decode(),
+            )  # fmt: skip
         return settled
 
     def _keys_of(self, commit: Commit) -> list[str]:
@@ -141,7 +143,7 @@ class Outbox:
             names.result(keep.result) if keep.result else names.none,
             names.audio(keep.alias) if keep.alias else names.none,
             commit.lease.key if commit.lease else names.none,
-            names.crashes(outcome.digest) if _forgives(outcome) else names.none,
+            names.crashes(outcome.digest) if _forgives(commit) else names.none,
         ]
 
     def _arguments_of(self, commit: Commit) -> list[Any]:
@@ -163,8 +165,8 @@ class Outbox:
             keep.ttl_ms,
             keep.alias_of,
             commit.lease.value if commit.lease else "",
-            1 if _forgives(outcome) else 0,
-            keep.repeats,
+            1 if _forgives(commit) else 0,
+            keep.expected,
             *_list(entry),
             *_list(letter),
             *_list({"url": commit.callback_url, "id": outcome.id} if commit.callback_url else {}),
@@ -174,14 +176,16 @@ class Outbox:
         ]
 
 
-def _forgives(outcome: Outcome) -> bool:
+def _forgives(commit: Commit) -> bool:
     """Whether the crashes that its bytes caused are forgotten.
 
-    What killed its workers stays counted, for the copies of it that still wait; and a hit touched
-    no bytes.
+    What killed its workers stays counted, for the copies of it that still wait; and a hit whose
+    bytes nobody has read proves nothing.
     """
+    outcome = commit.outcome
     exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
-    return bool(outcome.digest) and not exhausted and outcome.cache is not CacheUse.HIT
+    unread = outcome.cache is CacheUse.HIT and not commit.held.digest
+    return bool(outcome.digest) and not exhausted and not unread
 
 
 def _upload(held: Held, keys: Keys) -> str:

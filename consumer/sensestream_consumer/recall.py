@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from hashlib import sha1
+from sys import getsizeof
 
 from sensestream_common.transcript import Segments, Transcript
 
 __all__ = ["Known", "Recall", "checksum"]
 
 _ALIASES = 8192  # two MB
-_TRANSCRIPTS = 16 << 20  # bytes of JSON, of all transcripts together
-_LONGEST = 256 << 10  # bytes of JSON, of one: Redis reads it through for each repeat
+_TRANSCRIPTS = 16 << 20  # bytes, of all transcripts together
+_OVERHEAD = 1000  # bytes of a transcript beside its text and its segments
+# Bytes of JSON of one that is sent without a look: Redis reads it through for each repeat.
+_LONGEST = 32 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,8 @@ class Known:
 
     transcript: Transcript
     checksum: str
-    size: int
+    size: int  # bytes here
+    short: bool  # enough to be sent without having been looked up
 
 
 class Recall:
@@ -57,13 +61,14 @@ class Recall:
         return known
 
     def learn_transcript(self, identity: str, transcript: Transcript, value: bytes) -> None:
-        """`value` is what Redis keeps of it. Its segments are read again when somebody looks."""
+        """`value` is what Redis keeps of it."""
         self.forget(identity)
-        if len(value) > _LONGEST:
-            return
-        light = replace(transcript, segments=Segments.of_json(Segments(transcript.segments).json))
-        self._known[identity] = Known(light, checksum(value), len(value))
-        self._size += len(value)
+        segments = Segments(transcript.segments).light()
+        size = _OVERHEAD + sum(map(getsizeof, (transcript.text, segments.json)))
+        self._known[identity] = Known(
+            replace(transcript, segments=segments), checksum(value), size, len(value) <= _LONGEST
+        )
+        self._size += size
         while self._size > _TRANSCRIPTS:
             _, oldest = self._known.popitem(last=False)
             self._size -= oldest.size

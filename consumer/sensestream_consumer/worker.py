@@ -263,8 +263,9 @@ class Worker:
             # One of them cannot be sent, or is refused: by themselves they harm no neighbour.
             log.exception("repeats_left_together", entries=len(batch))
             left = [commit.held for commit in batch if commit.held in self._parts.holding]
+            for held in left:
+                held.settling = False
         for held in left:
-            held.settling = False
             if not self._stopping.is_set():  # else it is handed back with all that is held
                 self._begin(held)
 

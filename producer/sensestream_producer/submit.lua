@@ -10,10 +10,11 @@
 --       {'duplicate', entry, lane, state, status, outcome}
 --       {'full', backlog}            nothing was written
 --       {'unstaged'}                 the staged upload is gone: stage it again
---       {'refused', error}           a key holds something else; nothing was written
+--       {'refused', error}           a key holds something else, or Redis is full; nothing was written
 --
 -- Everything of a request is looked at before its first write, because Lua does not roll back; and
--- the first write is XADD, so that a Redis without memory refuses the whole.
+-- the first write of all is an XADD, for a Redis without memory refuses nothing of a script that has
+-- written once.
 
 local requests, high, stats = KEYS[1], KEYS[2], KEYS[3]
 local most = tonumber(ARGV[1])
@@ -32,6 +33,7 @@ if wrong then return redis.error_reply(wrong) end
 local backlog = redis.call('XLEN', requests) + redis.call('XLEN', high)
 
 local counts = {submitted = 0, duplicates = 0, refused = 0}
+local superfluous = {}  -- staged uploads of duplicates
 local now
 
 local function stamped(fields, left)
@@ -61,7 +63,7 @@ local function take(request, staged, upload, lane, left, uploads, fields)
     stands = #redis.call('XRANGE', known[3] == 'high' and high or requests, entry, entry) > 0
   end
   if stands then
-    if uploads then redis.call('DEL', staged) end
+    if uploads then superfluous[#superfluous + 1] = staged end
     counts.duplicates = counts.duplicates + 1
     return {'duplicate', entry or '', known[3] or '', state, status or '', known[5] or ''}
   end
@@ -72,8 +74,12 @@ local function take(request, staged, upload, lane, left, uploads, fields)
   end
   if uploads and redis.call('EXISTS', staged) == 0 then return {'unstaged'} end
 
-  entry = redis.call('XADD', lane == 'high' and high or requests, '*',
-    unpack(stamped(fields, left)))
+  local add = {'XADD', lane == 'high' and high or requests, '*', unpack(stamped(fields, left))}
+  entry = redis.pcall(unpack(add))
+  if type(entry) == 'table' then
+    if string.find(entry.err, 'OOM', 1, true) then return {'refused', entry.err} end
+    redis.call(unpack(add))  -- fails again, and as itself
+  end
   backlog = backlog + 1
   redis.call('HSET', request, 'state', 'queued', 'entry', entry, 'lane', lane)
   if before then
@@ -102,6 +108,7 @@ while key <= #KEYS do
     key = key + 1
   end
 end
+for _, staged in ipairs(superfluous) do redis.call('DEL', staged) end
 for name, count in pairs(counts) do
   if count > 0 then redis.pcall('HINCRBY', stats, name, count) end
 end

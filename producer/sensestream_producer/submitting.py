@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 from sensestream_common.errors import BacklogFull, PipelineError, SensestreamError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import Status
@@ -116,8 +116,7 @@ class Submitter:
             await self._link.redis.script_load(_SUBMIT.source)
             [answer] = await exchange(self._link.redis, [packed])
         if isinstance(answer, Exception):
-            _, found, text = str(answer).partition("WRONGKEY ")
-            raise PipelineError(text) if found else answer
+            raise _foreign_key(str(answer)) or answer
         return answer
 
     def _resolve(self, submit: Submit, future: asyncio.Future[Receipt], answer: Any) -> None:
@@ -127,6 +126,9 @@ class Submitter:
             future.set_result(self._receipt(submit, answer))
         except SensestreamError as error:
             future.set_exception(error)
+        except ValueError as error:  # what stands in the request's key is nobody's of ours
+            key = self._keys.request(submit.request.id)
+            future.set_exception(PipelineError(f"{key} holds something foreign: {error}"))
 
     def _receipt(self, submit: Submit, answer: Any) -> Receipt:
         if isinstance(answer, Exception):
@@ -149,8 +151,14 @@ class Submitter:
             case "full", [backlog]:
                 raise backlog_full(self._keys, backlog, self._max_backlog)
             case "refused", [error]:
-                raise PipelineError(error.removeprefix("WRONGKEY "))
+                raise _foreign_key(error) or self._link.translate(ResponseError(error))
         raise UploadVanished(f"the staged upload of {submit.request.id!r} is gone")
+
+
+def _foreign_key(error: str) -> PipelineError | None:
+    """The script's own error, if it is that a key holds something else."""
+    _, found, text = error.partition("WRONGKEY ")
+    return PipelineError(text) if found else None
 
 
 def backlog_full(keys: Keys, backlog: int | str, limit: int) -> BacklogFull:

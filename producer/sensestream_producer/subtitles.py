@@ -7,7 +7,7 @@ words, at the words' own times where the model gives them.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sensestream_common.outcome import Outcome
@@ -51,7 +51,7 @@ def vtt(outcome: Outcome) -> str:
 
 def cues(outcome: Outcome) -> list[Cue]:
     """The cues of an outcome, in its order; none where nothing was said."""
-    segments: Sequence[Segment] = outcome.segments
+    segments = outcome.segments
     if not segments and outcome.text.strip():
         segments = (Segment(0.0, outcome.duration or 0.0, outcome.text),)
     return [

@@ -166,7 +166,7 @@ class Tail:
             if not waiting:  # somebody else's: not worth decoding
                 continue
             try:
-                outcome = outcome_from_entry(raw)
+                outcome = outcome_from_entry(raw, defer=True)
             except SensestreamError as error:
                 log.warning("foreign entry skipped", entry=entry.decode(), reason=str(error))
                 continue

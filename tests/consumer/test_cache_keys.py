@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -16,6 +17,27 @@ pytestmark = pytest.mark.anyio
 
 KEEP = Keep(result="x", transcript=Transcript("t").dumps(), alias="sha256:0", alias_of="a" * 64,
             ttl_ms=10_000)  # fmt: skip
+
+
+WHOLE: dict[str, Any] = {"text": "a", "language": "", "emotion": "", "events": [], "segments": [],
+         "confidence": None, "duration": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps(WHOLE | {"text": "?"}).encode().replace(b"?", b"\xed\xa0\x80"),  # a surrogate
+        json.dumps(WHOLE | {"segments": [1]}).encode(),
+        json.dumps(WHOLE | {"confidence": 10**400}).encode(),
+        b"[]", b"1", b"nothing",
+    ],
+)  # fmt: skip
+async def test_what_is_no_transcript_is_a_miss(make_parts: MakeParts, value: bytes) -> None:
+    parts = make_parts("one")
+    await parts.redis.hset(KEYS.result("x"), "transcript", json.dumps(WHOLE))
+    assert await parts.cache.result("x") == Transcript("a", duration=1.0)
+    await parts.redis.hset(KEYS.result("x"), "transcript", value)
+    assert await parts.cache.result("x") is None
 
 
 async def test_a_lease_of_the_wrong_type_counts_as_no_lease(make_parts: MakeParts) -> None:

@@ -15,6 +15,7 @@ from sensestream_common.transcript import Transcript
 from sensestream_consumer.holding import Held
 from sensestream_consumer.outbox import Commit, Keep, Settled
 from sensestream_producer.embedded import EmbeddedRedis
+from structlog.testing import capture_logs
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
 from tests.support.waiting import wait_until
@@ -31,7 +32,7 @@ def repeat_of(held: Held, checksum: str = CHECKSUM, callback_url: str = "") -> C
         id=held.entry, entry=held.entry, status=Status.COMPLETED, cache=CacheUse.HIT,
         digest=DIGEST, model="m",
     ).with_transcript(Transcript("one two"))  # fmt: skip
-    return Commit(held, outcome, Keep("r", ttl_ms=60_000, repeats=checksum), None, callback_url)
+    return Commit(held, outcome, Keep("r", ttl_ms=60_000, expected=checksum), None, callback_url)
 
 
 def failure_of(held: Held) -> Commit:
@@ -105,31 +106,61 @@ async def test_what_is_not_kept_as_remembered_is_not_sent(
         assert held[0] in parts.holding
 
 
-async def test_only_what_was_refused_is_tried_again(make_parts: MakeParts) -> None:
+async def test_one_that_is_refused_keeps_no_neighbour_waiting(make_parts: MakeParts) -> None:
     parts, held = await worker_with(make_parts, 3)
     await parts.redis.set(KEYS.webhooks, "in the way")
     commits = [repeat_of(held[0]), repeat_of(held[1], callback_url="http://a/"), repeat_of(held[2])]
-    settling = asyncio.create_task(parts.outbox.commit_all(commits))
-    await wait_until(lambda: parts.redis.xlen(KEYS.transcripts))
+    assert await parts.outbox.commit_all(commits) == [
+        Settled.OURS, Settled.REFUSED, Settled.OURS,
+    ]  # fmt: skip
     assert (await outcomes(parts)).keys() == {held[0].entry, held[2].entry}
     assert await parts.owner(held[1]) == "worker"
+    assert [one in parts.holding for one in held] == [False, True, False]
+    assert not held[1].settling
+
+
+async def test_alone_it_waits_until_it_is_taken(make_parts: MakeParts) -> None:
+    parts, [held] = await worker_with(make_parts, 1)
+    await parts.redis.set(KEYS.webhooks, "in the way")
+    publishing = asyncio.create_task(parts.outbox.publish(repeat_of(held, callback_url="http://a")))
+    with capture_logs() as said:
+        await wait_until(lambda: [line for line in said if line["event"] == "redis_call_waits"])
+    assert "holds a string, not a stream" in said[0]["error"]
     await parts.redis.delete(KEYS.webhooks)
-    assert await settling == [Settled.OURS] * 3
+    assert await publishing
     assert await parts.redis.xlen(KEYS.webhooks) == 1
-    assert await parts.redis.hget(KEYS.stats, "hits") == b"3"
 
 
 async def test_a_stream_of_the_wrong_type_loses_none_of_them(make_parts: MakeParts) -> None:
     parts, held = await worker_with(make_parts, 2)
     await parts.redis.set(KEYS.transcripts, "in the way")
-    settling = asyncio.create_task(parts.outbox.commit_all([repeat_of(one) for one in held]))
-    await asyncio.sleep(0)
-    await parts.redis.ping()
+    commits = [repeat_of(one) for one in held]
+    assert await parts.outbox.commit_all(commits) == [Settled.REFUSED] * 2
     pending = await parts.redis.xpending(KEYS.requests, REQUESTS_GROUP)
     assert pending["pending"] == 2
     await parts.redis.delete(KEYS.transcripts)
-    assert await settling == [Settled.OURS] * 2
+    assert await parts.outbox.commit_all(commits) == [Settled.OURS] * 2
     assert (await outcomes(parts)).keys() == {one.entry for one in held}
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_only_a_hit_whose_bytes_were_read_forgets_their_crashes(
+    make_parts: MakeParts, read: bool
+) -> None:
+    parts, [held] = await worker_with(make_parts, 1)
+    held.digest = DIGEST if read else ""
+    await parts.redis.set(KEYS.crashes(DIGEST), 1)
+    assert await parts.outbox.publish(repeat_of(held))
+    assert await parts.redis.exists(KEYS.crashes(DIGEST)) == (0 if read else 1)
+
+
+async def test_what_could_not_be_done_names_its_request(make_parts: MakeParts) -> None:
+    parts, held = await worker_with(make_parts, 2)
+    await parts.redis.set(KEYS.request(held[1].entry), "no hash")
+    with capture_logs() as said:
+        assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [Settled.OURS] * 2
+    [line] = [line for line in said if line["event"] == "commit_incomplete"]
+    assert (line["id"], line["entry"]) == (held[1].entry, held[1].entry)
 
 
 async def test_a_full_redis_takes_them_all(own_redis: Callable[..., EmbeddedRedis]) -> None:

@@ -14,6 +14,15 @@ def learn(recall: Recall, identity: str, transcript: Transcript = HEARD) -> None
     recall.learn_transcript(identity, transcript, transcript.dumps().encode())
 
 
+def room_for(count: int) -> int:
+    """Bytes that so many of the transcript take."""
+    recall = Recall()
+    learn(recall, "a")
+    known = recall.transcript("a")
+    assert known is not None
+    return count * known.size
+
+
 def known(recall: Recall) -> set[str]:
     return {name for name in "abcd" if name in recall}
 
@@ -29,7 +38,7 @@ def test_a_transcript_comes_back_whole_with_its_checksum() -> None:
 
 
 def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recall_module, "_TRANSCRIPTS", 3 * len(HEARD.dumps()))
+    monkeypatch.setattr(recall_module, "_TRANSCRIPTS", room_for(3))
     recall = Recall()
     for name in "abc":
         learn(recall, name)
@@ -39,7 +48,7 @@ def test_what_was_not_used_for_longest_goes_first(monkeypatch: pytest.MonkeyPatc
 
 
 def test_learning_again_and_forgetting_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recall_module, "_TRANSCRIPTS", 3 * len(HEARD.dumps()))
+    monkeypatch.setattr(recall_module, "_TRANSCRIPTS", room_for(3))
     recall = Recall()
     for name in "abc" * 5:
         learn(recall, name)
@@ -50,11 +59,20 @@ def test_learning_again_and_forgetting_leave_room(monkeypatch: pytest.MonkeyPatc
     assert known(recall) == set("acd")
 
 
-def test_a_very_long_transcript_is_looked_up_each_time() -> None:
+def test_a_long_transcript_is_remembered_and_not_sent_without_a_look() -> None:
     recall = Recall()
     learn(recall, "a")
-    learn(recall, "a", Transcript("word " * 100_000))
-    assert recall.transcript("a") is None
+    learn(recall, "b", Transcript("word " * 10_000))
+    found = [recall.transcript(name) for name in "ab"]
+    assert [known.short for known in found if known] == [True, False]
+
+
+def test_what_python_takes_for_a_transcript_is_counted() -> None:
+    recall = Recall()
+    learn(recall, "a", Transcript("\N{GRINNING FACE}" * 1000))  # four bytes a character here
+    known = recall.transcript("a")
+    assert known is not None
+    assert known.size > 4000
 
 
 def test_aliases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from sensestream_common.errors import (
 from sensestream_common.keys import Keys, Lane
 from sensestream_producer import Client, Receipt, Submission
 from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.submitting import Submit
 
 from tests.support.pipeline import answer, requests
 from tests.support.waiting import wait_until
@@ -250,6 +251,52 @@ async def test_a_redis_without_memory_refuses_a_submit_whole(
         assert await redis.xlen(keys.requests) == 1
         assert (await client.submit(AUDIO, id="x")).duplicate is False
     await redis.aclose()
+
+
+async def test_on_a_full_redis_neighbours_do_not_change_each_others_answer(
+    own_redis: OwnRedis, keys: Keys
+) -> None:
+    """Submitted together, the duplicate was refused, or the others were taken with its clean-up."""
+    server = own_redis()
+    redis = connect(server.url, name="test")
+    async with Client(server.url) as client:
+        await client.submit_file(b"RIFF", id="before")
+        staged = await client._uploads.stage(b"RIFF")
+        request = Submission(audio="redis:a", id="before").request("before", keys)
+        duplicate = Submit(request, Lane.NORMAL, staged=staged.key)
+        await redis.config_set("maxmemory", 1)
+        first, second, third = await asyncio.gather(
+            client._submitter.send(duplicate), client.submit(AUDIO, id="x"),
+            client.submit(AUDIO, id="y"), return_exceptions=True,
+        )  # fmt: skip
+        await redis.config_set("maxmemory", 0)
+    assert isinstance(first, Receipt)
+    assert first.duplicate
+    assert isinstance(second, SubmitRefused)
+    assert isinstance(third, SubmitRefused)
+    assert await redis.exists(staged.key) == 0
+    assert await redis.xlen(keys.requests) == 1
+    await redis.aclose()
+
+
+async def test_one_request_whose_state_is_foreign_holds_up_no_other(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
+    """All that were submitted together with it waited for ever."""
+    state: dict[Any, Any] = {
+        "state": "done",
+        "status": "completed",
+        "lane": "high",
+        "outcome": "1-0",
+    }
+    await redis.hset(keys.request("a"), mapping=state | {"entry": b"\xff"})
+    results = await asyncio.wait_for(
+        asyncio.gather(
+            *(client.submit(AUDIO, id=name) for name in "abc"), return_exceptions=True
+        ), 20,
+    )  # fmt: skip
+    assert isinstance(results[0], PipelineError)
+    assert all(isinstance(result, Receipt) for result in results[1:])
 
 
 @pytest.mark.parametrize("wrong", ["requests", "requests:high", "request:x", "stats", "upload:x"])
