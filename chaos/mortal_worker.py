@@ -102,7 +102,7 @@ def main() -> None:
         case "in-engine":
             before(Recogniser, "recognise", fate)
         case "before-commit":
-            before(outbox.Outbox, "commit", fate)
+            before(outbox.Outbox, "_send", fate)
         case "after-commit-sent":
             after_commit_sent(settings.redis_url, fate)
         case _:
