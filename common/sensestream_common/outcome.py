@@ -153,7 +153,9 @@ def outcome_from_entry(raw: Mapping[bytes, bytes], *, defer: bool = False) -> Ou
     second of speech, and most who wait for a text look at none of them.
     """
     value: dict[str, Any] = {
-        name: text.decode("utf-8", "replace") for name, key in _FIELD_KEYS if (text := raw.get(key))
+        name: text.decode("utf-8", "replace")
+        for key, text in raw.items()
+        if text and (name := _FIELD_NAMES.get(key))
     }
     try:
         if "events" in value:
@@ -205,7 +207,7 @@ def _text(name: str, value: Any) -> str:
     if name == "segments":
         text = (value if isinstance(value, Segments) else Segments(value)).json
     elif name == "events":
-        text = _write(value)
+        text = _events_text(tuple(value))
     else:
         return repr(value)
     return "" if text == "[]" else text
@@ -214,6 +216,11 @@ def _text(name: str, value: Any) -> str:
 @lru_cache(maxsize=256)  # there are few different ones
 def _events(text: str) -> tuple[str, ...]:
     return tuple(str(event) for event in json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _events_text(events: tuple[str, ...]) -> str:
+    return _write(events)
 
 
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -227,7 +234,7 @@ _NATIVE = frozenset(
     )
 )
 _FIELDS = tuple(field.name for field in fields(Outcome))
-_FIELD_KEYS = tuple((name, name.encode()) for name in _FIELDS)
+_FIELD_NAMES = {name.encode(): name for name in _FIELDS}
 _CONVERT: dict[str, Any] = {
     "status": Status,
     "cache": CacheUse,

@@ -231,7 +231,7 @@ def _check_metadata(value: str) -> None:
     if len(value.encode("utf-8", "surrogatepass")) > MAX_METADATA_BYTES:
         raise _bad("metadata", value, f"JSON of at most {MAX_METADATA_BYTES} bytes")
     try:
-        json.loads(value, parse_constant=_no_constant)
+        _JSON.decode(value)
         value.encode("utf-8")
     except (ValueError, RecursionError):
         raise _bad("metadata", value, 'JSON, such as {"ticket": 7}') from None
@@ -239,11 +239,18 @@ def _check_metadata(value: str) -> None:
 
 def _encodable(value: str) -> bool:
     """Whether UTF-8 can carry it: a lone surrogate (an undecodable file name) cannot be sent."""
-    return not any("\ud800" <= char <= "\udfff" for char in value)
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)  # NaN and Infinity are Python's, not JSON's: other languages choke
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _integer(name: str, value: str) -> int:

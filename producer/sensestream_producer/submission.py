@@ -139,6 +139,9 @@ def _json_text(metadata: Any) -> str:
     if metadata is None or isinstance(metadata, str):
         return metadata or ""
     try:
-        return json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _to_json(metadata)
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestError(ErrorCode.BAD_REQUEST, f"metadata is not JSON: {error}") from None
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
