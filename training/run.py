@@ -1,9 +1,12 @@
 """The whole run: corpus, training in stages, export, evaluation, and installation.
 
-    python -m training.run --fsdd FOLDER [--work FOLDER] [--install FOLDER]
+    python -m training.run --fsdd FOLDER [--work FOLDER] [--install FOLDER | --left-out SPEAKER]
 
 Every stage leaves its product in the work folder and is skipped where that is there already, so
 a run that was interrupted goes on where it was. Run it from the repository's root.
+
+With --left-out, phase one alone is trained, without the speaker named and in a folder of its own
+beside the same corpus. Its figures tell how that speaker fares; the shipped model is not touched.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -80,22 +83,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
     recordings = read_recordings(options.fsdd)
-    recordings += read_prompts(options.prompts)
-    corpus = _corpus(options.work / "corpus")
-    flite = _flite_corpus(options.work / "flite")
-    festival = _festival_corpus(options.work / "festival")
-    voices = _voices(options.work / "voices", recordings)
-    normalisation = normalisation_of(corpus)
-    heard = corpus.with_more(flite).with_more(festival)
-    material = _Material(recordings, voices, heard, normalisation)
-    models = [_train(material, options.work, stage) for stage in STAGES]
-    left_out, shipped = options.work / "model-left-out", options.work / "model-shipped"
-    export_directory(models[_LEFT_OUT_ENDS], normalisation, left_out)
-    export_directory(mean_of(models[-2:]), normalisation, shipped)
-    _measure(left_out, recordings, LEFT_OUT)
-    _measure(shipped, recordings, None)
-    if options.install is not None:
-        _install(shipped, options.install)
+    if options.left_out is not None:
+        _check_speaker(options.left_out, recordings)
+    material = _gather(options.work, recordings + read_prompts(options.prompts))
+    if options.left_out is None:
+        _ship(material, options.work, options.install)
+    else:
+        _leave_out(material, options.work, options.left_out)
+
+
+def _ship(material: _Material, work: Path, package: Path | None) -> None:
+    """Every stage, both models, their figures, and the shipped one in its place."""
+    models = [_train(material, work, stage) for stage in STAGES]
+    left_out, shipped = work / "model-left-out", work / "model-shipped"
+    export_directory(models[_LEFT_OUT_ENDS], material.normalisation, left_out)
+    export_directory(mean_of(models[-2:]), material.normalisation, shipped)
+    _measure(left_out, material.recordings, LEFT_OUT)
+    _measure(shipped, material.recordings, None)
+    if package is not None:
+        _install(shipped, package)
+
+
+def _leave_out(material: _Material, work: Path, speaker: str) -> None:
+    """Phase one without this speaker, and its figures."""
+    # Checkpoints go by the phase's name: in a folder shared with another speaker's, a run would
+    # take that one's weights for its own.
+    own = work / f"left-out-{speaker}"
+    own.mkdir(exist_ok=True)
+    model = _train(material, own, replace(STAGES[_LEFT_OUT_ENDS], left_out=speaker))
+    export_directory(model, material.normalisation, own / "model")
+    _measure(own / "model", material.recordings, speaker)
+
+
+def _check_speaker(speaker: str, recordings: list[Recording]) -> None:
+    # A name that nobody bears would leave nobody out.
+    known = sorted({item.speaker for item in recordings})
+    if speaker not in known:
+        raise ValueError(f"no recordings of {speaker!r} to leave out: name one of {known}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -108,14 +132,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--work", type=Path, default=Path("training/work"), help="work folder")
     parser.add_argument("--prompts", type=Path, default=PROMPTS, help="Asterisk's spoken digits")
-    parser.add_argument(
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument(
         "--install", type=Path, help="the consumer's package folder, for model and clips"
     )
+    ends.add_argument("--left-out", metavar="SPEAKER", help="only phase one, without this speaker")
     options = parser.parse_args(arguments)
     if options.fsdd is None:
         parser.error("no recordings named: give --fsdd FOLDER or set FSDD")
     options.fsdd = Path(options.fsdd)
     return options
+
+
+def _gather(work: Path, recordings: list[Recording]) -> _Material:
+    corpus = _corpus(work / "corpus")
+    flite = _flite_corpus(work / "flite")
+    festival = _festival_corpus(work / "festival")
+    voices = _voices(work / "voices", recordings)
+    heard = corpus.with_more(flite).with_more(festival)
+    return _Material(recordings, voices, heard, normalisation_of(corpus))
 
 
 def _corpus(folder: Path) -> Corpus:
