@@ -4,9 +4,9 @@ whoever looks it up.
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import sha1, sha256
 
-__all__ = ["is_identity", "result_identity"]
+__all__ = ["checksum", "is_identity", "result_identity"]
 
 _HEX = frozenset(b"0123456789abcdef")
 
@@ -24,3 +24,10 @@ def result_identity(audio: str, recogniser: str, language: str, itn: bool) -> st
 def is_identity(value: bytes) -> bool:
     """Whether a value of the cache can be the identity of some audio."""
     return len(value) == 64 and _HEX.issuperset(value)
+
+
+def checksum(transcript: bytes) -> str:
+    """Of a transcript as it is kept, and as a script of Redis's can make it (`redis.sha1hex`): to
+    tell whether it still is; it protects from nobody.
+    """
+    return sha1(transcript, usedforsecurity=False).hexdigest()

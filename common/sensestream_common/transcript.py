@@ -9,7 +9,15 @@ from typing import Any, NamedTuple, overload
 
 from sensestream_common.errors import PipelineError
 
-__all__ = ["MALFORMED", "Segment", "Segments", "Transcript", "Word", "read_segments"]
+__all__ = [
+    "MALFORMED",
+    "Segment",
+    "Segments",
+    "Transcript",
+    "Word",
+    "read_segments",
+    "read_transcript",
+]
 
 # What reading JSON of another shape, or none, may raise.
 MALFORMED = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
@@ -172,3 +180,12 @@ class Transcript:
     @classmethod
     def loads(cls, text: str | bytes) -> Transcript:
         return cls.from_json(json.loads(text))
+
+
+def read_transcript(value: bytes) -> Transcript:
+    """The transcript that the cache keeps as `value`; one of `MALFORMED` if it is none."""
+    # Decoded here: the JSON decoder lets surrogates through, which cannot be sent on.
+    transcript = Transcript.loads(value.decode())
+    if b"\\ud" in value.lower():  # nor can an escaped one
+        transcript.dumps().encode()
+    return transcript

@@ -161,11 +161,15 @@ def _heartbeat(
     return Heartbeat(
         connect_blocking(settings.redis_url, name=f"{name}:heartbeat", timeout=timeout),
         settings.keys,
-        Presence(consumer, recogniser.fingerprint, facts),
+        Presence(
+            consumer, recogniser.fingerprint, facts,
+            trust_digest=settings.trust_digest, result_ttl=settings.result_ttl,
+            request_ttl=settings.request_ttl,
+        ),
         holding,
         reclaim_after=settings.reclaim_after,
         on_lost=on_lost,
-    )
+    )  # fmt: skip
 
 
 def _audio_policy(settings: WorkerSettings) -> AudioPolicy:

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import ResponseError
 from sensestream_common.connection import is_out_of_memory
-from sensestream_common.identity import is_identity, result_identity
+from sensestream_common.identity import checksum, is_identity, result_identity
 from sensestream_common.keys import Keys
 from sensestream_common.scripts import load_script
-from sensestream_common.transcript import MALFORMED, Transcript
+from sensestream_common.transcript import MALFORMED, Transcript, read_transcript
 
 from sensestream_consumer.backoff import Backoff, until_redis_answers
 from sensestream_consumer.commands import Commands
 from sensestream_consumer.holding import Holding, Lease
-from sensestream_consumer.recall import Known, Recall, checksum
+from sensestream_consumer.recall import Known, Recall
 
 __all__ = ["Cache", "Found"]
 
@@ -169,11 +169,7 @@ class Cache:
 
 def _transcript(value: bytes) -> Transcript | None:
     try:
-        # Decoded here: the JSON decoder lets surrogates through, which cannot be sent on.
-        transcript = Transcript.loads(value.decode())
-        if b"\\ud" in value.lower():  # nor can an escaped one
-            transcript.dumps().encode()
+        return read_transcript(value)
     except MALFORMED as error:
         log.warning("cache_entry_unusable", error=repr(error))
         return None
-    return transcript

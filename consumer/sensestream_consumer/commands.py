@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
-from sensestream_common.pipelining import exchange, pack
+from sensestream_common.pipelining import Line, pack
 from sensestream_common.scripts import Script
 
 from sensestream_consumer.metrics.contact import Contact
@@ -26,6 +26,7 @@ class Commands:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
+        self.line = Line(redis)
         self.contact = Contact("commands")
         self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
@@ -46,6 +47,13 @@ class Commands:
         except NoScriptError:
             return await self("EVAL", script.source, len(keys), *keys, *args)
 
+    async def close(self) -> None:
+        """Give the connection back; what is under way fails."""
+        await self.line.close()
+
+    async def _exchange(self, packed: list[bytes]) -> list[Any]:
+        return await self.line.ask(packed)
+
     async def _send_all(self) -> None:
         try:
             while self._waiting:
@@ -57,7 +65,7 @@ class Commands:
 
     async def _send(self, batch: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
         try:
-            replies = await exchange(self.redis, [packed for packed, _ in batch])
+            replies = await self._exchange([packed for packed, _ in batch])
             self.contact.answered()
         except Exception as error:
             self.contact.failed()

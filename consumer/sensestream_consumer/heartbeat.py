@@ -35,11 +35,16 @@ _RENEW_BATCH = 500  # entries renewed by one script: a script blocks Redis while
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """How a worker shows itself: its key, and the group's recogniser that it runs."""
+    """How a worker shows itself: its key, the group's recogniser that it runs, and by what
+    whoever submits may answer repeats itself.
+    """
 
     consumer: str
     fingerprint: str
     facts: dict[str, str]
+    trust_digest: bool = True
+    result_ttl: int = 604_800  # seconds
+    request_ttl: int = 86_400  # seconds
 
 
 class Heartbeat:
@@ -178,7 +183,8 @@ class Heartbeat:
             run(_RENEW, [self._keys.lane(lane)], arguments)
         for lease in leases:
             run(_RENEW_KEY, [lease.key], [lease.value, self._expiry])
-        names = [self._keys.worker(self._presence.consumer), self._keys.recogniser]
+        keys = self._keys
+        names = [keys.worker(self._presence.consumer), keys.recogniser, keys.repeats]
         run(_SHOW, names, self._facts())
         pipe.time()
         return list(pipe.execute(raise_on_error=False))
@@ -191,9 +197,12 @@ class Heartbeat:
 
     def _facts(self) -> list[Any]:
         """How the worker shows itself, as its script takes it."""
-        facts = {**self._presence.facts, "in_flight": str(len(self._holding))}
+        shown = self._presence
+        facts = {**shown.facts, "in_flight": str(len(self._holding))}
         pairs = [part for fact in facts.items() for part in fact]
-        return [self._expiry, 2 * self._expiry, self._presence.fingerprint, *pairs]
+        trust = 1 if shown.trust_digest else 0
+        terms = [shown.fingerprint, trust, shown.result_ttl, shown.request_ttl]
+        return [self._expiry, 2 * self._expiry, *terms, *pairs]
 
 
 def _batches(entries: list[Held]) -> list[list[Held]]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from hashlib import sha1
 from sys import getsizeof
 
+from sensestream_common.identity import checksum
 from sensestream_common.transcript import Segments, Transcript
 
-__all__ = ["Known", "Recall", "checksum"]
+__all__ = ["Known", "Recall"]
 
 _ALIASES = 8192  # two MB
 _TRANSCRIPTS = 16 << 20  # bytes, of all transcripts together
@@ -77,8 +77,3 @@ class Recall:
         known = self._known.pop(identity, None)
         if known is not None:
             self._size -= known.size
-
-
-def checksum(value: bytes) -> str:
-    """As Redis's own scripts can make it (`redis.sha1hex`); it protects from nobody."""
-    return sha1(value, usedforsecurity=False).hexdigest()

@@ -176,6 +176,7 @@ class Worker:
     async def _close(self) -> None:
         await self._parts.engine.aclose()
         await self._parts.fetcher.aclose()
+        await self._parts.commands.close()
         await self._connections.aclose()
 
     # -- the loop -----------------------------------------------------------------------------

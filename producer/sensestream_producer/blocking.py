@@ -51,6 +51,7 @@ class Client:
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
         patience: float = asynchronous.PATIENCE,
+        answer_repeats: bool = True,
     ) -> None:
         def make() -> asynchronous.Client:
             return asynchronous.Client(
@@ -59,6 +60,7 @@ class Client:
                 max_backlog=max_backlog,
                 max_upload_bytes=max_upload_bytes,
                 patience=patience,
+                answer_repeats=answer_repeats,
             )
 
         self._set_up(make)
@@ -85,6 +87,7 @@ class Client:
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
             patience=patience,
+            answer_repeats=settings.answer_repeats,
         )
 
     def __enter__(self) -> Self:

@@ -23,6 +23,7 @@ from sensestream_common.connection import (
     OUTAGE_ERRORS,
     connect,
     is_out_of_memory,
+    is_outage,
     redacted_url,
 )
 from sensestream_common.errors import (
@@ -31,6 +32,7 @@ from sensestream_common.errors import (
     SensestreamError,
     SubmitRefused,
 )
+from sensestream_common.pipelining import Line
 
 __all__ = ["Backoff", "Link", "cancellations", "heeding", "passes"]
 
@@ -43,7 +45,7 @@ T = TypeVar("T")
 def passes(error: BaseException) -> bool:
     """Whether waiting may help: an outage, but not a refused password (redis-py mixes them)."""
     refused = (AuthenticationError, AuthorizationError)
-    return isinstance(error, OUTAGE_ERRORS) and not isinstance(error, refused)
+    return isinstance(error, Exception) and is_outage(error) and not isinstance(error, refused)
 
 
 def cancellations() -> int:
@@ -92,6 +94,7 @@ class Link:
         self.url = url
         self.patience = patience
         self.redis: Redis = connect(url, name="sensestream-client")
+        self.line = Line(self.redis)
 
     def reader(self, name: str) -> Redis:
         """A connection of its own, for reads that block; the caller closes it."""
@@ -136,6 +139,7 @@ class Link:
         return PipelineError(f"{where}: {error}")
 
     async def close(self) -> None:
+        await self.line.close()
         await self.redis.aclose()
 
 

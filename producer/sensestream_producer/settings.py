@@ -16,3 +16,8 @@ class ProducerSettings(PipelineSettings):
     max_upload_bytes: int = Field(
         default=MAX_UPLOAD_BYTES, ge=1, description="The largest file that is uploaded, in bytes."
     )
+    answer_repeats: bool = Field(
+        default=True,
+        description="Whether what workers have heard before is answered as it is submitted; 0: by "
+        "a worker.",
+    )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypedDict
 
 from sensestream_common.errors import ErrorCode, RequestError
 from sensestream_common.keys import Keys, Lane
-from sensestream_common.outcome import Status
+from sensestream_common.outcome import Outcome, Status
 from sensestream_common.request import Request
 
 __all__ = ["Receipt", "RequestState", "Submission", "SubmitOptions", "new_request_id"]
@@ -106,8 +106,9 @@ class RequestState:
 class Receipt:
     """Redis holds the request: `entry` is its stream id.
 
-    `duplicate` says that the id stood there already and nothing was added; `state` then says
-    where the first one is, and `status` and `outcome` (a stream id) how it ended, if it has.
+    `state` says where it stands, and `status` and `outcome` (a stream id) how it ended, if it has.
+    `duplicate` says that the id stood there already and nothing was added. A repeat is done at
+    once, and its outcome is the `answer`.
     """
 
     id: str
@@ -117,6 +118,7 @@ class Receipt:
     state: str = RequestState.QUEUED
     status: Status | None = None
     outcome: str = ""
+    answer: Outcome | None = field(default=None, repr=False)
 
 
 def new_request_id() -> str:

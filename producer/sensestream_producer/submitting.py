@@ -2,31 +2,32 @@
 
 While one pipeline is under way, further submits gather for the next: a single caller pays one
 round trip, and hundreds of callers pay it together. Sending again after a lost reply is safe,
-because the submit script adds an id only once.
+because the submit script adds an id only once. Repeats are answered on the way, and not queued.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 from sensestream_common.errors import BacklogFull, PipelineError, SensestreamError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import Status
-from sensestream_common.pipelining import exchange, pack
 from sensestream_common.request import Request
 from sensestream_common.scripts import load_script
 
 from sensestream_producer.link import Link
-from sensestream_producer.submission import Receipt
+from sensestream_producer.repeats import Ask, Case, Repeats
+from sensestream_producer.submission import Receipt, RequestState
 
 __all__ = ["Submit", "Submitter", "UploadVanished", "backlog_full"]
 
 _SUBMIT = load_script("sensestream_producer", "submit")
-_BATCH = 128  # submits in one pipeline; more delays the first answers and gains nothing
+_BATCH = 32  # requests in one script call; more delay the first answers and gain nothing
+_AT_ONCE = 2  # batches under way where repeats are answered: Redis has one while another is made
 _BATCH_BYTES = 1 << 20
 
 
@@ -34,14 +35,33 @@ class UploadVanished(SensestreamError):
     """The staged bytes are gone (Redis restarted without its data): stage them again."""
 
 
+class _Unknown(SensestreamError):
+    """Nothing is kept that would answer it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """One request on its way; `staged` is the key of its uploaded bytes, if it has any."""
+    """One request on its way.
+
+    `staged` is the key of its uploaded bytes, if it has any. `hashed` says that its digest is no
+    mere claim; `unqueued`, that it is answered from the cache or not at all.
+    """
 
     request: Request
     lane: Lane
     time_left: int | None = None
     staged: str = ""
+    hashed: bool = False
+    unqueued: bool = False
+
+    @property
+    def ask(self) -> Ask | None:
+        """What its answer is looked up by; `None` where a worker must decide."""
+        request = self.request
+        # Staged bytes are known to be new, and Redis's clock judges a deadline.
+        if not request.digest or self.staged or request.deadline is not None:
+            return None
+        return Ask(request.digest, request.language, request.itn, not self.hashed)
 
     def keys(self, keys: Keys) -> list[str]:
         own = keys.request(self.request.id)
@@ -53,41 +73,81 @@ class Submit:
         return [self.lane.value, left, 1 if self.staged else 0, len(fields), *fields]
 
 
-class Submitter:
-    """The one sender of a client."""
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A repeat, and what the script said of it."""
 
-    def __init__(self, link: Link, keys: Keys, *, max_backlog: int) -> None:
+    case: Case
+    reply: list[bytes]
+
+    def receipt(self, submit: Submit) -> Receipt:
+        _, entry, written, now = (part.decode() for part in self.reply)
+        return Receipt(
+            id=submit.request.id, entry=entry, lane=submit.lane, state=RequestState.DONE,
+            status=Status.COMPLETED, outcome=written,
+            answer=self.case.answer(entry, int(now)),
+        )  # fmt: skip
+
+
+class Submitter:
+    """The one sender of a client; without `repeats` everything is queued."""
+
+    def __init__(
+        self, link: Link, keys: Keys, *, max_backlog: int, repeats: Repeats | None = None
+    ) -> None:
         self._link = link
         self._keys = keys
         self._max_backlog = max_backlog
+        self._repeats = repeats
         self._queue: deque[tuple[Submit, asyncio.Future[Receipt]]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._queued: asyncio.Future[None] | None = None  # done with the last batch that was taken
+
+    def answers(self, *, claimed: bool) -> bool:
+        """Whether repeats are answered here, as far as known."""
+        return self._repeats is not None and self._repeats.answers(claimed=claimed)
+
+    async def recall(self, submit: Submit) -> Receipt | None:
+        """Answer it from the cache; `None` for what is not there. Its digest must be `hashed`."""
+        if self._repeats is None:
+            return None
+        try:
+            return await self.send(replace(submit, unqueued=True))
+        except _Unknown:
+            return None
 
     def send(self, submit: Submit) -> asyncio.Future[Receipt]:
         """The receipt to come, or the error: `SubmitRefused`, `RedisUnavailable`, …"""
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._queue.append((submit, future))
-        if self._task is None:
-            self._task = asyncio.create_task(self._drain(), name="sensestream-submit")
+        if len(self._tasks) < (_AT_ONCE if self.answers(claimed=False) else 1):
+            self._tasks.add(asyncio.create_task(self._drain(), name="sensestream-submit"))
         return future
 
     async def close(self) -> None:
         """Wait until what was handed in is sent or has failed."""
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _drain(self) -> None:
         try:
             while self._queue:
-                batch = self._take()
-                try:
-                    answers = await self._send([submit for submit, _ in batch])
-                except Exception as error:
-                    answers = [error] * len(batch)
-                for (submit, future), answer in zip(batch, answers, strict=True):
-                    self._resolve(submit, future, answer)
+                await self._send_batch(self._take())
+        finally:  # not when the task is done: what comes in between would wait for nobody
+            if (task := asyncio.current_task()) is not None:
+                self._tasks.discard(task)
+
+    async def _send_batch(self, batch: list[tuple[Submit, asyncio.Future[Receipt]]]) -> None:
+        before, queued = self._queued, asyncio.get_running_loop().create_future()
+        self._queued = queued
+        try:
+            answers = await self._send([submit for submit, _ in batch], before)
+        except Exception as error:
+            answers = [error] * len(batch)
         finally:
-            self._task = None
+            queued.set_result(None)
+        for (submit, future), answer in zip(batch, answers, strict=True):
+            self._resolve(submit, future, answer)
 
     def _take(self) -> list[tuple[Submit, asyncio.Future[Receipt]]]:
         batch: list[tuple[Submit, asyncio.Future[Receipt]]] = []
@@ -99,25 +159,55 @@ class Submitter:
                 size += len(submit.request.audio) + len(submit.request.metadata)
         return batch
 
-    async def _send(self, submits: list[Submit]) -> list[Any]:
-        """The script's answer for each. It may run twice: an id is added only once."""
-        return list(await self._link.run(lambda: self._run(submits)))
+    async def _send(self, submits: list[Submit], before: asyncio.Future[None] | None) -> list[Any]:
+        """What became of each. It may run twice: an id is added, or answered, only once."""
+        return await self._link.run(lambda: self._run(submits, before))
 
-    async def _run(self, submits: list[Submit]) -> Any:
+    async def _run(self, submits: list[Submit], before: asyncio.Future[None] | None) -> list[Any]:
+        """Answer the repeats, and queue the rest when the batch `before` is queued."""
+        try:
+            answers = await self._answer(submits)
+            rest = [
+                n for n, submit in enumerate(submits) if n not in answers and not submit.unqueued
+            ]
+            if rest:
+                if before is not None:
+                    await asyncio.wait([before])
+                entries = await self._queue_up([submits[n] for n in rest])
+                answers |= zip(rest, entries, strict=True)
+        except ResponseError as error:
+            raise _foreign_key(str(error)) or error from error
+        return [answers.get(n) or _Unknown() for n in range(len(submits))]
+
+    async def _answer(self, submits: list[Submit]) -> dict[int, Any]:
+        """The repeats among them, answered; by their place."""
+        if self._repeats is None:
+            return {}
+        asks = _first_of_their_ids(submits)
+        cases = {
+            place: Case(submits[place].request, submits[place].lane, ask, repeat)
+            for place, (ask, repeat) in enumerate(
+                zip(asks, await self._repeats.find(asks), strict=True)
+            )
+            if ask and repeat
+        }
+        if not cases:
+            return {}
+        answers = await self._repeats.answer(list(cases.values()))
+        return {
+            place: _Answered(case, answer) if answer[0] == b"answered" else answer
+            for (place, case), answer in zip(cases.items(), answers, strict=True)
+            if answer[0] != b"gone"
+        }
+
+    async def _queue_up(self, submits: list[Submit]) -> list[Any]:
         names = self._keys
         keys = [names.requests, names.requests_high, names.stats]
         arguments: list[str | int] = [self._max_backlog]
         for submit in submits:
             keys += submit.keys(names)
             arguments += submit.arguments()
-        packed = pack("EVALSHA", _SUBMIT.sha, len(keys), *keys, *arguments)
-        [answer] = await exchange(self._link.redis, [packed])
-        if isinstance(answer, NoScriptError):
-            await self._link.redis.script_load(_SUBMIT.source)
-            [answer] = await exchange(self._link.redis, [packed])
-        if isinstance(answer, Exception):
-            raise _foreign_key(str(answer)) or answer
-        return answer
+        return list(await self._link.line.call(_SUBMIT, keys, arguments))
 
     def _resolve(self, submit: Submit, future: asyncio.Future[Receipt], answer: Any) -> None:
         if future.done():  # its caller has been cancelled; the request stands all the same
@@ -134,6 +224,8 @@ class Submitter:
         if isinstance(answer, Exception):
             own = isinstance(answer, SensestreamError)
             raise answer if own else self._link.translate(answer)
+        if isinstance(answer, _Answered):
+            return answer.receipt(submit)
         word, *rest = [part.decode() if isinstance(part, bytes) else part for part in answer]
         match word, rest:
             case "queued", [entry]:
@@ -153,6 +245,16 @@ class Submitter:
             case "refused", [error]:
                 raise _foreign_key(error) or self._link.translate(ResponseError(error))
         raise UploadVanished(f"the staged upload of {submit.request.id!r} is gone")
+
+
+def _first_of_their_ids(submits: list[Submit]) -> list[Ask | None]:
+    """What each is looked up by; nothing where one before it has the same id, and will get it."""
+    seen: set[str] = set()
+    asks = []
+    for submit in submits:
+        asks.append(None if submit.request.id in seen else submit.ask)
+        seen.add(submit.request.id)
+    return asks
 
 
 def _foreign_key(error: str) -> PipelineError | None:

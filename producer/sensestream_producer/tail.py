@@ -71,6 +71,7 @@ class Tail:
         self._starting = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
         self._looker: asyncio.Task[None] | None = None
+        self._closed = False
 
     @asynccontextmanager
     async def expecting(self, request_id: str) -> AsyncIterator[Expected]:
@@ -91,9 +92,18 @@ class Tail:
     async def settle(self, expected: Expected, receipt: Receipt) -> Outcome:
         """The outcome of the request that was just submitted."""
         expected.accept(receipt.entry)
+        if receipt.answer is not None:
+            return receipt.answer
         if receipt.state == RequestState.DONE:
             return await self.fetch(receipt.id, receipt.outcome)
         return await expected.outcome
+
+    async def catch_up(self, expected: Expected, receipt: Receipt) -> Outcome:
+        """The same for a request that was submitted before anybody expected its outcome."""
+        if receipt.state != RequestState.DONE:
+            expected.accept(receipt.entry)
+            await self._link.run(lambda: self._look_back(expected, receipt.entry))
+        return await self.settle(expected, receipt)
 
     async def look_up(self, expected: Expected) -> Outcome:
         """The outcome of a request submitted before: the one it has, or else the next."""
@@ -111,6 +121,7 @@ class Tail:
         return outcome_from_entry(found[0][1])
 
     async def close(self) -> None:
+        self._closed = True
         tasks = [task for task in (self._reader, self._looker) if task is not None]
         for task in tasks:
             task.cancel()
@@ -119,6 +130,8 @@ class Tail:
 
     async def _start(self) -> None:
         async with self._starting:
+            if self._closed:
+                raise closed_meanwhile()
             if self._reader is None:
                 redis = self._link.redis
                 self._position = await self._link.run(
@@ -214,6 +227,13 @@ class Tail:
                 expected.offer(outcome_from_entry(kept[0][1]))
             else:
                 expected.fail(not_kept(expected.id, outcome.decode()))
+
+    async def _look_back(self, expected: Expected, entry: str) -> None:
+        """Offer the outcome of an entry, though its id may belong to another request by now."""
+        since = f"{parse_id(entry)[0]}"  # an outcome is never older than its request
+        for _, raw in await entries(self._link.redis, self._keys.transcripts, since):
+            if raw.get(b"entry") == entry.encode():
+                expected.offer(outcome_from_entry(raw))
 
     def _fail_all(self, error: SensestreamError) -> None:
         for several in self._expected.values():

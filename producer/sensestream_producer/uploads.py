@@ -100,6 +100,14 @@ class Uploads:
         # Keys to be deleted that a Redis who was away kept: with the next upload, not in an hour.
         self._left: set[str] = set()
 
+    async def digest(self, source: Path | bytes) -> str:
+        """The digest of a file or bytes; `RequestError` as `stage` raises it."""
+        digest = hashlib.sha256()
+        async with aclosing(self._reader.chunks(source)) as chunks:
+            async for chunk in chunks:
+                await asyncio.to_thread(digest.update, chunk)
+        return f"sha256:{digest.hexdigest()}"
+
     async def stage(self, source: Path | bytes) -> Staged:
         """Put the bytes into Redis; `RequestError` for a file that cannot be read or is too large.
 

@@ -26,13 +26,15 @@ RECLAIM_AFTER = 60.0
 class Beating:
     """Parts of a worker with a heartbeat that beats when the test says so."""
 
-    def __init__(self, parts: Parts, url: str) -> None:
+    def __init__(
+        self, parts: Parts, url: str, *, fingerprint: str = "fingerprint", trust_digest: bool = True
+    ) -> None:
         self.parts = parts
         self.lost: list[Held] = []
         self.heartbeat = Heartbeat(
             connect_blocking(url, name="heartbeat", timeout=2),
             KEYS,
-            Presence(parts.consumer, "fingerprint", {"host": "h"}),
+            Presence(parts.consumer, fingerprint, {"host": "h"}, trust_digest=trust_digest),
             parts.holding,
             reclaim_after=RECLAIM_AFTER,
             on_lost=self.lost.append,
@@ -198,3 +200,37 @@ async def test_a_fault_that_nobody_foresaw_does_not_end_the_heartbeat(
     await wait_until(lambda: len(beats) > 2)
     assert beating.heartbeat.alive
     beating.heartbeat.stop()
+
+
+async def test_a_beat_says_on_which_terms_others_may_answer_repeats(beating: Beating) -> None:
+    await beating.beat()
+    terms = await beating.parts.redis.hgetall(KEYS.repeats)
+    assert terms == {
+        b"recogniser": b"fingerprint", b"result_ttl": b"604800", b"request_ttl": b"86400"
+    }  # fmt: skip
+    left = await beating.parts.redis.pttl(KEYS.repeats)
+    assert 0 < left <= 2 * RECLAIM_AFTER * 1000  # they end with the last worker
+
+
+async def test_a_guest_with_another_recogniser_changes_no_terms(
+    beating: Beating, redis_url: str
+) -> None:
+    await beating.beat()
+    guest = Beating(beating.parts, redis_url, fingerprint="another")
+    await guest.beat()
+    assert await beating.parts.redis.hget(KEYS.repeats, "recogniser") == b"fingerprint"
+
+
+async def test_one_worker_that_trusts_no_digest_is_enough_while_it_lives(
+    beating: Beating, redis_url: str
+) -> None:
+    redis = beating.parts.redis
+    wary = Beating(beating.parts, redis_url, trust_digest=False)
+    await wary.beat()
+    await beating.beat()
+    until = int(await redis.hget(KEYS.repeats, "wary_until"))
+    seconds, _ = await redis.time()
+    assert 0 < until - 1000 * seconds <= 2 * RECLAIM_AFTER * 1000 + 1000
+    await redis.hset(KEYS.repeats, "wary_until", 1000 * seconds - 1)  # it has been silent since
+    await beating.beat()
+    assert await redis.hget(KEYS.repeats, "wary_until") == b"0"

@@ -19,7 +19,10 @@ _SUFFIX = {"counter": "_total", "histogram": ""}
 
 def rows() -> list[str]:
     """A row for each metric, as the code describes it."""
-    described = [(gauge.name, "gauge", gauge.labels, gauge.meaning) for gauge in GAUGES]
+    described = [
+        (gauge.name, "counter" if gauge.counts else "gauge", gauge.labels, gauge.meaning)
+        for gauge in GAUGES
+    ]
     for family in REGISTRY.collect():
         labels = _labels(family.name)
         name = family.name + _SUFFIX[family.type]

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
+from sensestream_producer import blocking
 from sensestream_producer.embedded import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
@@ -103,6 +105,22 @@ def test_a_scrape_counts_what_was_asked_and_how_it_was_answered(
         worker.consumer, "sensestream", "cpu",
     )  # fmt: skip
     assert any(name == "process_resident_memory_bytes" for name, _ in seen)
+
+
+def test_repeats_that_no_worker_saw_are_counted_for_the_pipeline(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, port: int, redis_url: str
+) -> None:
+    start_worker(metrics_port=port)
+    clip = Path(unquote(urlsplit(write_clip(clips, 1)).path))
+    with blocking.Client(redis_url) as client:
+        uses = [client.transcribe(clip).cache for _ in range(3)]
+    assert uses == ["miss", "hit", "hit"]
+    seen = scrape(port)
+    assert value(seen, "outcomes_total", status="completed", cache="miss", error="") == 1
+    assert sum(n for (name, _), n in seen.items() if name == "sensestream_outcomes_total") == 1
+    for use, count in {"hit": 2, "miss": 1, "coalesced": 0}.items():
+        labels = {"pipeline": "sensestream", "cache": use}
+        assert value(seen, "completed_requests_total", **labels) == count
 
 
 def test_many_workers_tell_the_same_backlog_and_each_its_own_work(

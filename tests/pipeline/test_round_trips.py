@@ -15,27 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
-from sensestream_common import pipelining
 from sensestream_common.connection import connect
 from sensestream_common.keys import Keys
 from sensestream_common.scripts import load_script
 from sensestream_common.transcript import Transcript
-from sensestream_consumer import commands as commands_module
+from sensestream_consumer.commands import Commands
 from sensestream_consumer.loading import load_recogniser
 from sensestream_consumer.metrics.vitals import Vitals
 from sensestream_consumer.outbox import Commit, Outbox
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.worker import Worker
-from sensestream_producer import Client, Submission, submitting as submitting_module
+from sensestream_producer import Client, Submission
 
 from tests.support.clips import write_clip
 
 pytestmark = pytest.mark.anyio
 
-COMMIT = load_script("sensestream_consumer.lua", "commit").sha
-SUBMIT = load_script("sensestream_producer", "submit").sha
+SCRIPTS = {
+    load_script("sensestream_consumer.lua", "commit").sha: "commit",
+    load_script("sensestream_producer", "submit").sha: "submit",
+    load_script("sensestream_producer", "answer").sha: "answer",
+}
 BATCH = 64
+A_CALL = 32  # requests that a client sends in one script call
 KEYS = Keys("sensestream")
 
 
@@ -45,9 +47,16 @@ class Counted:
     def __init__(self) -> None:
         self.trips: list[list[str]] = []
 
-    async def exchange(self, redis: Redis, packed: Sequence[bytes]) -> list[Any]:
-        self.trips.append([_name(command) for command in packed])
-        return await pipelining.exchange(redis, packed)
+    def watch(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Count what a client sends."""
+        line = client._link.line
+        ask = line.ask
+
+        async def counting(packed: Sequence[bytes]) -> list[Any]:
+            self.trips.append([_name(command) for command in packed])
+            return await ask(packed)
+
+        monkeypatch.setattr(line, "ask", counting)
 
     def of(self, *names: str) -> tuple[dict[str, int], int]:
         """How often these commands were sent, and in how many round trips."""
@@ -57,8 +66,7 @@ class Counted:
 
 def _name(packed: bytes) -> str:
     _, _, name, _, argument, *_ = packed.split(b"\r\n")
-    scripts = {COMMIT: "commit", SUBMIT: "submit"}
-    return scripts.get(argument.decode(), name.decode()) if name == b"EVALSHA" else name.decode()
+    return SCRIPTS.get(argument.decode(), "?") if name == b"EVALSHA" else name.decode()
 
 
 @pytest.fixture
@@ -73,7 +81,13 @@ async def counted(
     async with _working(settings), Client(redis_url) as client:
         assert (await client.transcribe(write_clip(tmp_path, 1))).cache == "miss"
     counted = Counted()
-    monkeypatch.setattr(commands_module, "exchange", counted.exchange)
+    exchange = Commands._exchange
+
+    async def counting(commands: Commands, packed: list[bytes]) -> list[Any]:
+        counted.trips.append([_name(command) for command in packed])
+        return await exchange(commands, packed)
+
+    monkeypatch.setattr(Commands, "_exchange", counting)
     async with _working(settings), Client(redis_url) as client:
         await client.transcribe("file:///gone.wav")  # fails; then the worker has started
         counted.trips.clear()
@@ -89,6 +103,11 @@ async def _working(settings: WorkerSettings) -> AsyncIterator[None]:
     await running
 
 
+def queued(url: str) -> Client:
+    """A client whose repeats pass the worker, as those of a plain XADD do."""
+    return Client(url, answer_repeats=False)
+
+
 def _digest(folder: Path) -> str:
     [clip] = folder.glob("*.wav")
     return f"sha256:{hashlib.sha256(clip.read_bytes()).hexdigest()}"
@@ -97,7 +116,7 @@ def _digest(folder: Path) -> str:
 async def test_the_first_hit_of_a_worker_is_two_look_ups_and_a_commit(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
-    async with Client(redis_url) as client:
+    async with queued(redis_url) as client:
         outcome = await client.transcribe("file:///gone.wav", digest=_digest(tmp_path))
     assert outcome.cache == "hit"
     assert counted.of("GET", "HGET", "commit") == ({"GET": 1, "HGET": 1, "commit": 1}, 3)
@@ -107,7 +126,7 @@ async def test_a_hit_that_this_worker_remembers_is_a_commit_alone(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
     digest = _digest(tmp_path)
-    async with Client(redis_url) as client:
+    async with queued(redis_url) as client:
         await client.transcribe("file:///gone.wav", digest=digest)
         counted.trips.clear()
         outcome = await client.transcribe("file:///gone.wav", digest=digest)
@@ -121,7 +140,7 @@ async def test_a_repeat_of_what_was_just_transcribed_is_a_commit_alone(
     (tmp_path / "new").mkdir()
     clip = write_clip(tmp_path / "new", 2)
     digest = _digest(tmp_path / "new")
-    async with Client(redis_url) as client:
+    async with queued(redis_url) as client:
         assert (await client.transcribe(clip)).cache == "miss"
         counted.trips.clear()
         assert (await client.transcribe(clip, digest=digest)).cache == "hit"
@@ -132,7 +151,7 @@ async def test_a_remembered_transcript_that_was_replaced_is_looked_up_anew(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
     digest = _digest(tmp_path)
-    async with Client(redis_url) as client, connect(redis_url, name="operator") as redis:
+    async with queued(redis_url) as client, connect(redis_url, name="operator") as redis:
         await client.transcribe("file:///gone.wav", digest=digest)
         [result] = await redis.keys(KEYS.result("*"))
         await redis.hset(result, "transcript", Transcript("another one").dumps())
@@ -146,7 +165,7 @@ async def test_a_hit_that_was_cleared_is_none_any_more(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
     digest, clip = _digest(tmp_path), write_clip(tmp_path, 1)
-    async with Client(redis_url) as client, connect(redis_url, name="operator") as redis:
+    async with queued(redis_url) as client, connect(redis_url, name="operator") as redis:
         assert (await client.transcribe(clip, digest=digest)).cache == "hit"
         for key in await redis.keys(KEYS.result("*")) + await redis.keys(KEYS.audio("*")):
             await redis.delete(key)
@@ -158,16 +177,16 @@ async def test_hits_that_come_together_are_answered_together(
 ) -> None:
     sent = Counted()
     digest = _digest(tmp_path)
-    async with Client(redis_url) as client:
+    async with queued(redis_url) as client:
         await client.transcribe("file:///gone.wav", digest=digest)
         counted.trips.clear()
-        monkeypatch.setattr(submitting_module, "exchange", sent.exchange)
+        sent.watch(client, monkeypatch)
         many = [Submission(audio="file:///gone.wav", digest=digest) for _ in range(BATCH)]
         receipts = await client.submit_many(many)
         for receipt in receipts:
             assert not isinstance(receipt, Exception)
             assert (await client.wait(receipt.id)).cache == "hit"
-    assert sent.of("submit") == ({"submit": 1}, 1)
+    assert sent.of("submit") == ({"submit": BATCH // A_CALL}, BATCH // A_CALL)
     commands, trips = counted.of("GET", "HGET", "commit")
     assert commands.keys() == {"commit"}
     assert trips <= commands["commit"] <= 3  # one, where one read finds them all
@@ -186,7 +205,7 @@ async def test_a_repeat_that_cannot_be_sent_harms_no_neighbour(
         return whole(outbox, commit)
 
     monkeypatch.setattr(Outbox, "_arguments_of", arguments_of)
-    async with Client(redis_url) as client:
+    async with queued(redis_url) as client:
         await client.transcribe("file:///gone.wav", digest=digest)
         names = ["a", "b", "bad", "c", "d"]
         await client.submit_many(
@@ -197,3 +216,43 @@ async def test_a_repeat_that_cannot_be_sent_harms_no_neighbour(
         status = await client.status("bad")
     assert status is not None
     assert status.state == "queued"
+
+
+async def test_the_first_repeat_of_a_client_is_three_look_ups_and_an_answer(
+    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = Counted()
+    async with Client(redis_url) as client, connect(redis_url, name="operator") as redis:
+        await redis.script_load(load_script("sensestream_producer", "answer").source)
+        sent.watch(client, monkeypatch)
+        outcome = await client.transcribe("file:///gone.wav", digest=_digest(tmp_path))
+    assert outcome.cache == "hit"
+    assert sent.of("HMGET", "GET", "answer", "submit") == ({"HMGET": 2, "GET": 1, "answer": 1}, 4)
+    assert counted.of("commit", "HGET") == ({}, 0)  # no worker has seen it
+
+
+async def test_a_repeat_that_a_client_remembers_is_one_round_trip(
+    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, digest = Counted(), _digest(tmp_path)
+    async with Client(redis_url) as client:
+        await client.transcribe("file:///gone.wav", digest=digest)
+        sent.watch(client, monkeypatch)
+        await client.transcribe("file:///gone.wav", digest=digest)
+    assert sent.trips == [["answer"]]
+    assert counted.of("commit", "HGET") == ({}, 0)
+
+
+async def test_repeats_that_are_submitted_together_are_answered_together(
+    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, digest = Counted(), _digest(tmp_path)
+    async with Client(redis_url) as client:
+        await client.transcribe("file:///gone.wav", digest=digest)
+        sent.watch(client, monkeypatch)
+        many = [Submission(audio="file:///gone.wav", digest=digest) for _ in range(BATCH)]
+        for receipt in await client.submit_many(many):
+            assert not isinstance(receipt, Exception)
+            assert receipt.answer is not None
+    assert sent.trips == [["answer"]] * (BATCH // A_CALL)
+    assert counted.of("commit", "HGET") == ({}, 0)

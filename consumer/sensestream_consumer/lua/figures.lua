@@ -1,8 +1,10 @@
 -- What stands in the streams, as one moment has it. Reads only, and nothing that grows with them.
 --
--- KEYS 1, 2 the lanes  3 dead  4 transcripts   ARGV 1 group  2 handed-back consumer
--- Returns {now in ms, dead letters, outcomes kept, then for each lane {entries, pending, of these
---   handed back, the oldest pending id, the oldest id not delivered yet}}; an id is '' for none
+-- KEYS 1, 2 the lanes  3 dead  4 transcripts  5 stats
+-- ARGV 1 group  2 handed-back consumer  3… names of counters
+-- Returns {now in ms, dead letters, outcomes kept, {counters}, then for each lane {entries, pending,
+--   of these handed back, the oldest pending id, the oldest id not delivered yet}}; an id is ''
+--   for none
 
 local function length(key)
   local count = redis.pcall('XLEN', key)
@@ -34,4 +36,9 @@ end
 
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-return {now, length(KEYS[3]), length(KEYS[4]), lane(KEYS[1]), lane(KEYS[2])}
+local counters = {}
+for i = 3, #ARGV do
+  local count = redis.pcall('HGET', KEYS[5], ARGV[i])
+  counters[i - 2] = type(count) == 'string' and count or '0'
+end
+return {now, length(KEYS[3]), length(KEYS[4]), counters, lane(KEYS[1]), lane(KEYS[2])}

@@ -1,10 +1,28 @@
--- How a living worker shows itself, and what its group runs. One script, so that neither key is
--- ever without an end; what a full Redis refuses to write is left as it was, and lives on.
+-- How a living worker shows itself, what its group runs, and on which terms others may answer
+-- repeats. One script, so that no key is ever without an end; what a full Redis refuses to write is
+-- left as it was, and lives on.
 --
--- KEYS 1 worker:<consumer>  2 recogniser
--- ARGV 1 milliseconds of the worker  2 of the recogniser  3 fingerprint  then field, value, …
+-- KEYS 1 worker:<consumer>  2 recogniser  3 repeats
+-- ARGV 1 milliseconds of the worker  2 of the others  3 fingerprint  4 a digest is trusted (1/0)
+--      5 result_ttl s  6 request_ttl s  then field, value, …
 
-redis.pcall('HSET', KEYS[1], unpack(ARGV, 4))
+redis.pcall('HSET', KEYS[1], unpack(ARGV, 7))
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.pcall('SET', KEYS[2], ARGV[3], 'NX', 'PX', ARGV[2])
-if redis.call('GET', KEYS[2]) == ARGV[3] then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
+if redis.call('GET', KEYS[2]) == ARGV[3] then
+  redis.call('PEXPIRE', KEYS[2], ARGV[2])
+  redis.pcall('HSET', KEYS[3], 'recogniser', ARGV[3], 'result_ttl', ARGV[5], 'request_ttl', ARGV[6])
+end
+
+-- One worker that trusts no digest is enough for none to be trusted, until it has been silent.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if ARGV[4] == '0' then
+  redis.pcall('HSET', KEYS[3], 'wary_until', string.format('%.0f', now + ARGV[2]))
+else
+  local wary = redis.pcall('HGET', KEYS[3], 'wary_until')
+  if type(wary) == 'string' and wary ~= '0' and (tonumber(wary) or 0) < now then
+    redis.pcall('HSET', KEYS[3], 'wary_until', '0')
+  end
+end
+redis.call('PEXPIRE', KEYS[3], ARGV[2])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sensestream_consumer.metrics.counted import REGISTRY
@@ -23,7 +23,8 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for gauge in GAUGES:
-            family = GaugeMetricFamily(gauge.name, gauge.meaning, labels=gauge.labels)
+            kind = CounterMetricFamily if gauge.counts else GaugeMetricFamily
+            family = kind(gauge.name, gauge.meaning, labels=gauge.labels)
             for labels, value in gauge.read(self._moment):
                 family.add_metric(labels, value)
             yield family

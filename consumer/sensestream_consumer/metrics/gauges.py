@@ -31,12 +31,16 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A value that goes up and down. `read` gives none where it is not known."""
+    """A value that goes up and down, or only up, where Redis counts it.
+
+    `read` gives none where it is not known.
+    """
 
     name: str
     meaning: str
     labels: Labels
     read: Callable[[Moment], Values]
+    counts: bool = False
 
 
 def _lanes(figure: Callable[[LaneFigures], float | None]) -> Callable[[Moment], Values]:
@@ -62,6 +66,12 @@ def _transcripts(moment: Moment) -> Values:
 def _results(moment: Moment) -> Values:
     if moment.group.figures:
         yield (moment.parts.pipeline,), moment.group.figures.results
+
+
+def _completed(moment: Moment) -> Values:
+    if moment.group.figures:
+        for use, count in moment.group.figures.completed.items():
+            yield (moment.parts.pipeline, use.value), count
 
 
 def _in_flight(moment: Moment) -> Values:
@@ -131,6 +141,9 @@ GAUGES: tuple[Gauge, ...] = (
     Gauge("sensestream_cache_results",
           "Results kept; estimated from a sample where Redis holds more than a thousand keys.",
           _PIPELINE, _results),
+    Gauge("sensestream_completed_requests_total",
+          "Requests completed, by workers, or as repeats by whoever submitted them.",
+          ("pipeline", "cache"), _completed, counts=True),
     Gauge("sensestream_in_flight_requests", "Requests this worker holds.", (), _in_flight),
     Gauge("sensestream_engine_busy", "Recordings the engine works on.", (), _engine_busy),
     Gauge("sensestream_engine_capacity",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import RedisError
 from sensestream_common.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
+from sensestream_common.outcome import CacheUse
 from sensestream_common.scripts import load_script
 
 from sensestream_consumer.commands import Commands
@@ -26,6 +27,11 @@ _FIGURES = load_script("sensestream_consumer.lua", "figures")
 _FRESH = 5.0  # seconds: however many scrape, Redis is asked no more often
 _PATIENCE = 1.0  # seconds: a scrape waits no longer, and goes without these figures
 _LANES = (Lane.HIGH, Lane.NORMAL)
+_COUNTERS = {
+    CacheUse.HIT: "hits",
+    CacheUse.MISS: "misses",
+    CacheUse.COALESCED: "coalesced",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class GroupFigures:
     dead_letters: int
     transcripts: int
     results: int
+    completed: dict[CacheUse, int]
 
 
 class Group:
@@ -83,15 +90,18 @@ class Group:
         names = self._keys
         streams = [names.lane(lane) for lane in _LANES]
         reply = await self._commands.run(
-            _FIGURES, [*streams, names.dead, names.transcripts], [REQUESTS_GROUP, HANDED_BACK]
+            _FIGURES,
+            [*streams, names.dead, names.transcripts, names.stats],
+            [REQUESTS_GROUP, HANDED_BACK, *_COUNTERS.values()],
         )
         results = await count_results(self._commands, names)
-        now, dead, transcripts, *lanes = reply
+        now, dead, transcripts, completed, *lanes = reply
         return GroupFigures(
             {lane: _lane(int(now), *row) for lane, row in zip(_LANES, lanes, strict=True)},
             dead_letters=dead,
             transcripts=transcripts,
             results=results,
+            completed={use: int(n) for use, n in zip(_COUNTERS, completed, strict=True)},
         )
 
 

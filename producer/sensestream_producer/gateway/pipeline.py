@@ -15,12 +15,12 @@ from sensestream_common.outcome import Outcome, outcome_from_entry
 
 from sensestream_producer.client import identified
 from sensestream_producer.gateway.form import File
-from sensestream_producer.gateway.known import KnownAnswers
 from sensestream_producer.gateway.refusals import Refusal
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.stores import Store, present
 from sensestream_producer.letters import DeadLetters
 from sensestream_producer.link import Link
+from sensestream_producer.repeats import Repeats
 from sensestream_producer.results import Results
 from sensestream_producer.status import (
     PipelineStatus,
@@ -54,14 +54,14 @@ class Pipeline:
         self.link = Link(settings.redis_url, patience=_PATIENCE)
         self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
         self.results = Results(self.link, self.keys)
-        self._submitter = Submitter(self.link, self.keys, max_backlog=settings.max_backlog)
+        repeats = Repeats(self.link, self.keys, role="gateway")
+        self._submitter = Submitter(
+            self.link, self.keys, max_backlog=settings.max_backlog,
+            repeats=repeats if settings.answer_repeats else None,
+        )  # fmt: skip
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
         self._tail = Tail(self.link, self.keys)
         self.store = store
-        self._known = KnownAnswers(
-            self.link, self.keys,
-            request_ttl=settings.request_ttl, result_ttl=settings.result_ttl,
-        )  # fmt: skip
 
     async def close(self) -> None:
         await self._submitter.close()
@@ -79,11 +79,10 @@ class Pipeline:
         """
         named = identified(submission)
         with submitting(named, self.keys) as traced:
-            receipt, outcome = await self._submit(traced.submission, file)
-            traced.accepted(receipt)
+            receipt = traced.accepted(await self._submit(traced.submission, file))
         if not submission.id:  # a made-up id stands already only when a lost reply was sent twice
             receipt = replace(receipt, duplicate=False)
-        return receipt, outcome
+        return receipt, receipt.answer and self.present(receipt.answer)
 
     async def outcome(self, job: Job, *, timeout: float) -> Outcome | None:
         """The outcome of a job that was handed in, waiting for it; `None` after `timeout` seconds,
@@ -123,22 +122,20 @@ class Pipeline:
         found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
         return self.present(outcome_from_entry(found[0][1])) if found else None
 
-    async def _submit(self, submission: Submission, file: File | None) -> Job:
+    async def _submit(self, submission: Submission, file: File | None) -> Receipt:
         request = submission.request(submission.id, self.keys)
         submit = Submit(request, submission.lane, submission.time_left)
         if file is None:
-            return await self._submitter.send(submit), None
+            return await self._submitter.send(submit)
         if file.spool.size == 0:
             message = "the file is empty: send a recording"
             raise Refusal(400, ErrorCode.AUDIO_EMPTY.value, message, param=file.field)
-        request = replace(request, digest=file.digest)
-        known = await self._known.find(file.digest, request.language, request.itn)
-        if known is not None:
-            return await self._known.answer(known, request, submission.lane)
-        submit = replace(submit, request=request)
+        submit = replace(submit, request=replace(request, digest=file.digest), hashed=True)
+        if receipt := await self._submitter.recall(submit):
+            return receipt
         if self.store is None:
-            return await self._stage(submit, file), None
-        return await self._put(self.store, submit, file), None
+            return await self._stage(submit, file)
+        return await self._put(self.store, submit, file)
 
     async def _put(self, store: Store, submit: Submit, file: File) -> Receipt:
         """Store the bytes outside Redis, and submit a reference to them."""
@@ -148,9 +145,24 @@ class Pipeline:
             request = replace(submit.request, audio=reference)
             receipt = await self._submitter.send(replace(submit, request=request))
         finally:
-            if receipt is None or receipt.duplicate:
+            if receipt is None or not await self._awaits(receipt, reference):
                 await asyncio.to_thread(store.remove, reference)
         return receipt
+
+    async def _awaits(self, receipt: Receipt, reference: str) -> bool:
+        """Whether a worker will read `reference`: not where the id stood before, or it is answered.
+
+        A lost reply makes the request its own duplicate.
+        """
+        if not receipt.duplicate:
+            return receipt.answer is None
+        if not receipt.entry:
+            return False
+        lane = self.keys.lane(receipt.lane)
+        found = await self.link.run(
+            lambda: entries(self.link.redis, lane, receipt.entry, receipt.entry)
+        )
+        return bool(found) and found[0][1].get(b"audio") == reference.encode()
 
     async def _stage(self, submit: Submit, file: File) -> Receipt:
         for _ in range(_STAGINGS):

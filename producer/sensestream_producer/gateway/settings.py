@@ -68,9 +68,6 @@ class GatewaySettings(ProducerSettings):
         default=300.0, gt=0, description="Seconds that a call may wait for its transcript."
     )
     drain_timeout: float = Field(default=30.0, ge=0, description="Seconds to finish on SIGTERM.")
-    result_ttl: int = Field(
-        default=604_800, ge=1, description="Seconds a result stays in the cache, from its last use."
-    )
 
     uploads: str = Field(
         default="redis",

@@ -1,0 +1,76 @@
+"""A gateway whose submit goes through and whose reply is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from sensestream_common.connection import connect
+from sensestream_common.keys import Keys
+from sensestream_common.pipelining import Line
+from sensestream_producer.gateway.form import File
+from sensestream_producer.gateway.pipeline import Pipeline
+from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.gateway.spool import Spool
+from sensestream_producer.gateway.stores import FolderStore
+from sensestream_producer.submission import Submission
+
+pytestmark = pytest.mark.anyio
+
+KEYS = Keys("sensestream")
+
+
+async def file_of(content: bytes) -> File:
+    spool = Spool()
+    spool.feed(content)
+    return File("file", "a.wav", spool, await spool.finish())
+
+
+def losing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Of what is sent with a reference to a file, so many replies do not come."""
+    ask, left = Line.ask, iter(range(times))
+
+    async def lossy(line: Line, packed: Sequence[bytes]) -> list[Any]:
+        replies = await ask(line, packed)
+        if any(b"file://" in command for command in packed) and next(left, None) is not None:
+            raise RedisConnectionError("lost")
+        return replies
+
+    monkeypatch.setattr(Line, "ask", lossy)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_what_a_worker_will_read_stays_in_the_store(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    """Sent again, the request is its own duplicate; its bytes were deleted as an idle copy."""
+    losing(monkeypatch, lost)
+    pipeline = Pipeline(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
+    await pipeline.submit(Submission(audio=b""), await file_of(b"RIFF"))
+    assert await waiting(redis_url) == stored(tmp_path)
+    await pipeline.close()
+
+
+async def test_of_an_id_that_waits_already_nothing_more_is_stored(
+    redis_url: str, tmp_path: Path
+) -> None:
+    pipeline = Pipeline(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
+    for _ in range(2):
+        await pipeline.submit(Submission(audio=b"", id="same"), await file_of(b"RIFF"))
+    assert await waiting(redis_url) == stored(tmp_path)
+    await pipeline.close()
+
+
+def stored(folder: Path) -> list[str]:
+    return [path.as_uri() for path in folder.iterdir()]
+
+
+async def waiting(url: str) -> list[str]:
+    redis: Redis
+    async with connect(url, name="test") as redis:
+        rows: Any = await redis.xrange(KEYS.requests)
+    return [fields[b"audio"].decode() for _, fields in rows]

@@ -1,0 +1,180 @@
+"""The connection that a client's scripts share: replies in order, and faults that stay with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+from sensestream_common.connection import connect
+from sensestream_common.pipelining import Line, pack
+from sensestream_common.scripts import Script
+from sensestream_producer.embedded import EmbeddedRedis
+
+pytestmark = pytest.mark.anyio
+
+WAIT = pack("BLPOP", "nothing", "10")  # holds up this connection, and no other
+
+
+@pytest.fixture
+async def line(redis_url: str) -> AsyncIterator[Line]:
+    async with connect(redis_url, name="line") as redis:
+        line = Line(redis)
+        yield line
+        await line.close()
+
+
+def echo(text: str) -> list[bytes]:
+    return [pack("ECHO", text)]
+
+
+async def waiting(line: Line) -> asyncio.Task[list[object]]:
+    """A question that Redis has, and does not answer yet."""
+    asked = asyncio.create_task(line.ask([WAIT]))
+    while line._wire is None or not line._wire._asked:  # noqa: ASYNC110  (of the next loop's turns)
+        await asyncio.sleep(0)
+    return asked
+
+
+async def identity(line: Line) -> object:
+    [identity] = await line.ask([pack("CLIENT", "ID")])
+    return identity
+
+
+async def test_each_has_its_own_replies(line: Line) -> None:
+    texts = [str(n) for n in range(200)]
+    replies = await asyncio.gather(*(line.ask([*echo(text), *echo("+")]) for text in texts))
+    assert replies == [[text.encode(), b"+"] for text in texts]
+
+
+async def test_a_refusal_is_an_element_and_spoils_no_other(line: Line) -> None:
+    replies = await line.ask([*echo("a"), pack("NOTHING"), *echo("b")])
+    assert replies[::2] == [b"a", b"b"]
+    assert isinstance(replies[1], ResponseError)
+
+
+async def test_who_was_cancelled_leaves_the_others_replies_alone(line: Line, redis: Redis) -> None:
+    first = await waiting(line)
+    second = asyncio.create_task(line.ask(echo("mine")))
+    first.cancel()
+    await asyncio.wait([first])
+    await redis.lpush("nothing", "now")
+    assert await second == [b"mine"]
+
+
+async def test_a_lost_connection_fails_what_is_under_way_alone(line: Line, redis: Redis) -> None:
+    before = await identity(line)
+    asked = [await waiting(line), asyncio.create_task(line.ask(echo("never")))]
+    await redis.client_kill_filter(_id=str(before))
+    for each in asked:
+        with pytest.raises(RedisConnectionError):
+            await each
+    assert await line.ask(echo("again")) == [b"again"]
+    assert await identity(line) != before
+
+
+async def test_a_connection_that_idled_away_is_replaced(line: Line, redis: Redis) -> None:
+    before = await identity(line)
+    wire = line._wire
+    assert wire is not None
+    await redis.client_kill_filter(_id=str(before))
+    await asyncio.wait([wire._reader], timeout=5)
+    assert await line.ask(echo("a")) == [b"a"]
+
+
+async def test_a_reply_that_does_not_come_is_given_up(redis_url: str) -> None:
+    async with connect(redis_url, name="line") as redis:
+        redis.connection_pool.connection_kwargs["socket_timeout"] = 0.2
+        line = Line(redis)
+        before = await identity(line)
+        with pytest.raises(RedisTimeoutError, match=r"no reply within 0\.2 s"):
+            await line.ask([WAIT])
+        assert await identity(line) != before  # its reply may come yet, and is nobody's
+        await line.close()
+
+
+async def test_after_a_failover_the_master_is_looked_for_anew(line: Line) -> None:
+    before = await identity(line)
+    refusal = pack("EVAL", "return redis.error_reply('READONLY a replica')", "0")
+    [reply] = await line.ask([refusal])
+    assert isinstance(reply, ReadOnlyError)
+    assert await identity(line) != before
+
+
+async def test_a_script_is_loaded_where_redis_does_not_know_it(line: Line, redis: Redis) -> None:
+    script = Script("sum", "return ARGV[1] + #KEYS")
+    assert await line.call(script, ["k"], [41]) == 42
+    await redis.script_flush()
+    assert await line.call(script, ["k"], [41]) == 42
+    with pytest.raises(ResponseError, match="broken"):
+        await line.call(Script("broken", "return redis.error_reply('ERR broken')"), [], [])
+
+
+async def test_the_connection_goes_back_to_its_pool(redis_url: str) -> None:
+    async with connect(redis_url, name="line", connections=1) as redis:
+        line = Line(redis)
+        await line.ask(echo("a"))
+        asked = await waiting(line)
+        await line.close()
+        with pytest.raises(RedisConnectionError, match="closed"):
+            await asked
+        assert await redis.ping()  # there is but one connection
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+async def test_a_redis_that_reads_nothing_is_given_up(
+    own_redis: Callable[..., EmbeddedRedis], size: int
+) -> None:
+    """What the socket has no room for is waited for as long as a reply is, and no longer."""
+    server = own_redis()
+    async with connect(server.url, name="line") as redis:
+        redis.connection_pool.connection_kwargs["socket_timeout"] = 0.5
+        line = Line(redis)
+        await line.ask(echo("a"))
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises((RedisTimeoutError, RedisConnectionError)):
+                await asyncio.wait_for(line.ask(echo("x" * size)), 10)
+            await asyncio.wait_for(line.close(), 10)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_a_dead_connection_is_not_opened_anew_under_its_reader(
+    own_redis: Callable[..., EmbeddedRedis], turns: int
+) -> None:
+    """Its pool would get it back with a reply outstanding, and the next one there would have it."""
+    server = own_redis()
+    with server.client() as admin:
+        async with connect(server.url, name="line") as redis:
+            line = Line(redis)
+            number = await identity(line)
+            admin.execute_command("CLIENT", "KILL", "ID", str(number))
+            time.sleep(0.05)  # noqa: ASYNC251  (the loop is held up: nobody has noticed)
+
+            async def late(turns: int) -> None:
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await line.ask([WAIT])
+
+            tasks = [asyncio.create_task(late(n)) for n in range(turns + 1)]
+            await asyncio.wait(tasks, timeout=0.2)
+            asked = asyncio.ensure_future(redis.echo("mine"))
+            await asyncio.sleep(0.1)
+            admin.lpush("nothing", *["anothers"] * len(tasks))
+            assert await asked == b"mine"
+            await asyncio.wait(tasks, timeout=5)
+            errors = [task.exception() for task in tasks]
+            assert all(error is None or type(error) is RedisConnectionError for error in errors)
+            await line.close()
