@@ -173,6 +173,15 @@ class Ours(Contender):
         return [self.python, LOOPS / "ours.py", self.url, self.digests]
 
 
+class Queued(Ours):
+    """Every request passes the worker, as one that is added by hand does."""
+
+    name = "sensestream, queued"
+
+    def driver_command(self) -> list[Any]:
+        return [*super().driver_command(), "--queued"]
+
+
 class Bare(Contender):
     name = "bare redis-py loop"
 
@@ -236,6 +245,7 @@ class Taskiq(Peer):
 
 CONTENDERS: dict[str, type[Contender]] = {
     "ours": Ours,
+    "queued": Queued,
     "bare": Bare,
     "faststream": FastStream,
     "taskiq": Taskiq,

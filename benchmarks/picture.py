@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 
 __all__ = ["bars"]
 
-_COLOURS = ("#1b6ca8", "#9aa5b1", "#c8553d", "#e0a458", "#5a8f69", "#7b5ea7")
+_COLOURS = ("#1b6ca8", "#7fb2d9", "#9aa5b1", "#c8553d", "#e0a458", "#5a8f69", "#7b5ea7")
 _WIDTH, _LEFT, _BAR, _GAP, _TOP = 760, 130, 16, 14, 64
 _MOST = _WIDTH - _LEFT - 90
 

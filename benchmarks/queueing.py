@@ -1,11 +1,13 @@
-"""The way through the streams alone: hits a second, beside a bare loop and other queues.
+"""What has been heard before: hits a second, beside a bare loop and other queues.
 
     make bench-queue            or: python benchmarks/queueing.py [--rounds 3] [--seconds 1.2]
 
 A client and one worker process, then two, share the machine with a Redis of their own, whose
-append-only file is written every second. The client keeps so many requests in flight: submit, read,
-look up, commit, follow. The bare loop does the same commands with nothing around them; the others
-run a task that does nothing, and store its result. All take turns, round by round.
+append-only file is written every second. The client keeps so many requests in flight. `sensestream`
+is our client as it comes: it answers repeats itself. `sensestream, queued` sends them through the
+worker: submit, read, look up, commit, follow. The bare loop does the commands of the latter with
+nothing around them; the others run a task that does nothing, and store its result. All take turns,
+round by round.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from redis import Redis
 from surroundings import RESULTS, ROOT, busy_seconds, environment, keep
 
 DEPTHS = (1, 8, 64, 256)
+OWN = ("ours", "queued", "bare")  # run in the project's own environment
 CEILING, PEERS_BAR, SINGLE_BAR = 0.6, 3.0, 0.002
 Rounds = dict[tuple[str, int, int], list[dict[str, Any]]]  # contender, workers, depth
 
@@ -68,15 +71,25 @@ def table(found: Rounds, options: argparse.Namespace) -> list[str]:
         for name in options.only:
             cells = [cell(found, name, workers, depth) for depth in options.depths]
             lines.append(f"| {CONTENDERS[name].name} | " + " | ".join(cells) + " |")
-        for name in [peer for peer in options.only if peer != "ours" and "ours" in options.only]:
+        for mine, name in comparisons(options.only):
             cells = []
             for depth in options.depths:
-                values = ratio(found, "ours", name, workers, depth)
+                values = ratio(found, mine, name, workers, depth)
                 cells.append(
                     f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
                 )
-            lines.append(f"| ours / {CONTENDERS[name].name} | " + " | ".join(cells) + " |")
+            both = f"{CONTENDERS[mine].name} / {CONTENDERS[name].name}"
+            lines.append(f"| {both} | " + " | ".join(cells) + " |")
     return lines
+
+
+def comparisons(names: list[str]) -> list[tuple[str, str]]:
+    """Which of ours is held against which of the others."""
+    return [
+        (mine, other)
+        for mine in ("ours", "queued") if mine in names
+        for other in names if other not in ("ours", mine)
+    ]  # fmt: skip
 
 
 def cell(found: Rounds, name: str, workers: int, depth: int) -> str:
@@ -107,26 +120,26 @@ def costs(found: Rounds, options: argparse.Namespace) -> list[str]:
 
 def judge(found: Rounds, options: argparse.Namespace) -> list[str]:
     """Each bar, and whether it is met."""
-    if "ours" not in options.only:
-        return []
     cases = [(workers, depth) for workers in options.workers for depth in options.depths]
     return [line for workers, depth in cases for line in _judge(found, options, workers, depth)]
 
 
 def _judge(found: Rounds, options: argparse.Namespace, workers: int, depth: int) -> list[str]:
     lines, case = [], f"{workers} worker(s), {depth} in flight"
-    peers = [name for name in options.only if name not in ("ours", "bare")]
-    if "bare" in options.only:
-        share = statistics.median(ratio(found, "ours", "bare", workers, depth))
-        what = f"{case}: {share:.0%} of the bare loop, bar {CEILING:.0%}"
+    peers = [name for name in options.only if name not in OWN]
+    if {"queued", "bare"} <= set(options.only):
+        share = statistics.median(ratio(found, "queued", "bare", workers, depth))
+        what = f"{case}: queued, {share:.0%} of the bare loop, bar {CEILING:.0%}"
         lines.append(verdict(what, share >= CEILING))
-    if peers:
+    if "ours" in options.only and peers:
         times = min(statistics.median(ratio(found, "ours", one, workers, depth)) for one in peers)
         what = f"{case}: {times:.1f} times the best other queue, bar {PEERS_BAR:g}"
         lines.append(verdict(what, times >= PEERS_BAR))
-    if depth == 1:
-        p50 = statistics.median(one["p50"] for one in found["ours", workers, 1])
-        what = f"{case}: p50 {p50 * 1e3:.2f} ms, bar {SINGLE_BAR * 1e3:g} ms"
+    for name in [name for name in ("ours", "queued") if name in options.only and depth == 1]:
+        p50 = statistics.median(one["p50"] for one in found[name, workers, 1])
+        what = (
+            f"{case}: {CONTENDERS[name].name}, p50 {p50 * 1e3:.2f} ms, bar {SINGLE_BAR * 1e3:g} ms"
+        )
         lines.append(verdict(what, p50 <= SINGLE_BAR))
     return lines
 
@@ -136,13 +149,13 @@ def verdict(what: str, met: bool) -> str:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    others = [name for name in options.only if name not in ("ours", "bare")]
+    others = [name for name in options.only if name not in OWN]
     python = peers_python() if others else Path(sys.executable)
     with tempfile.TemporaryDirectory(prefix="sensestream-bench-") as folder:
         contenders: dict[str, Contender] = {}
         try:
             for name in options.only:
-                own = Path(sys.executable) if name in ("ours", "bare") else python
+                own = Path(sys.executable) if name in OWN else python
                 contenders[name] = CONTENDERS[name](Path(folder), own)
                 contenders[name].begin()
             with Redis.from_url(next(iter(contenders.values())).url) as redis:

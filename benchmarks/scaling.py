@@ -2,9 +2,10 @@
 
     make bench-scale          or: python benchmarks/scaling.py [--only backlog cache workers size]
 
-Hits throughout. A longer backlog, a larger cache, more workers and larger requests, each against
-the smallest of its kind; what is compared is processor time a request, which other work on the
-machine disturbs least. A file that is read to be hashed costs by its length, and so is told.
+Hits throughout, through workers unless it is said otherwise. A longer backlog, a larger cache, more
+workers and larger requests, each against the smallest of its kind; what is compared is processor
+time a request, which other work on the machine disturbs least. A file that is read to be hashed
+costs by its length, and so is told.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contest import KEYS, Ours, Process
+from contest import KEYS, Ours, Process, Queued
 from known import spoken
 from redis import Redis
 from surroundings import ROOT, environment, keep
@@ -43,13 +45,14 @@ for n = ARGV[1], ARGV[2] do
 end
 """
 _CHUNK = 2000
+_REWRITE = 300.0  # seconds
 
 
 class Case:
     """What one setting cost, round by round."""
 
-    def __init__(self, kind: str, size: int, shown: str) -> None:
-        self.kind, self.size, self.shown = kind, size, shown
+    def __init__(self, kind: str, size: int, shown: str, *, by: str = "worker") -> None:
+        self.kind, self.size, self.shown, self.by = kind, size, shown, by
         self.rounds: list[dict[str, float]] = []
 
     def add(self, found: dict[str, Any]) -> None:
@@ -62,13 +65,13 @@ class Case:
 
     @property
     def cost(self) -> float:
-        """Seconds of processor a request, in worker and Redis."""
-        return self.median("worker") + self.median("redis")
+        """Seconds of processor a request, in Redis and in whoever answers."""
+        return self.median(self.by) + self.median("redis")
 
 
 @contextmanager
-def ours(folder: Path) -> Iterator[Ours]:
-    contender = Ours(folder)
+def ours(folder: Path, kind: type[Ours] = Queued) -> Iterator[Ours]:
+    contender = kind(folder)
     try:
         contender.begin()
         yield contender
@@ -89,10 +92,22 @@ def by_backlog(options: argparse.Namespace, _: Path) -> list[Case]:
 
 
 def by_cache(options: argparse.Namespace, folder: Path) -> list[Case]:
-    """Not in turns: a cache only grows here. The smallest is measured again at the end."""
     cases = [Case("results kept", size, f"{size:,}") for size in RESULTS]
+    _grow(options, folder, cases, Queued)
+    return cases
+
+
+def by_cache_at_once(options: argparse.Namespace, folder: Path) -> list[Case]:
+    kind = "results kept, answered by the client"
+    cases = [Case(kind, size, f"{size:,}", by="client") for size in RESULTS]
+    _grow(options, folder, cases, Ours)
+    return cases
+
+
+def _grow(options: argparse.Namespace, folder: Path, cases: list[Case], kind: type[Ours]) -> None:
+    """Not in turns: a cache only grows here."""
     transcript = spoken(10).dumps()
-    with ours(folder) as contender, Redis.from_url(contender.url) as redis:
+    with ours(folder, kind) as contender, Redis.from_url(contender.url) as redis:
         kept = 1
         for case in cases:
             while kept < case.size:
@@ -100,9 +115,29 @@ def by_cache(options: argparse.Namespace, folder: Path) -> list[Case]:
                 keys = [KEYS.result(""), KEYS.audio("")]
                 redis.eval(_FILL, 2, *keys, kept, last, transcript)
                 kept = last + 1
+            _settle(redis)
             for _ in range(options.rounds):
                 case.add(contender.measure(DEPTH, options.seconds))
-    return cases
+
+
+def _settle(redis: Redis) -> None:
+    """Have the append-only file rewritten now, and not while a few hits are measured.
+
+    So much growth sets it off sooner or later, and a million writes at once are not what is asked.
+    """
+    for begin in (False, True):  # the one that may be under way, and one that begins after the last
+        if begin:
+            redis.bgrewriteaof()
+        deadline = time.monotonic() + _REWRITE
+        while _rewrites(redis):
+            if time.monotonic() > deadline:
+                sys.exit(f"Redis still rewrites its append-only file after {_REWRITE:g} s")
+            time.sleep(0.2)
+
+
+def _rewrites(redis: Redis) -> bool:
+    state = redis.info("persistence")
+    return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
 
 def by_workers(options: argparse.Namespace, folder: Path) -> list[Case]:
@@ -151,6 +186,7 @@ def _drive(
 KINDS: dict[str, Callable[[argparse.Namespace, Path], list[Case]]] = {
     "backlog": by_backlog,
     "cache": by_cache,
+    "cache-at-once": by_cache_at_once,
     "workers": by_workers,
     "size": by_size,
     "length": by_length,
@@ -190,7 +226,7 @@ def main() -> int:
         f"{max(loads):.1f}.\n"
     )
     for kind, cases in found.items():
-        if kind in ("backlog", "cache", "workers"):
+        if kind in ("backlog", "cache", "cache-at-once", "workers"):
             times = max(case.cost for case in cases) / cases[0].cost
             met = "met" if times <= FLAT else "MISSED"
             print(f"{cases[0].kind}: {times:.2f} times the cost at most, bar {FLAT:g}: {met}")

@@ -1,9 +1,10 @@
 """The project's own client in a closed loop: submit, and wait for the outcome on the stream.
 
-    python ours.py URL DIGESTS [--metadata BYTES] [--audio FILE]
+    python ours.py URL DIGESTS [--queued] [--metadata BYTES] [--audio FILE]
 
 DIGESTS is a file with the digest of a known recording on each line. With a FILE the worker reads
-and hashes that instead.
+and hashes that instead. When `--queued` every request passes a worker; else the client answers
+repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sensestream_producer import Client
 async def main(options: argparse.Namespace) -> None:
     turns = itertools.cycle(options.digests.read_text().split())
     metadata: dict[str, Any] = {"note": "x" * options.metadata} if options.metadata else {}
-    async with Client(options.url) as client:
+    async with Client(options.url, answer_repeats=not options.queued) as client:
         if options.audio:
             await client.transcribe(options.audio.as_uri())  # heard before, from now on
 
@@ -43,6 +44,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("digests", type=Path)
+    parser.add_argument("--queued", action="store_true")
     parser.add_argument("--metadata", type=int, default=0)
     parser.add_argument("--audio", type=Path)
     asyncio.run(main(parser.parse_args()))
