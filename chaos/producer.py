@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.request import url2pathname
 
@@ -22,6 +24,7 @@ __all__ = ["Mix", "producing"]
 _HIGH = 0.2  # of the requests, in the high lane
 _MAX_BACKLOG = 3000  # requests: producers are refused where the workers do not keep up
 _UPLOADED = 0.05  # of the requests, with their bytes
+_NAMED = 0.3  # of the others, with their digest: the client answers them once they are known
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,19 @@ class Producer(threading.Thread):
 
     def _request(self, number: int) -> Submission:
         clip = self._draw.choice(self._mix.clips)
+        file = Path(url2pathname(clip.removeprefix("file://")))
         uploaded = self._draw.random() < _UPLOADED
+        named = not uploaded and self._draw.random() < _NAMED
         return Submission(
-            audio=Path(url2pathname(clip.removeprefix("file://"))) if uploaded else clip,
+            audio=file if uploaded else clip,
             id=f"{self._seed}-{number}",
+            digest=_digest(file) if named else "",
             priority=Lane.HIGH if self._draw.random() < _HIGH else Lane.NORMAL,
             # A result that is not kept is a miss the next time.
             ttl=0 if self._draw.random() < self._mix.misses else None,
         )
+
+
+@cache
+def _digest(file: Path) -> str:
+    return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
