@@ -9,7 +9,7 @@ from redis import Redis
 from sensestream_common.keys import Keys
 
 from chaos.ledger import Ledger, Subscriber
-from chaos.verdict import Verdict, beyond_two_seconds
+from chaos.verdict import Verdict, await_nothing_held, beyond_two_seconds
 
 KEYS = Keys("sensestream")
 SUBMITTED = Counter(a=1, b=1, c=1)
@@ -46,6 +46,15 @@ def test_a_key_that_a_worker_left_behind_fails(redis_url: str, key: str) -> None
     with Redis.from_url(redis_url) as redis:
         redis.set(key, "1", ex=10)
     assert not verdict(redis_url, SUBMITTED).clean
+
+
+def test_what_a_fault_spoilt_for_some_seconds_is_waited_out(redis_url: str) -> None:
+    with Redis.from_url(redis_url) as redis:
+        alias = KEYS.audio("sha256:" + "0" * 64)
+        redis.rpush(alias, "not yours")
+        redis.pexpire(alias, 300)
+        await_nothing_held(redis, KEYS)
+    assert verdict(redis_url, SUBMITTED).clean
 
 
 def test_everysec_excuses_the_last_two_seconds_before_a_kill_and_nothing_else() -> None:
