@@ -29,6 +29,7 @@ from surroundings import RESULTS, ROOT, busy_seconds, environment, keep
 
 DEPTHS = (1, 8, 64, 256)
 OWN = ("ours", "queued", "bare")  # run in the project's own environment
+WARMING_DEPTH = 8
 CEILING, PEERS_BAR, SINGLE_BAR = 0.6, 3.0, 0.002
 Rounds = dict[tuple[str, int, int], list[dict[str, Any]]]  # contender, workers, depth
 
@@ -52,6 +53,7 @@ def measure(
         for contender in contenders.values():
             while len(contender.workers) < workers:
                 contender.add_worker()
+            contender.measure(WARMING_DEPTH, options.seconds)  # not counted: all is asked for once
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}, workers: {workers}", flush=True)
             loads.append(os.getloadavg()[0])

@@ -45,9 +45,10 @@ def _session_redis(redis_executable: str) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def redis_server(_session_redis: EmbeddedRedis) -> EmbeddedRedis:
-    """The session's server, emptied. A test that stops or reconfigures one takes `own_redis`."""
+    """The session's server, emptied, its counters too. One that is stopped is `own_redis`."""
     with _session_redis.client() as client:
         client.flushall()
+        client.config_resetstat()
     return _session_redis
 
 

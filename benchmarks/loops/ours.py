@@ -14,7 +14,6 @@ import asyncio
 import itertools
 import sys
 from pathlib import Path
-from typing import Any
 
 from closed import serve
 from sensestream_producer import Client
@@ -22,7 +21,7 @@ from sensestream_producer import Client
 
 async def main(options: argparse.Namespace) -> None:
     turns = itertools.cycle(options.digests.read_text().split())
-    metadata: dict[str, Any] = {"note": "x" * options.metadata} if options.metadata else {}
+    metadata = {"note": "x" * options.metadata} if options.metadata else None
     async with Client(options.url, answer_repeats=not options.queued) as client:
         if options.audio:
             await client.transcribe(options.audio.as_uri())  # heard before, from now on

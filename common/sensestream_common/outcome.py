@@ -138,10 +138,10 @@ def said(transcript: Transcript) -> dict[str, Any]:
 
 def json_of(entry: Mapping[str, str]) -> str:
     """The JSON object that says the same as the fields of an encoded outcome."""
-    members = (
+    members = [
         f'"{name}":{value if name in _NATIVE else encode_basestring(value)}'
         for name, value in entry.items()
-    )
+    ]
     return f"{{{','.join(members)}}}"
 
 

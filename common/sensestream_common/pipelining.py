@@ -2,38 +2,62 @@
 
 redis-py's asyncio pipeline packs every argument in Python, which for a commit with its sixty
 arguments takes longer than all that Redis does with it. And a connection of the pool is taken and
-given back for each exchange, waits for its reply, and is read under a timer. Here many exchanges
-may be under way.
+given back for each exchange, waits for its reply, and is read through a stream, under a timer. Here
+many exchanges may be under way, and replies go from the socket to whoever waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import hiredis
 from redis.asyncio import Redis
+from redis.asyncio.connection import DefaultParser
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
+    InvalidResponse,
     NoScriptError,
-    RedisError,
-    ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
 from sensestream_common.connection import is_outage
 from sensestream_common.scripts import Script
 
-__all__ = ["Line", "pack"]
+__all__ = ["Line", "Packed", "pack", "packed"]
+
+_READ_BYTES = 1 << 16
+_MORE = object()  # of a reply that has not come whole
 
 
 def pack(*command: str | bytes | int) -> bytes:
     """A command as Redis reads it; `UnicodeEncodeError` for text that no UTF-8 can hold."""
     return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]  # a tuple of any length
+
+
+class Packed(NamedTuple):
+    """Arguments as they stand in a command."""
+
+    words: int
+    content: bytes
+
+
+def packed(*arguments: str | bytes | int) -> Packed:
+    """Arguments made ready: those that many commands have in common need it only once."""
+    return Packed(len(arguments), pack(*arguments).partition(b"\r\n")[2])
+
+
+@lru_cache
+def _evalsha(sha: str, keys: int) -> Packed:
+    return packed("EVALSHA", sha, keys)
+
+
+def _joined(parts: Sequence[Packed]) -> bytes:
+    words = sum([part.words for part in parts])
+    return b"*%d\r\n%b" % (words, b"".join([part.content for part in parts]))
 
 
 class Line:
@@ -56,16 +80,17 @@ class Line:
         return await wire.ask(packed)
 
     async def call(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[str | int]
+        self, script: Script, keys: Sequence[Packed], arguments: Sequence[Packed]
     ) -> Any:
         """A script's reply; it is loaded where Redis does not know it (any more).
 
         Raises what redis-py raises, the script's own errors too.
         """
-        packed = pack("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        [answer] = await self.ask([packed])
+        count = sum([part.words for part in keys])
+        command = _joined([_evalsha(script.sha, count), *keys, *arguments])
+        [answer] = await self.ask([command])
         if isinstance(answer, NoScriptError):
-            _, answer = await self.ask([pack("SCRIPT", "LOAD", script.source), packed])
+            _, answer = await self.ask([pack("SCRIPT", "LOAD", script.source), command])
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -94,63 +119,79 @@ class _Asked:
         self.since = loop.time()
 
 
-class _Wire:
-    """One connection while it works, and what is under way on it."""
+class _Wire(asyncio.BufferedProtocol):
+    """One connection while it works, and what is under way on it.
+
+    redis-py has opened it, with its TLS, passwords and sentinels; what it reads comes here from
+    then on. It is never used by redis-py again, and the pool opens another in its place.
+    """
 
     def __init__(self, pool: Any, connection: Any) -> None:
         self.broken = False
         self._pool = pool
         self._connection = connection
         self._limit: float = connection.socket_timeout
-        # Kept here for all that is under way: redis-py would make a task to send each command.
-        connection.socket_timeout = None
         self._loop = asyncio.get_running_loop()
         self._asked: deque[_Asked] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        self._reader = self._loop.create_task(self._read(), name="sensestream-line")
+        self._given_back: asyncio.Task[None] | None = None
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse, replyError=DefaultParser.parse_error,
+            notEnoughData=_MORE,
+        )  # fmt: skip
+        self._buffer = bytearray(_READ_BYTES)
+        self._transport: asyncio.Transport = connection._writer.transport
+        self._streams: Any = self._transport.get_protocol()
+        self._transport.set_protocol(self)
 
-    async def ask(self, packed: Sequence[bytes]) -> list[Any]:
-        if not self._connection.is_connected:  # redis-py would connect anew, under the reader
-            self._break(RedisConnectionError("the connection was lost"))
-            raise RedisConnectionError("the connection was lost")
+    def ask(self, packed: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+        """The replies to come. What the socket has no room for is kept until it has."""
         asked = _Asked(self._loop, len(packed))
+        if self._transport.is_closing():
+            self._break(RedisConnectionError("the connection was lost"))
+        if self.broken:
+            asked.future.set_exception(RedisConnectionError("the connection was lost"))
+            return asked.future
         self._asked.append(asked)
+        self._transport.writelines(packed)
         self._watch()
-        try:
-            # Written before it waits for anything: questions stand in the order of their replies.
-            await self._connection.send_packed_command(packed)
-        except (RedisError, OSError) as error:
-            self._break(error)
-            raise
-        return await asked.future
+        return asked.future
 
     async def close(self) -> None:
+        """Fail what is under way, and give the connection back to its pool."""
         self._break(RedisConnectionError("the client was closed"))
-        self._reader.cancel()
-        await asyncio.wait([self._reader])
+        if self._given_back is not None:
+            await self._given_back
 
-    async def _read(self) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+        # One for all: asyncio would take 256 KiB for every read, and longer for that than to read.
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # any buffer does
         try:
-            while True:
-                self._hand_out(await _reply(self._connection))
-        except (RedisError, OSError, LookupError) as error:
+            while (reply := self._reader.gets()) is not _MORE:
+                self._hand_out(reply)
+        except (InvalidResponse, LookupError) as error:  # a reply that nobody asked for
             self._break(error)
-        finally:
-            self._break(RedisConnectionError("its reader has ended"))
-            self._connection.socket_timeout = self._limit
-            with suppress(RedisError, OSError):
-                await self._connection.disconnect(nowait=True)
-            await self._pool.release(self._connection)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._streams.connection_lost(exc)  # or redis-py, where it closes it, waits for that
+        what = str(exc) if exc else "Connection closed by server."
+        self._break(RedisConnectionError(what))
 
     def _hand_out(self, reply: Any) -> None:
-        asked = self._asked[0]  # LookupError: a reply that nobody asked for
+        if isinstance(reply, RedisConnectionError):  # it is loading, or knows us no more
+            self._break(reply)
+            return
+        asked = self._asked[0]
         asked.replies.append(reply)
         if len(asked.replies) == asked.count:
             self._asked.popleft()
             if not asked.future.done():  # else whoever asked was cancelled meanwhile
                 asked.future.set_result(asked.replies)
         if isinstance(reply, Exception) and is_outage(reply):
-            raise reply  # after a failover the master is elsewhere
+            self._break(reply)  # after a failover the master is elsewhere
 
     def _break(self, error: Exception) -> None:
         """Fail what is under way; whoever asks from here on gets another wire."""
@@ -163,10 +204,12 @@ class _Wire:
             future = self._asked.popleft().future
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # who failed to send does not come back for it
-        # Else who still sends would wait for a Redis that does not read, and so would its closing.
-        if (writer := self._connection._writer) is not None:
-            writer.transport.abort()
+        self._transport.abort()
+        self._given_back = self._loop.create_task(self._give_back(), name="sensestream-line")
+
+    async def _give_back(self) -> None:
+        await self._connection.disconnect(nowait=True)
+        await self._pool.release(self._connection)
 
     def _watch(self) -> None:
         """One timer for all that is under way, set anew when it is due."""
@@ -177,12 +220,5 @@ class _Wire:
         self._timer = None
         if self._asked and self._loop.time() >= self._asked[0].since + self._limit:
             self._break(RedisTimeoutError(f"no reply within {self._limit} s"))
-            self._reader.cancel()
-        self._watch()
-
-
-async def _reply(connection: Any) -> Any:
-    try:
-        return await connection.read_response(timeout=math.inf)
-    except ResponseError as error:
-        return error
+        else:
+            self._watch()

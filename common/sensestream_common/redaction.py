@@ -16,6 +16,8 @@ def redacted(reference: str) -> str:
     As outcomes, logs and commands repeat it. A path keeps its `?` only where it has no query
     (`file:`, `redis:<key>`). Where it cannot be told where a password ends, nothing of it is left.
     """
+    if reference.startswith("file:///"):  # of nobody, and mostly what is asked
+        return reference
     match = _SCHEME.fullmatch(reference)
     if match is None:
         return _without_user(reference.partition("?")[0])

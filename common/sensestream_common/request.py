@@ -86,7 +86,8 @@ class Request:
             _check_callback(self.callback_url)
         if self.metadata:
             _check_metadata(self.metadata)
-        _check_traceparent(self.traceparent)
+        if self.traceparent:
+            _check_traceparent(self.traceparent)
         if self.v != VERSION:
             raise _bad("v", self.v, f"the contract's version, {VERSION}")
 
@@ -239,6 +240,8 @@ def _check_metadata(value: str) -> None:
 
 def _encodable(value: str) -> bool:
     """Whether UTF-8 can carry it: a lone surrogate (an undecodable file name) cannot be sent."""
+    if value.isascii():
+        return True
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

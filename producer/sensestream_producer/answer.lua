@@ -8,9 +8,10 @@
 --       request  1 request:<id>  2 result:<identity>  3 audio:<digest>
 -- ARGV  1 the recogniser whose results these are  2 request_ttl s, then for each request
 --       1 lane's name  2 its digest is only claimed (1/0)  3 SHA-1 of the transcript that must still
---       be kept, or ''  4 result_ttl ms, 0 to leave it  5 the outcome as JSON, without entry and
---       times  6 webhook url or ''  7 request id  8 how many of the following belong to it
---       9… fields of the outcome: field, value, …
+--       be kept, or ''  4 result_ttl ms, 0 to leave it  5 webhook url or ''  6 request id
+--       7 how many fields and values are the request's own  8 how many its transcript's
+--       9… its own: field, value, …, then the same as members of a JSON object
+--       then the transcript's: as members of a JSON object, then field, value, …
 -- Gives for each request
 --       {'answered', entry, outcome id, now in ms}
 --       {'duplicate', entry, lane, state, status, outcome}
@@ -52,9 +53,9 @@ end
 
 local function answer(k, a)
   local request, result, audio = unpack(KEYS, k, k + OWN_KEYS - 1)
-  local lane, claimed, wanted, ttl, outcome, url, id, length = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
-  local first = a + OWN_ARGUMENTS
-  local following = first + tonumber(length)
+  local lane, claimed, wanted, ttl, url, id, own, said = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
+  local first, middle = a + OWN_ARGUMENTS, a + OWN_ARGUMENTS + tonumber(own)
+  local following = middle + 2 + tonumber(said)  -- two are JSON
 
   local known = redis.pcall('HMGET', request, 'state', 'entry', 'lane', 'status', 'outcome')
   if known.err then return {'refused', foreign(request, 'hash') or known.err}, following end
@@ -81,7 +82,8 @@ local function answer(k, a)
 
   entry = now .. '-' .. string.format('%.0f', 4294967297 + (submitted or 0) + answered)
   local add = {'XADD', transcripts, '*', 'entry', entry, 'submitted_at', now, 'started_at', now,
-    'finished_at', now, unpack(ARGV, first, following - 1)}
+    'finished_at', now, unpack(ARGV, middle + 2, following - 1)}
+  for n = first, middle - 1 do add[#add + 1] = ARGV[n] end
   local written = redis.pcall(unpack(add))
   if type(written) == 'table' then
     local reason = foreign(transcripts, 'stream')
@@ -100,7 +102,8 @@ local function answer(k, a)
     prolong(audio, ttl, worn)
   end
   redis.pcall('PUBLISH', transcripts, '{"entry":"' .. entry .. '","submitted_at":' .. now ..
-    ',"started_at":' .. now .. ',"finished_at":' .. now .. ',' .. string.sub(outcome, 2))
+    ',"started_at":' .. now .. ',"finished_at":' .. now .. ',' .. ARGV[middle] .. ',' ..
+    ARGV[middle + 1] .. '}')
   answered = answered + 1
   return {'answered', entry, written, now}, following
 end

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
-from sensestream_common.errors import SensestreamError, WaitTimeout
+from sensestream_common.errors import SensestreamError
 from sensestream_common.keys import Keys
 from sensestream_common.outcome import Outcome
 
@@ -30,10 +30,11 @@ from sensestream_producer.streams import id_text, last_id
 from sensestream_producer.submission import Receipt, Submission, SubmitOptions, new_request_id
 from sensestream_producer.submitting import Submit, Submitter, UploadVanished
 from sensestream_producer.tail import Tail
+from sensestream_producer.time_limit import TimeLimit
 from sensestream_producer.tracing import submitting
 from sensestream_producer.uploads import Staged, Uploads
 
-__all__ = ["PATIENCE", "Client", "identified", "submission_of", "timed"]
+__all__ = ["PATIENCE", "Client", "identified", "submission_of"]
 
 _MANY = 256  # submissions of `submit_many` that are under way at once
 PATIENCE = 15.0  # seconds
@@ -112,14 +113,11 @@ class Client:
         takes (before anything is sent), `BacklogFull` and other `SubmitRefused` when it was not
         taken, `PipelineError` when a key holds something foreign.
         """
-        submission = submission_of(audio, options)
-        receipt = await self._traced(identified(submission))
+        receipt = await self._traced(identified(audio, options))
         # A made-up id stands already only when a lost reply made the client send it twice.
-        return (
-            replace(receipt, duplicate=False)
-            if receipt.duplicate and not submission.id
-            else receipt
-        )
+        if receipt.duplicate and not submission_of(audio, options).id:
+            return replace(receipt, duplicate=False)
+        return receipt
 
     async def submit_file(
         self, file: str | Path | bytes, **options: Unpack[SubmitOptions]
@@ -152,18 +150,18 @@ class Client:
         Raises what `submit` does, and `WaitTimeout` after `timeout` seconds (`None`: never); the
         request stands all the same.
         """
-        submission = identified(submission_of(audio, options))
-        with timed(submission.id, timeout):
-            async with asyncio.timeout(timeout):
-                if self._may_be_answered(submission):
-                    return await self._settled(await self._traced(submission))
-                async with self._tail.expecting(submission.id) as expected:
-                    return await self._tail.settle(expected, await self._traced(submission))
+        submission = identified(audio, options)
+        with TimeLimit(submission.id, timeout):
+            if self._may_be_answered(submission):
+                receipt = await self._traced(submission)
+                return receipt.answer or await self._settled(receipt)
+            async with self._tail.expecting(submission.id) as expected:
+                return await self._tail.settle(expected, await self._traced(submission))
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
         """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
-        with timed(request_id, timeout):
-            async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
+        with TimeLimit(request_id, timeout):
+            async with self._tail.expecting(request_id) as expected:
                 return await self._tail.look_up(expected)
 
     def follow(self, position: str = "$") -> AsyncGenerator[Followed | Gap]:
@@ -214,9 +212,7 @@ class Client:
         return bool(named) and self._submitter.answers(claimed=True)
 
     async def _settled(self, receipt: Receipt) -> Outcome:
-        """The outcome of what was submitted with nobody listening: it is mostly there already."""
-        if receipt.answer is not None:
-            return receipt.answer
+        """The outcome of what was submitted with nobody listening: it may be there already."""
         async with self._tail.expecting(receipt.id) as expected:
             return await self._tail.catch_up(expected, receipt)
 
@@ -263,17 +259,10 @@ def submission_of(audio: str | Path | bytes | Submission, options: SubmitOptions
     return replace(audio, **options) if options else audio
 
 
-def identified(submission: Submission) -> Submission:
+def identified(audio: str | Path | bytes | Submission, options: SubmitOptions) -> Submission:
+    """The same with an id, which is made up where there is none."""
+    if not isinstance(audio, Submission) and "id" not in options:
+        options = {**options, "id": new_request_id()}
+        return Submission(audio=audio, **options)
+    submission = submission_of(audio, options)
     return submission if submission.id else replace(submission, id=new_request_id())
-
-
-@contextmanager
-def timed(request_id: str, timeout: float | None) -> Iterator[None]:
-    """Turns the end of `asyncio.timeout` into a `WaitTimeout`."""
-    try:
-        yield
-    except TimeoutError:
-        raise WaitTimeout(
-            f"no outcome of {request_id!r} within {timeout} s; it may still come: wait again, or "
-            "look at `sensestream status`"
-        ) from None

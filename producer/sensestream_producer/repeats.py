@@ -20,7 +20,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from sensestream_common.identity import checksum, is_identity, result_identity
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import CacheUse, Outcome, Status, json_of, said
-from sensestream_common.pipelining import pack
+from sensestream_common.pipelining import Packed, pack, packed
 from sensestream_common.redaction import redacted
 from sensestream_common.request import Request
 from sensestream_common.scripts import load_script
@@ -37,6 +37,7 @@ _FRESH = 10.0  # seconds until terms are read anew: the script sees to it that t
 _LOOK_AGAIN = 1.0  # the same for terms that refuse something
 _FORBIDDEN = 60.0  # the same for whom Redis lets see none
 _REMEMBERED = 16 << 20  # bytes, of all that is remembered
+_WORN = 1.0  # seconds that a retention may be behind: a look for every hit costs more
 _OVERHEAD = 3000  # bytes of one beside its text and its segments
 # Bytes of one that is remembered: Redis reads it through, to check it, for each repeat.
 _LONGEST = 32 << 10
@@ -57,26 +58,37 @@ class _Terms:
 
     recogniser: str
     result_ttl: int
-    request_ttl: int
     wary: bool  # a digest that is only claimed does not count
+    packed: Packed  # recogniser and request_ttl
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Repeat:
     """An answer that is kept, ready for any request that asks for it."""
 
     recogniser: str
-    keys: tuple[str, str]  # of the result, of the alias
+    keys: Packed  # of the result, of the alias
     checksum: str  # of the transcript; empty for one that is not remembered
     found: dict[str, Any]  # of the outcome, without what is a request's own
-    fields: tuple[str, ...]  # the same as the script takes it
-    json: str
+    fields: int  # of the same, how many words there are as the script takes it
+    packed: Packed  # its JSON members, then these words
+    # Prolonged by so many milliseconds, and by monotonic time when that is worth another look.
+    _prolonged: int = 0
+    _look_again: float = 0.0
+
+    def lacks(self, ttl: int) -> bool:
+        """Whether it may have less than `ttl` milliseconds left, by more than is worth a look."""
+        return ttl > self._prolonged or time.monotonic() >= self._look_again
+
+    def prolonged(self, ttl: int) -> None:
+        self._prolonged = ttl
+        self._look_again = time.monotonic() + min(_WORN, ttl / 1000 / 100)
 
 
 class Case:
     """A request, and what answers it."""
 
-    __slots__ = ("_own", "ask", "lane", "repeat", "request")
+    __slots__ = ("_own", "_ttl", "ask", "lane", "repeat", "request")
 
     def __init__(self, request: Request, lane: Lane, ask: Ask, repeat: Repeat) -> None:
         self.request = request
@@ -84,17 +96,24 @@ class Case:
         self.ask = ask
         self.repeat = repeat
         self._own = _own(request)
+        self._ttl = 0
 
-    def arguments(self, result_ttl: int) -> list[str | int]:
+    def arguments(self, result_ttl: int) -> tuple[Packed, Packed]:
         """As the script takes it; `result_ttl` seconds where the request says nothing."""
         request, repeat, own = self.request, self.repeat, self._own
-        ttl = result_ttl if request.ttl is None else request.ttl
+        ttl = 1000 * (result_ttl if request.ttl is None else request.ttl)
+        self._ttl = ttl if repeat.lacks(ttl) else 0
         fields = [part for pair in own.items() for part in pair]
-        return [
-            self.lane.value, 1 if self.ask.claimed else 0, repeat.checksum, ttl * 1000,
-            f"{json_of(own)[:-1]},{repeat.json[1:]}", request.callback_url, request.id,
-            len(fields) + len(repeat.fields), *fields, *repeat.fields,
-        ]  # fmt: skip
+        return packed(
+            self.lane.value, 1 if self.ask.claimed else 0, repeat.checksum, self._ttl,
+            request.callback_url, request.id, len(fields), repeat.fields,
+            *fields, json_of(own)[1:-1],
+        ), repeat.packed  # fmt: skip
+
+    def answered(self) -> None:
+        """Note what the script has done beside."""
+        if self._ttl:
+            self.repeat.prolonged(self._ttl)
 
     def answer(self, entry: str, at: int) -> Outcome:
         """The outcome as it was written."""
@@ -108,6 +127,10 @@ class Repeats:
     def __init__(self, link: Link, keys: Keys, *, role: str) -> None:
         self._link = link
         self._keys = keys
+        self._shared = packed(
+            keys.requests, keys.requests_high, keys.transcripts, keys.webhooks, keys.stats,
+            keys.repeats,
+        )  # fmt: skip
         # Who answered, as an outcome says it: named as workers name themselves.
         self._name = f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
         self._terms: _Terms | None = None
@@ -122,6 +145,13 @@ class Repeats:
         if self._terms is None:
             return time.monotonic() >= self._look_again  # to be asked
         return not (self._terms.wary and claimed)
+
+    def remembered(self, ask: Ask) -> Repeat | None:
+        """What answers it without a question to Redis, as far as is known here."""
+        terms = self._terms
+        if terms is None or time.monotonic() >= self._look_again or (terms.wary and ask.claimed):
+            return None
+        return self._recall(ask, terms)
 
     async def find(self, asks: Sequence[Ask | None]) -> list[Repeat | None]:
         """What is kept for each; Redis is asked only for what is not remembered.
@@ -141,15 +171,14 @@ class Repeats:
 
     async def answer(self, cases: Sequence[Case]) -> list[Any]:
         """The script's answer for each: an outcome is written, or nothing at all."""
-        names = self._keys
-        keys = [names.requests, names.requests_high, names.transcripts, names.webhooks]
-        keys += [names.stats, names.repeats]
         terms = self._terms
-        if terms is None or any(case.repeat.recogniser != terms.recogniser for case in cases):
-            return [[b"gone"] for _ in cases]  # they changed since these were found
-        arguments: list[str | int] = [terms.recogniser, terms.request_ttl]
+        if terms is None:
+            return [[b"gone"] for _ in cases]
+        keys, arguments = [self._shared], [terms.packed]
         for case in cases:
-            keys += [names.request(case.request.id), *case.repeat.keys]
+            if case.repeat.recogniser != terms.recogniser:  # they changed since it was found
+                return [[b"gone"] for _ in cases]
+            keys += [packed(self._keys.request(case.request.id)), case.repeat.keys]
             arguments += case.arguments(terms.result_ttl)
         try:
             answers: list[Any] = await self._link.line.call(_ANSWER, keys, arguments)
@@ -159,9 +188,11 @@ class Repeats:
             self._terms, self._look_again = None, time.monotonic() + _FORBIDDEN
             return [[b"gone"] for _ in cases]
         for answer, case in zip(answers, cases, strict=True):
-            if answer[0] == b"gone":
+            if answer[0] == b"answered":
+                case.answered()
+            elif answer[0] == b"gone":
                 self._forget(case.ask)
-                self._terms, self._look_again = None, 0.0
+                self._look_again = 0.0
         return answers
 
     async def _current_terms(self) -> _Terms | None:
@@ -224,14 +255,15 @@ class Repeats:
             "model": model.decode("utf-8", "replace"), "worker": self._name,
         }  # fmt: skip
         entry = Outcome(id="", entry="", **found).encode()
+        words = [part for pair in entry.items() for part in pair]
         short = len(value) <= _LONGEST
         repeat = Repeat(
             recogniser=terms.recogniser,
-            keys=(key, self._keys.audio(ask.digest)),
+            keys=packed(key, self._keys.audio(ask.digest)),
             checksum=checksum(value) if short else "",
             found=found,
-            fields=tuple(part for pair in entry.items() for part in pair),
-            json=json_of(entry),
+            fields=len(words),
+            packed=packed(json_of(entry)[1:-1], *words),
         )
         if short:
             self._remember(ask, repeat, _OVERHEAD + 7 * len(value))
@@ -257,7 +289,8 @@ def _terms(found: list[bytes | None]) -> _Terms | None:
         return None
     try:
         wary = int(wary_until or 0) > 0
-        return _Terms(recogniser.decode(), int(result_ttl), int(request_ttl), wary)
+        named = packed(recogniser, int(request_ttl))
+        return _Terms(recogniser.decode(), int(result_ttl), wary, named)
     except ValueError as error:
         log.warning("terms_for_repeats_unusable", error=repr(error))
         return None

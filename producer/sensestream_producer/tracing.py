@@ -7,7 +7,7 @@ service has set up a provider: it brings the SDK, and says where spans go.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -36,15 +36,18 @@ class Submit:
         return receipt
 
 
-@contextmanager
-def submitting(submission: Submission, keys: Keys) -> Iterator[Submit]:
+def submitting(submission: Submission, keys: Keys) -> AbstractContextManager[Submit]:
     """A PRODUCER span around a submit, whose context the request carries to the worker.
 
     A `traceparent` that the caller gave is carried as it is, and no span is begun.
     """
     if submission.traceparent or not _is_traced():
-        yield Submit(submission)
-        return
+        return nullcontext(Submit(submission))
+    return _spanned(submission, keys)
+
+
+@contextmanager
+def _spanned(submission: Submission, keys: Keys) -> Iterator[Submit]:
     from opentelemetry import trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

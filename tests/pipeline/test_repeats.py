@@ -154,7 +154,6 @@ async def test_a_transcript_that_was_replaced_is_looked_up_anew(
     await client.transcribe(GONE, digest=heard.digest)
     [result] = pipeline.redis.scan_iter(KEYS.result("*"))
     pipeline.redis.hset(result, "transcript", Transcript("another one").dumps())
-    assert not (await client.submit(GONE, digest=heard.digest)).answer  # its worker sees to it
     assert (await client.transcribe(GONE, digest=heard.digest)).text == "another one"
 
 
@@ -366,6 +365,32 @@ async def test_of_two_retentions_the_longer_one_wins(
         assert expected - 10 <= pipeline.redis.ttl(key) <= expected
 
 
+async def test_a_retention_is_looked_at_once_in_a_while_and_where_it_is_to_be_longer(
+    heard: Heard, client: Client, pipeline: Pipeline
+) -> None:
+    def looks() -> int:
+        statistics: Any = pipeline.redis.info("commandstats")
+        return int(statistics.get("cmdstat_pttl", {}).get("calls", 0))
+
+    await client.transcribe(GONE, digest=heard.digest)
+    before = looks()
+    for _ in range(3):
+        await client.transcribe(GONE, digest=heard.digest)
+    assert looks() == before
+    await client.transcribe(GONE, digest=heard.digest, ttl=900_000)
+    assert looks() == before + 2
+    assert pipeline.redis.ttl(KEYS.audio(heard.digest)) > 890_000
+
+
+async def test_closing_waits_for_the_answer_under_way(heard: Heard, redis_url: str) -> None:
+    client = Client(redis_url)
+    await client.transcribe(GONE, digest=heard.digest)
+    asked = asyncio.create_task(client.transcribe(GONE, digest=heard.digest))
+    await asyncio.sleep(0)  # it is on its way
+    await client.close()
+    assert (await asked).cache == "hit"
+
+
 async def test_an_id_whose_outcome_failed_is_answered(heard: Heard, client: Client) -> None:
     heard.worker.signal(signal.SIGCONT)
     assert (await client.transcribe(GONE, id="a")).error == "audio_forbidden"
@@ -433,7 +458,7 @@ async def test_the_order_of_what_is_queued_is_kept_beside_repeats(
     """Two batches are under way at once: the second must not overtake the first in its lane."""
     await client.transcribe(GONE, digest=heard.digest)
     entered, held = asyncio.Event(), asyncio.Event()
-    calls, ask = iter([held]), Line.ask
+    calls, ask = iter([None, held]), Line.ask  # the first goes ahead, by itself
 
     async def slow(*arguments: Any) -> Any:
         if wait := next(calls, None):
@@ -442,8 +467,9 @@ async def test_the_order_of_what_is_queued_is_kept_beside_repeats(
         return await ask(*arguments)
 
     monkeypatch.setattr(Line, "ask", slow)
-    both = [Submission(audio=GONE, digest=heard.digest), Submission(audio=GONE, id="first")]
-    first = asyncio.create_task(client.submit_many(both))
+    repeat = Submission(audio=GONE, digest=heard.digest)
+    several = [repeat, repeat, Submission(audio=GONE, id="first")]
+    first = asyncio.create_task(client.submit_many(several))
     await entered.wait()
     second = asyncio.create_task(client.submit(GONE, id="second"))
     await asyncio.wait([second], timeout=0.2)

@@ -231,28 +231,24 @@ async def test_the_first_repeat_of_a_client_is_three_look_ups_and_an_answer(
     assert counted.of("commit", "HGET") == ({}, 0)  # no worker has seen it
 
 
-async def test_a_repeat_that_a_client_remembers_is_one_round_trip(
-    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("count", "calls"),
+    [
+        (1, 1),
+        (BATCH, 1 + BATCH // A_CALL),  # the first goes ahead, and the others gather meanwhile
+    ],
+)
+async def test_repeats_that_a_client_remembers_are_answered_together(
+    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    count: int, calls: int,
+) -> None:  # fmt: skip
     sent, digest = Counted(), _digest(tmp_path)
     async with Client(redis_url) as client:
         await client.transcribe("file:///gone.wav", digest=digest)
         sent.watch(client, monkeypatch)
-        await client.transcribe("file:///gone.wav", digest=digest)
-    assert sent.trips == [["answer"]]
-    assert counted.of("commit", "HGET") == ({}, 0)
-
-
-async def test_repeats_that_are_submitted_together_are_answered_together(
-    counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent, digest = Counted(), _digest(tmp_path)
-    async with Client(redis_url) as client:
-        await client.transcribe("file:///gone.wav", digest=digest)
-        sent.watch(client, monkeypatch)
-        many = [Submission(audio="file:///gone.wav", digest=digest) for _ in range(BATCH)]
+        many = [Submission(audio="file:///gone.wav", digest=digest) for _ in range(count)]
         for receipt in await client.submit_many(many):
             assert not isinstance(receipt, Exception)
             assert receipt.answer is not None
-    assert sent.trips == [["answer"]] * (BATCH // A_CALL)
+    assert sent.trips == [["answer"]] * calls
     assert counted.of("commit", "HGET") == ({}, 0)

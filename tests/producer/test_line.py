@@ -17,7 +17,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 from sensestream_common.connection import connect
-from sensestream_common.pipelining import Line, pack
+from sensestream_common.pipelining import Line, pack, packed
 from sensestream_common.scripts import Script
 from sensestream_producer.embedded import EmbeddedRedis
 
@@ -88,7 +88,9 @@ async def test_a_connection_that_idled_away_is_replaced(line: Line, redis: Redis
     wire = line._wire
     assert wire is not None
     await redis.client_kill_filter(_id=str(before))
-    await asyncio.wait([wire._reader], timeout=5)
+    async with asyncio.timeout(5):
+        while not wire.broken:  # noqa: ASYNC110  (until the loop has noticed)
+            await asyncio.sleep(0.01)
     assert await line.ask(echo("a")) == [b"a"]
 
 
@@ -113,9 +115,9 @@ async def test_after_a_failover_the_master_is_looked_for_anew(line: Line) -> Non
 
 async def test_a_script_is_loaded_where_redis_does_not_know_it(line: Line, redis: Redis) -> None:
     script = Script("sum", "return ARGV[1] + #KEYS")
-    assert await line.call(script, ["k"], [41]) == 42
+    assert await line.call(script, [packed("k")], [packed(41)]) == 42
     await redis.script_flush()
-    assert await line.call(script, ["k"], [41]) == 42
+    assert await line.call(script, [packed("k")], [packed(41)]) == 42
     with pytest.raises(ResponseError, match="broken"):
         await line.call(Script("broken", "return redis.error_reply('ERR broken')"), [], [])
 

@@ -77,7 +77,7 @@ class Pipeline:
 
         Raises what `Client.submit` raises.
         """
-        named = identified(submission)
+        named = identified(submission, {})
         with submitting(named, self.keys) as traced:
             receipt = traced.accepted(await self._submit(traced.submission, file))
         if not submission.id:  # a made-up id stands already only when a lost reply was sent twice

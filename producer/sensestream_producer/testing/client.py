@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -23,6 +22,7 @@ from sensestream_producer.testing.letters import ScriptedLetters
 from sensestream_producer.testing.script import digest_of
 from sensestream_producer.testing.store import Store
 from sensestream_producer.testing.worker import MODEL, WORKER, ScriptedWorker
+from sensestream_producer.time_limit import TimeLimit
 from sensestream_producer.uploads import BoundedReader
 
 __all__ = ["BlockingClient", "Client"]
@@ -67,20 +67,18 @@ class Client(real.Client):
         timeout: float | None = 60.0,
         **options: Unpack[SubmitOptions],
     ) -> Outcome:
-        submission = real.identified(real.submission_of(audio, options))
-        with real.timed(submission.id, timeout):
-            async with asyncio.timeout(timeout):
-                mark = self._store.last
-                receipt = await self._traced(submission)
-                if receipt.state == RequestState.DONE:
-                    return self._fetch(receipt)
-                return await self._until(lambda: self._outcome(mark, entry=receipt.entry))
+        submission = real.identified(audio, options)
+        with TimeLimit(submission.id, timeout):
+            mark = self._store.last
+            receipt = await self._traced(submission)
+            if receipt.state == RequestState.DONE:
+                return self._fetch(receipt)
+            return await self._until(lambda: self._outcome(mark, entry=receipt.entry))
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
-        with real.timed(request_id, timeout):
-            async with asyncio.timeout(timeout):
-                mark = self._store.last
-                return await self._until(lambda: self._answer(request_id, mark))
+        with TimeLimit(request_id, timeout):
+            mark = self._store.last
+            return await self._until(lambda: self._answer(request_id, mark))
 
     async def follow(self, position: str = "$") -> AsyncGenerator[Followed | Gap]:
         start = None if position == "$" else parse_id(position)
