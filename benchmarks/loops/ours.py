@@ -1,4 +1,4 @@
-"""The project's own client in a closed loop: submit, and wait for the outcome on the stream.
+"""The project's own client in a closed loop: submit, and have the outcome.
 
     python ours.py URL DIGESTS [--queued] [--metadata BYTES] [--audio FILE]
 

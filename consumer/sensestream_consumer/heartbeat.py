@@ -42,9 +42,9 @@ class Presence:
     consumer: str
     fingerprint: str
     facts: dict[str, str]
-    trust_digest: bool = True
-    result_ttl: int = 604_800  # seconds
-    request_ttl: int = 86_400  # seconds
+    trust_digest: bool
+    result_ttl: int  # seconds
+    request_ttl: int  # seconds
 
 
 class Heartbeat:

@@ -6,10 +6,10 @@ whether a transcript is still kept, and the same, is seen by the commit that sen
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from sys import getsizeof
 
+from sensestream_common.bounded import Bounded
 from sensestream_common.identity import checksum
 from sensestream_common.transcript import Segments, Transcript
 
@@ -28,7 +28,6 @@ class Known:
 
     transcript: Transcript
     checksum: str
-    size: int  # bytes here
     short: bool  # enough to be sent without having been looked up
 
 
@@ -36,44 +35,31 @@ class Recall:
     """Aliases and transcripts, the least recently used forgotten first."""
 
     def __init__(self) -> None:
-        self._aliases: OrderedDict[str, str] = OrderedDict()
-        self._known: OrderedDict[str, Known] = OrderedDict()
-        self._size = 0
+        self._aliases: Bounded[str, str] = Bounded(_ALIASES)
+        self._known: Bounded[str, Known] = Bounded(_TRANSCRIPTS)
 
     def audio(self, digest: str) -> str:
         """The identity of the audio in the bytes with this digest; empty where not remembered."""
-        return self._aliases.get(digest, "")
+        return self._aliases.get(digest) or ""
 
     def learn_audio(self, digest: str, audio: str) -> None:
-        self._aliases[digest] = audio
-        self._aliases.move_to_end(digest)
-        if len(self._aliases) > _ALIASES:
-            self._aliases.popitem(last=False)
+        self._aliases.put(digest, audio)
 
     def __contains__(self, identity: str) -> bool:
         return identity in self._known
 
     def transcript(self, identity: str) -> Known | None:
         """What was kept under this identity when it was last seen."""
-        known = self._known.get(identity)
-        if known is not None:
-            self._known.move_to_end(identity)
-        return known
+        return self._known.get(identity)
 
     def learn_transcript(self, identity: str, transcript: Transcript, value: bytes) -> None:
         """`value` is what Redis keeps of it."""
-        self.forget(identity)
         segments = Segments(transcript.segments).light()
-        size = _OVERHEAD + sum(map(getsizeof, (transcript.text, segments.json)))
-        self._known[identity] = Known(
-            replace(transcript, segments=segments), checksum(value), size, len(value) <= _LONGEST
+        known = Known(
+            replace(transcript, segments=segments), checksum(value), len(value) <= _LONGEST
         )
-        self._size += size
-        while self._size > _TRANSCRIPTS:
-            _, oldest = self._known.popitem(last=False)
-            self._size -= oldest.size
+        size = _OVERHEAD + sum(map(getsizeof, (transcript.text, segments.json)))
+        self._known.put(identity, known, size)
 
     def forget(self, identity: str) -> None:
-        known = self._known.pop(identity, None)
-        if known is not None:
-            self._size -= known.size
+        self._known.forget(identity)

@@ -20,7 +20,6 @@ from redis.exceptions import (
     RedisError,
 )
 from sensestream_common.connection import (
-    OUTAGE_ERRORS,
     connect,
     is_out_of_memory,
     is_outage,
@@ -126,7 +125,7 @@ class Link:
                 f"{where} refuses this user: {error}. Check the user and the password in "
                 "--redis-url or SENSESTREAM_REDIS_URL"
             )
-        if isinstance(error, OUTAGE_ERRORS):
+        if is_outage(error):
             return RedisUnavailable(
                 f"{where} does not answer ({_reason(error)}): start it, or name another one with "
                 "--redis-url or SENSESTREAM_REDIS_URL"

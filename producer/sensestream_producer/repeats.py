@@ -10,13 +10,13 @@ from __future__ import annotations
 import secrets
 import socket
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import structlog
 from redis.exceptions import NoPermissionError, ResponseError
+from sensestream_common.bounded import Bounded
 from sensestream_common.identity import checksum, is_identity, result_identity
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import CacheUse, Outcome, Status, json_of, said
@@ -135,8 +135,7 @@ class Repeats:
         self._name = f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
         self._terms: _Terms | None = None
         self._look_again = 0.0
-        self._remembered: OrderedDict[Ask, tuple[Repeat, int]] = OrderedDict()
-        self._size = 0
+        self._remembered: Bounded[Ask, Repeat] = Bounded(_REMEMBERED)
 
     def answers(self, *, claimed: bool) -> bool:
         """Whether anything may be answered by a digest that is only claimed, or by one that is
@@ -191,7 +190,7 @@ class Repeats:
             if answer[0] == b"answered":
                 case.answered()
             elif answer[0] == b"gone":
-                self._forget(case.ask)
+                self._remembered.forget(case.ask)
                 self._look_again = 0.0
         return answers
 
@@ -209,10 +208,7 @@ class Repeats:
 
     def _recall(self, ask: Ask, terms: _Terms) -> Repeat | None:
         known = self._remembered.get(ask)
-        if known is None or known[0].recogniser != terms.recogniser:
-            return None
-        self._remembered.move_to_end(ask)
-        return known[0]
+        return known if known and known.recogniser == terms.recogniser else None
 
     async def _look_up(self, asks: Iterable[Ask], terms: _Terms) -> dict[Ask, Repeat]:
         asked = list(asks)
@@ -266,20 +262,8 @@ class Repeats:
             packed=packed(json_of(entry)[1:-1], *words),
         )
         if short:
-            self._remember(ask, repeat, _OVERHEAD + 7 * len(value))
+            self._remembered.put(ask, repeat, _OVERHEAD + 7 * len(value))
         return repeat
-
-    def _remember(self, ask: Ask, repeat: Repeat, size: int) -> None:
-        self._forget(ask)
-        self._remembered[ask] = repeat, size
-        self._size += size
-        while self._size > _REMEMBERED:
-            _, (_, oldest) = self._remembered.popitem(last=False)
-            self._size -= oldest
-
-    def _forget(self, ask: Ask) -> None:
-        if known := self._remembered.pop(ask, None):
-            self._size -= known[1]
 
 
 def _terms(found: list[bytes | None]) -> _Terms | None:

@@ -209,7 +209,9 @@ class Submitter:
                 entries = await self._queue_up([submits[n] for n in rest])
                 answers |= zip(rest, entries, strict=True)
         except ResponseError as error:
-            raise _foreign_key(str(error)) or error from error
+            if foreign := _foreign_key(str(error)):
+                raise foreign from error
+            raise
         return [answers.get(n) or _Unknown() for n in range(len(submits))]
 
     async def _answer(self, submits: list[Submit]) -> dict[int, Any]:

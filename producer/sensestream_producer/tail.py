@@ -122,6 +122,8 @@ class Tail:
 
     async def close(self) -> None:
         self._closed = True
+        async with self._starting:  # what starts now would be left behind
+            pass
         tasks = [task for task in (self._reader, self._looker) if task is not None]
         for task in tasks:
             task.cancel()
@@ -130,16 +132,20 @@ class Tail:
 
     async def _start(self) -> None:
         async with self._starting:
-            if self._closed:
-                raise closed_meanwhile()
+            self._require_open()
             if self._reader is None:
                 redis = self._link.redis
                 self._position = await self._link.run(
                     lambda: last_id(redis, self._keys.transcripts)
                 )
+                self._require_open()
                 self._reader = asyncio.create_task(self._read(), name="sensestream-tail")
         if self._looker is None:
             self._looker = asyncio.create_task(self._keep_looking(), name="sensestream-look")
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise closed_meanwhile()
 
     async def _read(self) -> None:
         redis = self._link.reader("tail")

@@ -34,7 +34,14 @@ class Beating:
         self.heartbeat = Heartbeat(
             connect_blocking(url, name="heartbeat", timeout=2),
             KEYS,
-            Presence(parts.consumer, fingerprint, {"host": "h"}, trust_digest=trust_digest),
+            Presence(
+                parts.consumer,
+                fingerprint,
+                {"host": "h"},
+                trust_digest=trust_digest,
+                result_ttl=604_800,
+                request_ttl=86_400,
+            ),
             parts.holding,
             reclaim_after=RECLAIM_AFTER,
             on_lost=self.lost.append,

@@ -53,9 +53,10 @@ async def test_what_is_remembered_is_not_looked_up_again(repeats: Repeats, redis
 
 
 async def test_what_was_used_longest_ago_is_forgotten_first(
-    repeats: Repeats, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    repeats: Repeats, keys: Keys, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 2 * module._OVERHEAD + 2000)  # two small ones
+    repeats = Repeats(repeats._link, keys, role="client")
     await repeats.find([ask(0)])
     await repeats.find([ask(1)])
     await repeats.find([ask(0)])

@@ -159,3 +159,20 @@ async def test_closing_the_client_ends_its_waits(redis_url: str) -> None:
         await client.ping()
     with pytest.raises(SensestreamError, match="closed"):
         await waiting
+
+
+async def test_what_is_closed_while_it_starts_leaves_no_reader_behind(
+    redis_url: str, redis: Redis
+) -> None:
+    async def tails() -> int:
+        return sum(each["name"] == "sensestream-tail" for each in await redis.client_list())
+
+    client = Client(redis_url)
+    waiting = asyncio.create_task(client.wait("anything", timeout=5))
+    await asyncio.sleep(0)
+    assert client._tail._starting.locked()
+    await client.close()
+    with pytest.raises(SensestreamError, match="closed"):
+        await waiting
+    await asyncio.sleep(0.1)  # a reader that was left would have connected by now
+    assert await tails() == 0

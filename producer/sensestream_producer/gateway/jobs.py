@@ -20,11 +20,10 @@ from sensestream_producer.gateway.access import Scope
 from sensestream_producer.gateway.form import File, Form, body_chunks
 from sensestream_producer.gateway.hosts import require_callback
 from sensestream_producer.gateway.options import require_scheme
-from sensestream_producer.gateway.pipeline import Job
 from sensestream_producer.gateway.refusals import Refusal, problem_of, refusal_of
 from sensestream_producer.gateway.surroundings import Here, Surroundings, needs
 from sensestream_producer.gateway.waiting import until_stopping
-from sensestream_producer.submission import RequestState, Submission
+from sensestream_producer.submission import Receipt, RequestState, Submission
 
 __all__ = ["JobRequest", "router"]
 
@@ -137,14 +136,14 @@ async def look(id: str, here: Here, wait: Wait = 0) -> JSONResponse:  # noqa: A0
 
 async def _submit_json(
     here: Surroundings, body: Any, defaults: dict[str, str]
-) -> tuple[bool, list[Job | Refusal]]:
+) -> tuple[bool, list[Receipt | Refusal]]:
     if not isinstance(body, list):
         return False, [await _submit_reference(here, _read({**defaults, **_object(body)}))]
     if not 1 <= len(body) <= MANY:
         raise Refusal(422, "bad_request", f"there are {len(body)} jobs: send 1 to {MANY}")
     defaults.pop("id", None)  # a key for the whole call names none of its jobs
 
-    async def one(item: Any) -> Job | Refusal:
+    async def one(item: Any) -> Receipt | Refusal:
         try:
             return await _submit_reference(here, _read({**defaults, **_object(item)}))
         except Refusal as refusal:
@@ -155,14 +154,14 @@ async def _submit_json(
     return True, list(await asyncio.gather(*map(one, body)))
 
 
-async def _submit_reference(here: Surroundings, job: JobRequest) -> Job:
+async def _submit_reference(here: Surroundings, job: JobRequest) -> Receipt:
     require_scheme(job.audio, here.settings.references)
     return await _submit(here, job.submission(), None)
 
 
 async def _submit_form(
     here: Surroundings, form: Form, defaults: dict[str, str]
-) -> tuple[bool, list[Job | Refusal]]:
+) -> tuple[bool, list[Receipt | Refusal]]:
     fields: dict[str, Any] = {**defaults, **{name: form.text(name) for name in form.fields}}
     fields = {name: value for name, value in fields.items() if value != ""}
     if "metadata" in fields:
@@ -186,7 +185,7 @@ async def _submit_form(
         )
     submission = replace(job.submission(), audio=b"")
 
-    async def one(file: File) -> Job | Refusal:
+    async def one(file: File) -> Receipt | Refusal:
         try:
             return await _submit(here, submission, file)
         except (Refusal, SensestreamError) as error:
@@ -197,29 +196,28 @@ async def _submit_form(
     return many, [await one(file) for file in form.files]
 
 
-async def _submit(here: Surroundings, submission: Submission, file: File | None) -> Job:
+async def _submit(here: Surroundings, submission: Submission, file: File | None) -> Receipt:
     if submission.callback_url:
         await require_callback(submission.callback_url, here.settings)
     return await here.pipeline.submit(submission, file)
 
 
 async def _answer(
-    here: Surroundings, result: Job | Refusal, wait: float
+    here: Surroundings, result: Receipt | Refusal, wait: float
 ) -> tuple[int, dict[str, Any]]:
     """The status of one job's part of the answer, and the part."""
     if isinstance(result, Refusal):
         return result.status, {"error": problem_of(result)}
-    receipt, outcome = result
-    state, status = receipt.state, receipt.status
-    if outcome is None and (state == RequestState.DONE or wait):
+    state, status, outcome = result.state, result.status, None
+    if state == RequestState.DONE or wait:
         outcome = await until_stopping(
             here, here.pipeline.outcome(result, timeout=_bounded(here, wait)), grace=0
         )
     if outcome is not None:
         state, status = RequestState.DONE, outcome.status
     word = status.value if state == RequestState.DONE and status else _STATES.get(state, state)
-    job = _job(receipt.id, word, outcome)
-    if receipt.duplicate:
+    job = _job(result.id, word, outcome)
+    if result.duplicate:
         job["duplicate"] = True
     return (200 if state == RequestState.DONE else 202), job
 

@@ -17,7 +17,6 @@ from sensestream_producer.gateway.documentation import OPENAI_ERRORS, TRANSCRIPT
 from sensestream_producer.gateway.form import Form
 from sensestream_producer.gateway.formats import FORMATS, body_of, events_of
 from sensestream_producer.gateway.options import flag, language_of, one_file
-from sensestream_producer.gateway.pipeline import Job
 from sensestream_producer.gateway.refusals import (
     Refusal,
     openai_error,
@@ -26,7 +25,7 @@ from sensestream_producer.gateway.refusals import (
 from sensestream_producer.gateway.sse import COMMENT, encode, stream
 from sensestream_producer.gateway.surroundings import Here, Surroundings, needs
 from sensestream_producer.gateway.waiting import awaited
-from sensestream_producer.submission import Submission
+from sensestream_producer.submission import Receipt, Submission
 
 __all__ = ["router"]
 
@@ -51,10 +50,10 @@ async def transcriptions(request: Request, here: Here) -> Response:
         form_name = form.text("response_format") or "json"
         streamed = flag("stream", form.text("stream"), False)
         granularities = _granularities(form, form_name)
-        job = await here.pipeline.submit(_submission(form), one_file(form))
+        receipt = await here.pipeline.submit(_submission(form), one_file(form))
     if streamed:
-        return await _streamed(here, job)
-    outcome = await awaited(here, job)
+        return await _streamed(here, receipt)
+    outcome = await awaited(here, receipt)
     return Response(
         body_of(outcome, form_name, granularities), headers=_about(outcome),
         media_type=FORMATS[form_name],
@@ -101,8 +100,8 @@ def _granularities(form: Form, form_name: str) -> list[str]:
     return chosen
 
 
-async def _streamed(here: Surroundings, job: Job) -> Response:
-    waiting = asyncio.create_task(awaited(here, job), name="gateway-transcription")
+async def _streamed(here: Surroundings, receipt: Receipt) -> Response:
+    waiting = asyncio.create_task(awaited(here, receipt), name="gateway-transcription")
     done, _ = await asyncio.wait([waiting], timeout=_HEADERS_AFTER)
     if done:
         waiting.result()  # a refusal that comes soon has its status

@@ -35,12 +35,10 @@ from sensestream_producer.tail import Tail
 from sensestream_producer.tracing import submitting
 from sensestream_producer.uploads import Uploads
 
-__all__ = ["Job", "Pipeline"]
+__all__ = ["Pipeline"]
 
 _PATIENCE = 5.0  # seconds that a call is held while Redis is away; then it gets a 503
 _STAGINGS = 3
-
-Job = tuple[Receipt, Outcome | None]  # the outcome, where it is there already
 
 
 class Pipeline:
@@ -72,8 +70,8 @@ class Pipeline:
     async def ping(self) -> None:
         await self.link.run(self.link.redis.ping)
 
-    async def submit(self, submission: Submission, file: File | None = None) -> Job:
-        """Hand in a reference, or a file; the outcome is there at once where it is known.
+    async def submit(self, submission: Submission, file: File | None = None) -> Receipt:
+        """Hand in a reference, or a file; the receipt has the answer where that is known.
 
         Raises what `Client.submit` raises.
         """
@@ -81,16 +79,15 @@ class Pipeline:
         with submitting(named, self.keys) as traced:
             receipt = traced.accepted(await self._submit(traced.submission, file))
         if not submission.id:  # a made-up id stands already only when a lost reply was sent twice
-            receipt = replace(receipt, duplicate=False)
-        return receipt, receipt.answer and self.present(receipt.answer)
+            return replace(receipt, duplicate=False)
+        return receipt
 
-    async def outcome(self, job: Job, *, timeout: float) -> Outcome | None:
-        """The outcome of a job that was handed in, waiting for it; `None` after `timeout` seconds,
-        or when it is no longer kept.
+    async def outcome(self, receipt: Receipt, *, timeout: float) -> Outcome | None:
+        """The outcome of what was handed in, waiting for it; `None` after `timeout` seconds, or
+        when it is no longer kept.
         """
-        receipt, outcome = job
-        if outcome is not None:
-            return self.present(outcome)
+        if receipt.answer is not None:
+            return self.present(receipt.answer)
         if receipt.state == RequestState.DONE:
             return await self._kept(receipt.outcome)
         return await self.wait(receipt.id, timeout=timeout)

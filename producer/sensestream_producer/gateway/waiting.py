@@ -8,21 +8,21 @@ from typing import TypeVar
 
 from sensestream_common.outcome import Outcome
 
-from sensestream_producer.gateway.pipeline import Job
 from sensestream_producer.gateway.refusals import STATUS_OF, Refusal
 from sensestream_producer.gateway.surroundings import Surroundings
+from sensestream_producer.submission import Receipt
 
 __all__ = ["awaited", "until_stopping"]
 
 T = TypeVar("T")
 
 
-async def awaited(here: Surroundings, job: Job) -> Outcome:
+async def awaited(here: Surroundings, receipt: Receipt) -> Outcome:
     """The completed outcome of a job whose caller stays on the line.
 
     Raises `Refusal` for a failed one, and when it takes too long.
     """
-    waiting = here.pipeline.outcome(job, timeout=here.settings.wait_timeout)
+    waiting = here.pipeline.outcome(receipt, timeout=here.settings.wait_timeout)
     # A second before uvicorn would cut it off: its caller is told, and asks another gateway.
     outcome = await until_stopping(here, waiting, grace=here.settings.drain_timeout - 1)
     if outcome is None and here.stopping.is_set():
@@ -34,7 +34,7 @@ async def awaited(here: Surroundings, job: Job) -> Outcome:
         raise Refusal(
             504, "timeout",
             f"no transcript within {here.settings.wait_timeout:g} s; it may still come, under "
-            f"/v1/transcriptions/{job[0].id}",
+            f"/v1/transcriptions/{receipt.id}",
         )  # fmt: skip
     if outcome.error is not None:
         raise Refusal(STATUS_OF[outcome.error], outcome.error.value, outcome.message, param="file")
