@@ -68,6 +68,11 @@ class Round:
     def rate(self) -> float:
         return len(self.latencies) / self.seconds
 
+    @property
+    def right(self) -> float:
+        """Right answers a second: a wrong one costs its service no transcription."""
+        return self.rate * (1 - self.wrong())
+
     def quantile(self, share: float) -> float:
         ordered = sorted(self.latencies)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
@@ -358,10 +363,13 @@ def judge(rounds: dict[tuple[str, str], list[Round]]) -> list[str]:
     }  # fmt: skip
     for peer, by_share in bars.items():
         for share, bar in by_share.items():
-            pairs = zip(rounds[Ours.name, share], rounds[peer, share], strict=True)
+            pairs = list(zip(rounds[Ours.name, share], rounds[peer, share], strict=True))
             times = statistics.median(mine.rate / theirs.rate for mine, theirs in pairs)
             met = "met" if times >= bar else "MISSED"
             lines.append(f"{share} repeats: {times:.1f} times {peer}, bar {bar:g}: {met}")
+            if not share.startswith("100"):
+                right = statistics.median(mine.right / theirs.right for mine, theirs in pairs)
+                lines[-1] += f"; of right answers {right:.2f} times as many"
     wrong = max(one.wrong() for (name, share), several in rounds.items() for one in several
                 if name == Ours.name and not share.startswith("100"))  # fmt: skip
     lines.append(f"wrong answers of ours: {wrong:.0%}: {'met' if not wrong else 'MISSED'}")

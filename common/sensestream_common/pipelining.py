@@ -30,6 +30,8 @@ from sensestream_common.scripts import Script
 __all__ = ["Line", "Packed", "pack", "packed"]
 
 _READ_BYTES = 1 << 16
+_CLOSED = "the client was closed"
+_LOST = "the connection was lost"
 _MORE = object()  # of a reply that has not come whole
 
 
@@ -66,18 +68,21 @@ class Line:
     def __init__(self, redis: Redis) -> None:
         self._pool: Any = redis.connection_pool  # its methods have no types
         self._opening = asyncio.Lock()
+        self._closed = False
         self._wire: _Wire | None = None
 
-    async def ask(self, packed: Sequence[bytes]) -> list[Any]:
+    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
         """The replies to packed commands, in order; a refusal is an element.
 
         Anything else that redis-py raises (the connection, a time-out) fails all that is under way.
         Which of the commands Redis has run is not known then.
         """
+        if not commands:
+            return []
         wire = self._wire
         if wire is None or wire.broken:
             wire = await self._open()
-        return await wire.ask(packed)
+        return await wire.ask(commands)
 
     async def call(
         self, script: Script, keys: Sequence[Packed], arguments: Sequence[Packed]
@@ -96,7 +101,8 @@ class Line:
         return answer
 
     async def close(self) -> None:
-        """Give the connection back; what is under way fails."""
+        """Give the connection back; what is under way fails, and what is asked from now on."""
+        self._closed = True
         if self._wire is not None:
             await self._wire.close()
 
@@ -104,6 +110,9 @@ class Line:
         async with self._opening:
             if self._wire is None or self._wire.broken:
                 self._wire = _Wire(self._pool, await self._pool.get_connection())
+            if self._closed:  # meanwhile
+                await self._wire.close()
+                raise RedisConnectionError(_CLOSED)
             return self._wire
 
 
@@ -139,31 +148,32 @@ class _Wire(asyncio.BufferedProtocol):
             protocolError=InvalidResponse, replyError=DefaultParser.parse_error,
             notEnoughData=_MORE,
         )  # fmt: skip
-        self._buffer = bytearray(_READ_BYTES)
+        # TLS writes to slices of it, which must not be copies.
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         self._transport: asyncio.Transport = connection._writer.transport
-        self._streams: Any = self._transport.get_protocol()
+        self._opener: Any = self._transport.get_protocol()
         self._transport.set_protocol(self)
 
-    def ask(self, packed: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+    def ask(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
         """The replies to come. What the socket has no room for is kept until it has."""
-        asked = _Asked(self._loop, len(packed))
+        asked = _Asked(self._loop, len(commands))
         if self._transport.is_closing():
-            self._break(RedisConnectionError("the connection was lost"))
+            self._break(RedisConnectionError(_LOST))
         if self.broken:
-            asked.future.set_exception(RedisConnectionError("the connection was lost"))
+            asked.future.set_exception(RedisConnectionError(_LOST))
             return asked.future
         self._asked.append(asked)
-        self._transport.writelines(packed)
+        self._transport.writelines(commands)
         self._watch()
         return asked.future
 
     async def close(self) -> None:
         """Fail what is under way, and give the connection back to its pool."""
-        self._break(RedisConnectionError("the client was closed"))
+        self._break(RedisConnectionError(_CLOSED))
         if self._given_back is not None:
-            await self._given_back
+            await asyncio.wait([self._given_back])  # to the end, though who waits may be cancelled
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         # One for all: asyncio would take 256 KiB for every read, and longer for that than to read.
         return self._buffer
 
@@ -176,7 +186,7 @@ class _Wire(asyncio.BufferedProtocol):
             self._break(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._streams.connection_lost(exc)  # or redis-py, where it closes it, waits for that
+        self._opener.connection_lost(exc)  # or redis-py, where it closes it, waits for that
         what = str(exc) if exc else "Connection closed by server."
         self._break(RedisConnectionError(what))
 
@@ -208,8 +218,10 @@ class _Wire(asyncio.BufferedProtocol):
         self._given_back = self._loop.create_task(self._give_back(), name="sensestream-line")
 
     async def _give_back(self) -> None:
-        await self._connection.disconnect(nowait=True)
-        await self._pool.release(self._connection)
+        try:
+            await self._connection.disconnect(nowait=True)
+        finally:
+            await self._pool.release(self._connection)
 
     def _watch(self) -> None:
         """One timer for all that is under way, set anew when it is due."""

@@ -9,8 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from redis.exceptions import ResponseError
-from sensestream_common.errors import PipelineError, SensestreamError
+from sensestream_common.errors import SensestreamError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.redaction import redacted
 from sensestream_common.scripts import load_script
@@ -220,15 +219,8 @@ class DeadLetters:
         return bool(await self._run(_PURGE, keys, [letter.letter]))
 
     async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
-        try:
-            # Safe to send again: the second time the letter is gone.
-            return await self._link.run(lambda: script(self._link.redis, keys, arguments))
-        except PipelineError as error:
-            cause = error.__cause__
-            _, found, text = str(cause).partition("WRONGKEY ")
-            if isinstance(cause, ResponseError) and found:
-                raise PipelineError(text) from None
-            raise
+        # Safe to send again: the second time the letter is gone.
+        return await self._link.run(lambda: script(self._link.redis, keys, arguments))
 
     def _own_keys(self, letter: DeadLetter) -> tuple[str, str]:
         """The keys of its request and of its upload, where it has them."""

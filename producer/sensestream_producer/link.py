@@ -106,19 +106,23 @@ class Link:
         `PipelineError` for any other refusal.
         """
         deadline = time.monotonic() + self.patience
-        backoff = Backoff()
+        backoff: Backoff | None = None
         before = cancellations()
         while True:
             try:
                 return await heeding(operation(), before)
             except (RedisError, OSError) as error:
+                backoff = backoff or Backoff()
                 pause = backoff.next()
                 if not passes(error) or time.monotonic() + pause > deadline:
                     raise self.translate(error) from error
             await asyncio.sleep(pause)
 
     def translate(self, error: Exception) -> SensestreamError:
-        """What a person can do about an error of redis-py."""
+        """What a person can do about an error of redis-py, or of one of our scripts."""
+        _, found, misplaced = str(error).partition("WRONGKEY ")
+        if found:
+            return PipelineError(misplaced)
         where = f"Redis at {redacted_url(self.url)}"
         if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
             return RedisUnavailable(

@@ -81,6 +81,9 @@ class Repeat:
         return ttl > self._prolonged or time.monotonic() >= self._look_again
 
     def prolonged(self, ttl: int) -> None:
+        """Note it; 0 is nothing."""
+        if not ttl:
+            return
         self._prolonged = ttl
         self._look_again = time.monotonic() + min(_WORN, ttl / 1000 / 100)
 
@@ -88,7 +91,7 @@ class Repeat:
 class Case:
     """A request, and what answers it."""
 
-    __slots__ = ("_own", "_ttl", "ask", "lane", "repeat", "request")
+    __slots__ = ("_own", "ask", "lane", "repeat", "request")
 
     def __init__(self, request: Request, lane: Lane, ask: Ask, repeat: Repeat) -> None:
         self.request = request
@@ -96,24 +99,24 @@ class Case:
         self.ask = ask
         self.repeat = repeat
         self._own = _own(request)
-        self._ttl = 0
 
-    def arguments(self, result_ttl: int) -> tuple[Packed, Packed]:
-        """As the script takes it; `result_ttl` seconds where the request says nothing."""
+    def retention(self, result_ttl: int) -> int:
+        """Milliseconds that what is kept shall live from now on; 0 where it does, or nearly.
+
+        `result_ttl` seconds where the request says nothing.
+        """
+        ttl = 1000 * (result_ttl if self.request.ttl is None else self.request.ttl)
+        return ttl if self.repeat.lacks(ttl) else 0
+
+    def arguments(self, retention: int) -> tuple[Packed, Packed]:
+        """As the script takes it."""
         request, repeat, own = self.request, self.repeat, self._own
-        ttl = 1000 * (result_ttl if request.ttl is None else request.ttl)
-        self._ttl = ttl if repeat.lacks(ttl) else 0
         fields = [part for pair in own.items() for part in pair]
         return packed(
-            self.lane.value, 1 if self.ask.claimed else 0, repeat.checksum, self._ttl,
+            self.lane.value, 1 if self.ask.claimed else 0, repeat.checksum, retention,
             request.callback_url, request.id, len(fields), repeat.fields,
             *fields, json_of(own)[1:-1],
         ), repeat.packed  # fmt: skip
-
-    def answered(self) -> None:
-        """Note what the script has done beside."""
-        if self._ttl:
-            self.repeat.prolonged(self._ttl)
 
     def answer(self, entry: str, at: int) -> Outcome:
         """The outcome as it was written."""
@@ -174,11 +177,12 @@ class Repeats:
         if terms is None:
             return [[b"gone"] for _ in cases]
         keys, arguments = [self._shared], [terms.packed]
-        for case in cases:
+        retentions = [case.retention(terms.result_ttl) for case in cases]
+        for case, retention in zip(cases, retentions, strict=True):
             if case.repeat.recogniser != terms.recogniser:  # they changed since it was found
                 return [[b"gone"] for _ in cases]
             keys += [packed(self._keys.request(case.request.id)), case.repeat.keys]
-            arguments += case.arguments(terms.result_ttl)
+            arguments += case.arguments(retention)
         try:
             answers: list[Any] = await self._link.line.call(_ANSWER, keys, arguments)
         except ResponseError as error:
@@ -186,9 +190,9 @@ class Repeats:
                 raise
             self._terms, self._look_again = None, time.monotonic() + _FORBIDDEN
             return [[b"gone"] for _ in cases]
-        for answer, case in zip(answers, cases, strict=True):
+        for answer, case, retention in zip(answers, cases, retentions, strict=True):
             if answer[0] == b"answered":
-                case.answered()
+                case.repeat.prolonged(retention)
             elif answer[0] == b"gone":
                 self._remembered.forget(case.ask)
                 self._look_again = 0.0
@@ -212,13 +216,15 @@ class Repeats:
 
     async def _look_up(self, asks: Iterable[Ask], terms: _Terms) -> dict[Ask, Repeat]:
         asked = list(asks)
-        aliases = await self._ask([pack("GET", self._keys.audio(ask.digest)) for ask in asked])
+        aliases = await self._link.line.ask(
+            [pack("GET", self._keys.audio(ask.digest)) for ask in asked]
+        )
         results = {
             ask: result_identity(audio.decode(), terms.recogniser, ask.language, ask.itn)
             for ask, audio in zip(asked, aliases, strict=True)
             if isinstance(audio, bytes) and is_identity(audio)
         }
-        kept = await self._ask(
+        kept = await self._link.line.ask(
             [
                 pack("HMGET", self._keys.result(identity), "transcript", "model")
                 for identity in results.values()
@@ -231,9 +237,6 @@ class Repeats:
                 if repeat is not None:
                     found[ask] = repeat
         return found
-
-    async def _ask(self, packed: list[bytes]) -> list[Any]:
-        return await self._link.line.ask(packed) if packed else []
 
     def _read(
         self, ask: Ask, identity: str, value: bytes, model: bytes, terms: _Terms

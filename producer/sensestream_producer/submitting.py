@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from sensestream_common.errors import BacklogFull, PipelineError, SensestreamError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import Status
@@ -104,9 +104,8 @@ class Submitter:
         self._queue: deque[tuple[Submit, asyncio.Future[Receipt]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._queued: asyncio.Future[None] | None = None  # done with the last batch that was taken
-        self._one_by_one = True  # no batch of late had more than one
-        self._nobody_alone = asyncio.Event()
-        self._nobody_alone.set()
+        self._one_by_one = True  # the last batch had but one
+        self._alone: asyncio.Future[None] | None = None  # while one is sent without a batch
 
     def answers(self, *, claimed: bool) -> bool:
         """Whether repeats are answered here, as far as known."""
@@ -123,43 +122,51 @@ class Submitter:
 
     async def send(self, submit: Submit) -> Receipt:
         """The receipt; raises `SubmitRefused`, `RedisUnavailable`, …"""
-        if self._repeats is not None and self._is_alone():
-            receipt = await self._answer_alone(self._repeats, submit)
-            if receipt is not None:
-                return receipt
-        return await self._gather(submit)
-
-    def _is_alone(self) -> bool:
-        return self._one_by_one and not self._tasks and self._nobody_alone.is_set()
-
-    async def _answer_alone(self, repeats: Repeats, submit: Submit) -> Receipt | None:
-        """One script call, and no task; `None` where more is to be done, or done again."""
-        ask = submit.ask
-        repeat = repeats.remembered(ask) if ask else None
-        if ask is None or repeat is None:
-            return None
-        case = Case(submit.request, submit.lane, ask, repeat)
-        self._nobody_alone.clear()
-        try:
-            [answer] = await repeats.answer([case])
-        except (RedisError, OSError):
-            return None
-        finally:
-            self._nobody_alone.set()
-        return _Answered(case, answer).receipt(submit) if answer[0] == b"answered" else None
-
-    def _gather(self, submit: Submit) -> asyncio.Future[Receipt]:
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._queue.append((submit, future))
-        if len(self._tasks) < (_AT_ONCE if self.answers(claimed=False) else 1):
-            self._tasks.add(asyncio.create_task(self._drain(), name="sensestream-submit"))
-        return future
+        case = self._case_alone(submit)
+        if case is None:
+            return await self._enlist(submit)
+        return await self._send_alone(submit, case)
 
     async def close(self) -> None:
         """Wait until what was handed in is sent or has failed."""
-        await self._nobody_alone.wait()
+        if self._alone is not None:
+            await asyncio.wait([self._alone])
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _case_alone(self, submit: Submit) -> Case | None:
+        """A repeat that is remembered, while nothing else is under way, nor was of late."""
+        if self._repeats is None or self._tasks or self._alone or not self._one_by_one:
+            return None
+        ask = submit.ask
+        repeat = self._repeats.remembered(ask) if ask else None
+        return Case(submit.request, submit.lane, ask, repeat) if ask and repeat else None
+
+    async def _send_alone(self, submit: Submit, case: Case) -> Receipt:
+        """With no task and no batch; not answered so, it goes before what gathered meanwhile."""
+        ended = self._alone = asyncio.get_running_loop().create_future()
+        try:
+            [answer] = await self._link.run(lambda: self._answers_to([case]))
+            if answer is not None:
+                return self._receipt(submit, answer)
+            receipt = self._enlist(submit, first=True)
+        finally:
+            self._alone = None
+            ended.set_result(None)
+            self._start()
+        return await receipt
+
+    def _enlist(self, submit: Submit, *, first: bool = False) -> asyncio.Future[Receipt]:
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        (self._queue.appendleft if first else self._queue.append)((submit, future))
+        self._start()
+        return future
+
+    def _start(self) -> None:
+        """Send what has gathered, but not while one goes alone: the order would be another."""
+        at_once = _AT_ONCE if self.answers(claimed=False) else 1
+        if self._queue and self._alone is None and len(self._tasks) < at_once:
+            self._tasks.add(asyncio.create_task(self._drain(), name="sensestream-submit"))
 
     async def _drain(self) -> None:
         try:
@@ -198,20 +205,13 @@ class Submitter:
 
     async def _run(self, submits: list[Submit], before: asyncio.Future[None] | None) -> list[Any]:
         """Answer the repeats, and queue the rest when the batch `before` is queued."""
-        try:
-            answers = await self._answer(submits)
-            rest = [
-                n for n, submit in enumerate(submits) if n not in answers and not submit.unqueued
-            ]
-            if rest:
-                if before is not None:
-                    await asyncio.wait([before])
-                entries = await self._queue_up([submits[n] for n in rest])
-                answers |= zip(rest, entries, strict=True)
-        except ResponseError as error:
-            if foreign := _foreign_key(str(error)):
-                raise foreign from error
-            raise
+        answers = await self._answer(submits)
+        rest = [n for n, submit in enumerate(submits) if n not in answers and not submit.unqueued]
+        if rest:
+            if before is not None:
+                await asyncio.wait([before])
+            entries = await self._queue_up([submits[n] for n in rest])
+            answers |= zip(rest, entries, strict=True)
         return [answers.get(n) or _Unknown() for n in range(len(submits))]
 
     async def _answer(self, submits: list[Submit]) -> dict[int, Any]:
@@ -228,12 +228,17 @@ class Submitter:
         }
         if not cases:
             return {}
-        answers = await self._repeats.answer(list(cases.values()))
-        return {
-            place: _Answered(case, answer) if answer[0] == b"answered" else answer
-            for (place, case), answer in zip(cases.items(), answers, strict=True)
-            if answer[0] != b"gone"
-        }
+        answers = await self._answers_to(list(cases.values()))
+        return {place: answer for place, answer in zip(cases, answers, strict=True) if answer}
+
+    async def _answers_to(self, cases: list[Case]) -> list[Any]:
+        """What the script says of each; `None` where it is not answered so (any more)."""
+        replies = await self._repeats.answer(cases) if self._repeats else []
+        return [
+            _Answered(case, reply) if reply[0] == b"answered"
+            else None if reply[0] == b"gone" else reply
+            for case, reply in zip(cases, replies, strict=True)
+        ]  # fmt: skip
 
     async def _queue_up(self, submits: list[Submit]) -> list[Any]:
         names = self._keys
@@ -251,14 +256,18 @@ class Submitter:
             future.set_result(self._receipt(submit, answer))
         except SensestreamError as error:
             future.set_exception(error)
-        except ValueError as error:  # what stands in the request's key is nobody's of ours
-            key = self._keys.request(submit.request.id)
-            future.set_exception(PipelineError(f"{key} holds something foreign: {error}"))
 
     def _receipt(self, submit: Submit, answer: Any) -> Receipt:
         if isinstance(answer, Exception):
             own = isinstance(answer, SensestreamError)
             raise answer if own else self._link.translate(answer)
+        try:
+            return self._read(submit, answer)
+        except ValueError as error:  # what stands in the request's key is nobody's of ours
+            key = self._keys.request(submit.request.id)
+            raise PipelineError(f"{key} holds something foreign: {error}") from error
+
+    def _read(self, submit: Submit, answer: Any) -> Receipt:
         if isinstance(answer, _Answered):
             return answer.receipt(submit)
         word, *rest = [part.decode() if isinstance(part, bytes) else part for part in answer]
@@ -278,7 +287,7 @@ class Submitter:
             case "full", [backlog]:
                 raise backlog_full(self._keys, backlog, self._max_backlog)
             case "refused", [error]:
-                raise _foreign_key(error) or self._link.translate(ResponseError(error))
+                raise self._link.translate(ResponseError(error))
         raise UploadVanished(f"the staged upload of {submit.request.id!r} is gone")
 
 
@@ -290,12 +299,6 @@ def _first_of_their_ids(submits: list[Submit]) -> list[Ask | None]:
         asks.append(None if submit.request.id in seen else submit.ask)
         seen.add(submit.request.id)
     return asks
-
-
-def _foreign_key(error: str) -> PipelineError | None:
-    """The script's own error, if it is that a key holds something else."""
-    _, found, text = error.partition("WRONGKEY ")
-    return PipelineError(text) if found else None
 
 
 def backlog_full(keys: Keys, backlog: int | str, limit: int) -> BacklogFull:

@@ -68,7 +68,7 @@ class Tail:
         self._keys = keys
         self._expected: dict[bytes, list[Expected]] = {}
         self._position: StreamId = (0, 0)
-        self._starting = asyncio.Lock()
+        self._ready: asyncio.Future[None] | None = None  # done when it is known where to begin
         self._reader: asyncio.Task[None] | None = None
         self._looker: asyncio.Task[None] | None = None
         self._closed = False
@@ -122,8 +122,6 @@ class Tail:
 
     async def close(self) -> None:
         self._closed = True
-        async with self._starting:  # what starts now would be left behind
-            pass
         tasks = [task for task in (self._reader, self._looker) if task is not None]
         for task in tasks:
             task.cancel()
@@ -131,44 +129,47 @@ class Tail:
         self._fail_all(closed_meanwhile())
 
     async def _start(self) -> None:
-        async with self._starting:
-            self._require_open()
-            if self._reader is None:
-                redis = self._link.redis
-                self._position = await self._link.run(
-                    lambda: last_id(redis, self._keys.transcripts)
-                )
-                self._require_open()
-                self._reader = asyncio.create_task(self._read(), name="sensestream-tail")
+        if self._closed:
+            raise closed_meanwhile()
+        if self._reader is None:
+            self._ready = asyncio.get_running_loop().create_future()
+            self._reader = asyncio.create_task(self._read(self._ready), name="sensestream-tail")
+        if self._ready is not None:
+            await asyncio.shield(self._ready)  # one of several may be cancelled
         if self._looker is None:
             self._looker = asyncio.create_task(self._keep_looking(), name="sensestream-look")
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise closed_meanwhile()
-
-    async def _read(self) -> None:
+    async def _read(self, ready: asyncio.Future[None]) -> None:
+        """Until nobody has waited for a while."""
         redis = self._link.reader("tail")
-        backoff = Backoff()
-        needed = time.monotonic()
         try:
-            while self._expected or time.monotonic() < needed + _LINGER_SECONDS:
-                if self._expected:
-                    needed = time.monotonic()
-                try:
-                    news = await heeding(self._next(redis), 0)
-                except (RedisError, OSError) as error:
-                    if not passes(error):
-                        raise
-                    await backoff.wait()
-                else:
-                    backoff.reset()
-                    self._deliver(news)
+            first = self._link.redis
+            self._position = await self._link.run(lambda: last_id(first, self._keys.transcripts))
+            ready.set_result(None)
+            await self._follow(redis)
+        except SensestreamError as error:
+            self._fail_all(error)
         except Exception as error:
             self._fail_all(self._link.translate(error))
         finally:
             self._reader = None
             await redis.aclose()
+
+    async def _follow(self, redis: Redis) -> None:
+        backoff = Backoff()
+        needed = time.monotonic()
+        while self._expected or time.monotonic() < needed + _LINGER_SECONDS:
+            if self._expected:
+                needed = time.monotonic()
+            try:
+                news = await heeding(self._next(redis), 0)
+            except (RedisError, OSError) as error:
+                if not passes(error):
+                    raise
+                await backoff.wait()
+            else:
+                backoff.reset()
+                self._deliver(news)
 
     async def _next(self, redis: Redis) -> list[Entry]:
         reply: Any = await redis.xread(
@@ -242,6 +243,9 @@ class Tail:
                 expected.offer(outcome_from_entry(raw))
 
     def _fail_all(self, error: SensestreamError) -> None:
+        if self._ready is not None and not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # seen, though those who waited for it may have gone
         for several in self._expected.values():
             for expected in several:
                 expected.fail(error)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.errors import PipelineError, SubmitRefused
-from sensestream_common.pipelining import Line
+from sensestream_common.errors import PipelineError, RedisUnavailable, SubmitRefused
+from sensestream_common.pipelining import Line, pack
 from sensestream_common.transcript import Segment, Transcript, Word
 from sensestream_producer import Client, Outcome, Receipt, Submission
 from sensestream_producer.submission import RequestState
@@ -450,6 +450,50 @@ async def test_a_key_that_holds_something_else_is_named(
     if key != KEYS.transcripts:
         assert not pipeline.redis.exists(KEYS.transcripts)
     assert len(before) == len(pipeline.redis.xrange("kept"))
+
+
+async def test_the_order_is_kept_where_what_went_ahead_is_gone(
+    heard: Heard, client: Client, pipeline: Pipeline
+) -> None:
+    await client.transcribe(GONE, digest=heard.digest)
+    pipeline.redis.delete(*pipeline.redis.scan_iter(KEYS.result("*")))
+    many = [Submission(audio=GONE, id=name) for name in ("n1", "n2")]
+    first = Submission(audio=GONE, id="n0", digest=heard.digest)
+    receipts = await client.submit_many([first, *many, first])
+    assert [receipt.duplicate for receipt in receipts if isinstance(receipt, Receipt)] == [
+        False, False, False, True,
+    ]  # fmt: skip
+    waiting = [fields[b"id"] for _, fields in pipeline.redis.xrange(KEYS.requests)]
+    assert waiting == [b"n0", b"n1", b"n2"]
+
+
+async def test_a_repeated_id_is_counted_once(
+    heard: Heard, client: Client, pipeline: Pipeline
+) -> None:
+    receipts = [await client.submit(GONE, id="a", digest=heard.digest) for _ in range(3)]
+    assert [receipt.duplicate for receipt in receipts] == [False, True, True]
+    assert pipeline.stats()["duplicates"] == 2
+
+
+async def test_patience_is_for_the_whole_of_a_submit(
+    heard: Heard, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One time-out of the connection, and not another one after it."""
+    asked = 0
+    async with Client(redis_url, patience=0.5) as client:
+        client._link.redis.connection_pool.connection_kwargs["socket_timeout"] = 1.0
+        await client.transcribe(GONE, digest=heard.digest)
+        ask = Line.ask
+
+        async def unanswered(line: Line, _: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return await ask(line, [pack("BLPOP", "nothing", "5")])
+
+        monkeypatch.setattr(Line, "ask", unanswered)
+        with pytest.raises(RedisUnavailable, match="no reply within"):
+            await client.submit(GONE, digest=heard.digest)
+    assert asked == 1
 
 
 async def test_the_order_of_what_is_queued_is_kept_beside_repeats(

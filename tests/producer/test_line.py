@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
@@ -20,6 +22,8 @@ from sensestream_common.connection import connect
 from sensestream_common.pipelining import Line, pack, packed
 from sensestream_common.scripts import Script
 from sensestream_producer.embedded import EmbeddedRedis
+
+from tests.consumer.audio.test_web import CERTIFICATE
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +135,60 @@ async def test_the_connection_goes_back_to_its_pool(redis_url: str) -> None:
         with pytest.raises(RedisConnectionError, match="closed"):
             await asked
         assert await redis.ping()  # there is but one connection
+
+
+async def test_it_goes_back_though_who_closes_the_line_is_cancelled(redis_url: str) -> None:
+    async with connect(redis_url, name="line", connections=1) as redis:
+        line = Line(redis)
+        await line.ask(echo("a"))
+        closing = asyncio.create_task(line.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([closing])
+        assert await asyncio.wait_for(redis.ping(), 5)
+
+
+async def test_what_is_opened_while_the_line_is_closed_goes_back(redis_url: str) -> None:
+    async with connect(redis_url, name="line", connections=1) as redis:
+        line = Line(redis)
+        asked = asyncio.create_task(line.ask(echo("a")))
+        await asyncio.sleep(0)  # it connects
+        await line.close()
+        with pytest.raises(RedisConnectionError, match="closed"):
+            await asked
+        assert await asyncio.wait_for(redis.ping(), 5)
+
+
+@pytest.fixture
+async def over_tls(redis_url: str) -> AsyncIterator[str]:
+    """The address of a TLS server before a Redis that may know none."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(CERTIFICATE)
+    path = urlsplit(redis_url).path
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while content := await reader.read(1 << 20):
+            writer.write(content)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_unix_connection(path)
+        await asyncio.gather(pass_on(reader, inner_writer), pass_on(inner_reader, writer))
+
+    async with await asyncio.start_server(serve, "localhost", ssl=tls) as server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"rediss://localhost:{port}/0?ssl_ca_certs={CERTIFICATE}"
+
+
+@pytest.mark.parametrize("size", [10, 20_000, 1_000_000])
+async def test_replies_come_whole_over_tls(over_tls: str, size: int) -> None:
+    """TLS hands over a record of 16 KB at a time, and several of them at once."""
+    async with connect(over_tls, name="line") as redis:
+        line = Line(redis)
+        texts = [bytes([97 + n]) * size for n in range(3)]
+        replies = await asyncio.gather(*(line.ask([pack("ECHO", text)]) for text in texts))
+        assert replies == [[text] for text in texts]
+        await line.close()
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])
