@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from sensestream_producer.submission import Receipt, Submission, SubmitOptions, 
 from sensestream_producer.submitting import Submit, Submitter, UploadVanished
 from sensestream_producer.tail import Tail
 from sensestream_producer.time_limit import TimeLimit
-from sensestream_producer.tracing import submitting
+from sensestream_producer.tracing import traced
 from sensestream_producer.uploads import Staged, Uploads
 
 __all__ = ["PATIENCE", "Client", "identified", "submission_of"]
@@ -113,7 +113,7 @@ class Client:
         takes (before anything is sent), `BacklogFull` and other `SubmitRefused` when it was not
         taken, `PipelineError` when a key holds something foreign.
         """
-        receipt = await self._traced(identified(audio, options))
+        receipt = await self._send(identified(audio, options))
         # A made-up id stands already only when a lost reply made the client send it twice.
         if receipt.duplicate and not submission_of(audio, options).id:
             return replace(receipt, duplicate=False)
@@ -153,10 +153,10 @@ class Client:
         submission = identified(audio, options)
         with TimeLimit(submission.id, timeout):
             if self._may_be_answered(submission):
-                receipt = await self._traced(submission)
+                receipt = await self._send(submission)
                 return receipt.answer or await self._settled(receipt)
             async with self._tail.expecting(submission.id) as expected:
-                return await self._tail.settle(expected, await self._traced(submission))
+                return await self._tail.settle(expected, await self._send(submission))
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
         """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
@@ -202,9 +202,8 @@ class Client:
 
         return list(await asyncio.gather(*map(one, chunk)))
 
-    async def _traced(self, submission: Submission) -> Receipt:
-        with submitting(submission, self.keys) as submit:
-            return submit.accepted(await self._submit(submit.submission))
+    def _send(self, submission: Submission) -> Awaitable[Receipt]:
+        return traced(self._submit, submission, self.keys)
 
     def _may_be_answered(self, submission: Submission) -> bool:
         """Whether its outcome may well come with its receipt: then nobody need listen for it."""

@@ -6,48 +6,31 @@ service has set up a provider: it brings the SDK, and says where spans go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sensestream_common.keys import Keys
 
 from sensestream_producer.submission import Receipt, Submission
 
-if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+__all__ = ["traced"]
 
-__all__ = ["Submit", "submitting"]
-
-
-class Submit:
-    """One submit under way: what to send, in whose span."""
-
-    def __init__(self, submission: Submission, span: Span | None = None) -> None:
-        self.submission = submission
-        self._span = span
-
-    def accepted(self, receipt: Receipt) -> Receipt:
-        if self._span is not None:
-            self._span.set_attribute("messaging.message.id", receipt.entry)
-            self._span.set_attribute("sensestream.duplicate", receipt.duplicate)
-        return receipt
+Send = Callable[[Submission], Awaitable[Receipt]]
 
 
-def submitting(submission: Submission, keys: Keys) -> AbstractContextManager[Submit]:
-    """A PRODUCER span around a submit, whose context the request carries to the worker.
+async def traced(send: Send, submission: Submission, keys: Keys) -> Receipt:
+    """`send` in a PRODUCER span, whose context the request carries to the worker.
 
     A `traceparent` that the caller gave is carried as it is, and no span is begun.
     """
     if submission.traceparent or not _is_traced():
-        return nullcontext(Submit(submission))
-    return _spanned(submission, keys)
+        return await send(submission)
+    return await _in_span(send, submission, keys)
 
 
-@contextmanager
-def _spanned(submission: Submission, keys: Keys) -> Iterator[Submit]:
+async def _in_span(send: Send, submission: Submission, keys: Keys) -> Receipt:
     from opentelemetry import trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -64,8 +47,10 @@ def _spanned(submission: Submission, keys: Keys) -> Iterator[Submit]:
     ) as span:
         carrier: dict[str, str] = {}
         TraceContextTextMapPropagator().inject(carrier)
-        traced = replace(submission, traceparent=carrier.get("traceparent", ""))
-        yield Submit(traced, span)
+        receipt = await send(replace(submission, traceparent=carrier.get("traceparent", "")))
+        span.set_attribute("messaging.message.id", receipt.entry)
+        span.set_attribute("sensestream.duplicate", receipt.duplicate)
+        return receipt
 
 
 def _is_traced() -> bool:

@@ -156,7 +156,8 @@ def test_equal_requests_at_once_are_transcribed_once(world: World, recording: by
         wait_until_sync(lambda: world.client.pipeline_status().pending == 4)
     assert use(world.client.wait(first.id)) == ("miss", 1)
     outcomes = [world.client.wait(receipt.id) for receipt in others]
-    assert [use(outcome) for outcome in outcomes] == [("coalesced", 0)] * 3
+    # One that the worker had read, and not looked at yet, may find the result.
+    assert {use(outcome) for outcome in outcomes} <= {("coalesced", 0), ("hit", 0)}
 
 
 def test_another_language_or_form_is_another_result(world: World, recording: bytes) -> None:

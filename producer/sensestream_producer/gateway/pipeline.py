@@ -32,7 +32,7 @@ from sensestream_producer.streams import entries
 from sensestream_producer.submission import Receipt, RequestState, Submission
 from sensestream_producer.submitting import Submit, Submitter, UploadVanished
 from sensestream_producer.tail import Tail
-from sensestream_producer.tracing import submitting
+from sensestream_producer.tracing import traced
 from sensestream_producer.uploads import Uploads
 
 __all__ = ["Pipeline"]
@@ -76,8 +76,7 @@ class Pipeline:
         Raises what `Client.submit` raises.
         """
         named = identified(submission, {})
-        with submitting(named, self.keys) as traced:
-            receipt = traced.accepted(await self._submit(traced.submission, file))
+        receipt = await traced(lambda one: self._submit(one, file), named, self.keys)
         if not submission.id:  # a made-up id stands already only when a lost reply was sent twice
             return replace(receipt, duplicate=False)
         return receipt

@@ -70,7 +70,7 @@ class Client(real.Client):
         submission = real.identified(audio, options)
         with TimeLimit(submission.id, timeout):
             mark = self._store.last
-            receipt = await self._traced(submission)
+            receipt = await self._send(submission)
             if receipt.state == RequestState.DONE:
                 return self._fetch(receipt)
             return await self._until(lambda: self._outcome(mark, entry=receipt.entry))
