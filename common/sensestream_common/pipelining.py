@@ -27,7 +27,7 @@ from redis.exceptions import (
 from sensestream_common.connection import is_outage
 from sensestream_common.scripts import Script
 
-__all__ = ["Line", "Packed", "pack", "packed"]
+__all__ = ["Line", "Packed", "pack", "packed", "word"]
 
 _READ_BYTES = 1 << 16
 _CLOSED = "the client was closed"
@@ -50,6 +50,12 @@ class Packed(NamedTuple):
 def packed(*arguments: str | bytes | int) -> Packed:
     """Arguments made ready: those that many commands have in common need it only once."""
     return Packed(len(arguments), pack(*arguments).partition(b"\r\n")[2])
+
+
+def word(text: str) -> Packed:
+    """The same for one of them, in a third of the time."""
+    content = text.encode()
+    return Packed(1, b"$%d\r\n%b\r\n" % (len(content), content))
 
 
 @lru_cache

@@ -9,9 +9,9 @@
 -- ARGV  1 the recogniser whose results these are  2 request_ttl s, then for each request
 --       1 lane's name  2 its digest is only claimed (1/0)  3 SHA-1 of the transcript that must still
 --       be kept, or ''  4 result_ttl ms, 0 to leave it  5 webhook url or ''  6 request id
---       7 how many fields and values are the request's own  8 how many its transcript's
---       9… its own: field, value, …, then the same as members of a JSON object
---       then the transcript's: as members of a JSON object, then field, value, …
+--       7 how many fields and values the outcome has  8 the request's own, as members of a JSON
+--       object  9… the fields and values, the request's own first  then the others, as members of
+--       a JSON object
 -- Gives for each request
 --       {'answered', entry, outcome id, now in ms}
 --       {'duplicate', entry, lane, state, status, outcome}
@@ -53,11 +53,15 @@ end
 
 local function answer(k, a)
   local request, result, audio = unpack(KEYS, k, k + OWN_KEYS - 1)
-  local lane, claimed, wanted, ttl, url, id, own, said = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
-  local first, middle = a + OWN_ARGUMENTS, a + OWN_ARGUMENTS + tonumber(own)
-  local following = middle + 2 + tonumber(said)  -- two are JSON
+  local lane, claimed, wanted, ttl, url, id, count, own = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
+  local first = a + OWN_ARGUMENTS
+  local last = first + tonumber(count) - 1
+  local following = last + 2  -- between them is JSON
 
-  local known = redis.pcall('HMGET', request, 'state', 'entry', 'lane', 'status', 'outcome')
+  local known = {}
+  if redis.pcall('EXISTS', request) ~= 0 then  -- mostly it is 0, which costs less than five fields
+    known = redis.pcall('HMGET', request, 'state', 'entry', 'lane', 'status', 'outcome')
+  end
   if known.err then return {'refused', foreign(request, 'hash') or known.err}, following end
   local state, entry, status = known[1], known[2], known[4]
   local stands = state == 'done' and status == 'completed'
@@ -81,15 +85,13 @@ local function answer(k, a)
   end
 
   entry = now .. '-' .. string.format('%.0f', 4294967297 + (submitted or 0) + answered)
-  local add = {'XADD', transcripts, '*', 'entry', entry, 'submitted_at', now, 'started_at', now,
-    'finished_at', now, unpack(ARGV, middle + 2, following - 1)}
-  for n = first, middle - 1 do add[#add + 1] = ARGV[n] end
-  local written = redis.pcall(unpack(add))
+  local written = redis.pcall('XADD', transcripts, '*', 'entry', entry, 'submitted_at', now,
+    'started_at', now, 'finished_at', now, unpack(ARGV, first, last))
   if type(written) == 'table' then
     local reason = foreign(transcripts, 'stream')
     if string.find(written.err, 'OOM', 1, true) then reason = reason or written.err end
     if reason then return {'refused', reason}, following end
-    redis.call(unpack(add))  -- fails again, and as itself
+    redis.call('XADD', transcripts, '*', unpack(ARGV, first, last))  -- fails again, and as itself
   end
   if url ~= '' then redis.call('XADD', webhooks, '*', 'outcome', written, 'url', url, 'id', id) end
   redis.call('HSET', request, 'state', 'done', 'entry', entry, 'lane', lane,
@@ -102,8 +104,7 @@ local function answer(k, a)
     prolong(audio, ttl, worn)
   end
   redis.pcall('PUBLISH', transcripts, '{"entry":"' .. entry .. '","submitted_at":' .. now ..
-    ',"started_at":' .. now .. ',"finished_at":' .. now .. ',' .. ARGV[middle] .. ',' ..
-    ARGV[middle + 1] .. '}')
+    ',"started_at":' .. now .. ',"finished_at":' .. now .. ',' .. own .. ',' .. ARGV[last + 1] .. '}')
   answered = answered + 1
   return {'answered', entry, written, now}, following
 end

@@ -105,18 +105,26 @@ class Link:
         Raises `RedisUnavailable` when patience runs out, `SubmitRefused` when Redis is full,
         `PipelineError` for any other refusal.
         """
-        deadline = time.monotonic() + self.patience
-        backoff: Backoff | None = None
-        before = cancellations()
+        began, before = time.monotonic(), cancellations()
+        try:
+            return await heeding(operation(), before)
+        except (RedisError, OSError) as error:
+            return await self.again(operation, error, began)
+
+    async def again(
+        self, operation: Callable[[], Awaitable[T]], error: Exception, began: float
+    ) -> T:
+        """The same after a first try, which `began` then by monotonic time and failed."""
+        backoff, before = Backoff(), cancellations()
         while True:
+            pause = backoff.next()
+            if not passes(error) or time.monotonic() + pause > began + self.patience:
+                raise self.translate(error) from error
+            await asyncio.sleep(pause)
             try:
                 return await heeding(operation(), before)
-            except (RedisError, OSError) as error:
-                backoff = backoff or Backoff()
-                pause = backoff.next()
-                if not passes(error) or time.monotonic() + pause > deadline:
-                    raise self.translate(error) from error
-            await asyncio.sleep(pause)
+            except (RedisError, OSError) as another:
+                error = another
 
     def translate(self, error: Exception) -> SensestreamError:
         """What a person can do about an error of redis-py, or of one of our scripts."""

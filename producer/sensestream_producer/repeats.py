@@ -20,7 +20,7 @@ from sensestream_common.bounded import Bounded
 from sensestream_common.identity import checksum, is_identity, result_identity
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import CacheUse, Outcome, Status, json_of, said
-from sensestream_common.pipelining import Packed, pack, packed
+from sensestream_common.pipelining import Packed, pack, packed, word
 from sensestream_common.redaction import redacted
 from sensestream_common.request import Request
 from sensestream_common.scripts import load_script
@@ -71,7 +71,7 @@ class Repeat:
     checksum: str  # of the transcript; empty for one that is not remembered
     found: dict[str, Any]  # of the outcome, without what is a request's own
     fields: int  # of the same, how many words there are as the script takes it
-    packed: Packed  # its JSON members, then these words
+    packed: Packed  # these words, then the same as members of a JSON object
     # Prolonged by so many milliseconds, and by monotonic time when that is worth another look.
     _prolonged: int = 0
     _look_again: float = 0.0
@@ -114,14 +114,14 @@ class Case:
         fields = [part for pair in own.items() for part in pair]
         return packed(
             self.lane.value, 1 if self.ask.claimed else 0, repeat.checksum, retention,
-            request.callback_url, request.id, len(fields), repeat.fields,
-            *fields, json_of(own)[1:-1],
+            request.callback_url, request.id, len(fields) + repeat.fields, json_of(own)[1:-1],
+            *fields,
         ), repeat.packed  # fmt: skip
 
     def answer(self, entry: str, at: int) -> Outcome:
         """The outcome as it was written."""
-        given: dict[str, Any] = {**self.repeat.found, **self._own, "entry": entry}
-        return Outcome(**given, submitted_at=at, started_at=at, finished_at=at)
+        found, own = self.repeat.found, self._own
+        return Outcome(**found, **own, entry=entry, submitted_at=at, started_at=at, finished_at=at)
 
 
 class Repeats:
@@ -181,7 +181,7 @@ class Repeats:
         for case, retention in zip(cases, retentions, strict=True):
             if case.repeat.recogniser != terms.recogniser:  # they changed since it was found
                 return [[b"gone"] for _ in cases]
-            keys += [packed(self._keys.request(case.request.id)), case.repeat.keys]
+            keys += [word(self._keys.request(case.request.id)), case.repeat.keys]
             arguments += case.arguments(retention)
         try:
             answers: list[Any] = await self._link.line.call(_ANSWER, keys, arguments)
@@ -262,7 +262,7 @@ class Repeats:
             checksum=checksum(value) if short else "",
             found=found,
             fields=len(words),
-            packed=packed(json_of(entry)[1:-1], *words),
+            packed=packed(*words, json_of(entry)[1:-1]),
         )
         if short:
             self._remembered.put(ask, repeat, _OVERHEAD + 7 * len(value))
@@ -293,7 +293,7 @@ def _is_forbidden(error: ResponseError) -> bool:
     return isinstance(error, NoPermissionError) or "NOPERM" in str(error)
 
 
-def _own(request: Request) -> dict[str, str]:
+def _own(request: Request) -> dict[str, Any]:
     """The fields of an outcome that are its request's own."""
     own = {"id": request.id, "audio": redacted(request.audio)}
     if request.metadata:

@@ -9,11 +9,12 @@ sends one at a time, and has it answered from memory, goes without the gathering
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 from sensestream_common.errors import BacklogFull, PipelineError, SensestreamError
 from sensestream_common.keys import Keys, Lane
 from sensestream_common.outcome import Status
@@ -21,7 +22,7 @@ from sensestream_common.pipelining import packed
 from sensestream_common.request import Request
 from sensestream_common.scripts import load_script
 
-from sensestream_producer.link import Link
+from sensestream_producer.link import Link, heeding
 from sensestream_producer.repeats import Ask, Case, Repeats
 from sensestream_producer.submission import Receipt, RequestState
 
@@ -83,7 +84,7 @@ class _Answered:
     reply: list[bytes]
 
     def receipt(self, submit: Submit) -> Receipt:
-        _, entry, written, now = (part.decode() for part in self.reply)
+        entry, written, now = [part.decode() for part in self.reply[1:]]
         return Receipt(
             id=submit.request.id, entry=entry, lane=submit.lane, state=RequestState.DONE,
             status=Status.COMPLETED, outcome=written,
@@ -145,8 +146,12 @@ class Submitter:
     async def _send_alone(self, submit: Submit, case: Case) -> Receipt:
         """With no task and no batch; not answered so, it goes before what gathered meanwhile."""
         ended = self._alone = asyncio.get_running_loop().create_future()
+        began = time.monotonic()
         try:
-            [answer] = await self._link.run(lambda: self._answers_to([case]))
+            try:
+                [answer] = await heeding(self._answers_to([case]))
+            except (RedisError, OSError) as error:
+                [answer] = await self._link.again(lambda: self._answers_to([case]), error, began)
             if answer is not None:
                 return self._receipt(submit, answer)
             receipt = self._enlist(submit, first=True)
