@@ -74,7 +74,7 @@ class Line:
     def __init__(self, redis: Redis) -> None:
         self._pool: Any = redis.connection_pool  # its methods have no types
         self._opening = asyncio.Lock()
-        self._closed = False
+        self._closed = 0  # times
         self._wire: _Wire | None = None
 
     async def ask(self, commands: Sequence[bytes]) -> list[Any]:
@@ -107,16 +107,17 @@ class Line:
         return answer
 
     async def close(self) -> None:
-        """Give the connection back; what is under way fails, and what is asked from now on."""
-        self._closed = True
+        """Give the connection back; what is under way fails. Who asks later opens another."""
+        self._closed += 1
         if self._wire is not None:
             await self._wire.close()
 
     async def _open(self) -> _Wire:
+        closed = self._closed
         async with self._opening:
             if self._wire is None or self._wire.broken:
                 self._wire = _Wire(self._pool, await self._pool.get_connection())
-            if self._closed:  # meanwhile
+            if self._closed > closed:  # meanwhile
                 await self._wire.close()
                 raise RedisConnectionError(_CLOSED)
             return self._wire

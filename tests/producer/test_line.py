@@ -135,6 +135,8 @@ async def test_the_connection_goes_back_to_its_pool(redis_url: str) -> None:
         with pytest.raises(RedisConnectionError, match="closed"):
             await asked
         assert await redis.ping()  # there is but one connection
+        assert await line.ask(echo("later")) == [b"later"]
+        await line.close()
 
 
 async def test_it_goes_back_though_who_closes_the_line_is_cancelled(redis_url: str) -> None:
