@@ -46,9 +46,11 @@ local answered, duplicates = 0, 0
 
 -- Of two retentions the longer one wins; what it is longer by, a second at most, is not worth a
 -- write for every hit. PTTL is -2 for a key that is gone.
-local function prolong(key, ttl, worn)
+local function prolong(key, kind, ttl, worn)
   local left = redis.pcall('PTTL', key)
-  if type(left) == 'number' and left >= 0 and left < worn then redis.pcall('PEXPIRE', key, ttl) end
+  if type(left) == 'number' and left >= 0 and left < worn and not foreign(key, kind) then
+    redis.pcall('PEXPIRE', key, ttl)
+  end
 end
 
 local function answer(k, a)
@@ -100,8 +102,8 @@ local function answer(k, a)
   ttl = tonumber(ttl)
   if ttl > 0 then
     local worn = ttl - math.min(1000, ttl / 100)
-    prolong(result, ttl, worn)
-    prolong(audio, ttl, worn)
+    prolong(result, 'hash', ttl, worn)
+    prolong(audio, 'string', ttl, worn)
   end
   redis.pcall('PUBLISH', transcripts, '{"entry":"' .. entry .. '","submitted_at":' .. now ..
     ',"started_at":' .. now .. ',"finished_at":' .. now .. ',' .. own .. ',' .. ARGV[last + 1] .. '}')

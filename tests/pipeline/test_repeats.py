@@ -365,6 +365,19 @@ async def test_of_two_retentions_the_longer_one_wins(
         assert expected - 10 <= pipeline.redis.ttl(key) <= expected
 
 
+async def test_what_is_not_ours_is_not_prolonged(
+    heard: Heard, client: Client, pipeline: Pipeline
+) -> None:
+    """A list where an alias was: nobody who remembers it asks for it, and mends it."""
+    await client.transcribe(GONE, digest=heard.digest)
+    alias = KEYS.audio(heard.digest)
+    pipeline.redis.delete(alias)
+    pipeline.redis.rpush(alias, "not yours")
+    pipeline.redis.expire(alias, 100)
+    assert (await client.transcribe(GONE, digest=heard.digest, ttl=900_000)).cache == "hit"
+    assert pipeline.redis.ttl(alias) <= 100
+
+
 async def test_a_retention_is_looked_at_once_in_a_while_and_where_it_is_to_be_longer(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
