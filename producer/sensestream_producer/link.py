@@ -109,13 +109,16 @@ class Link:
         try:
             return await heeding(operation(), before)
         except (RedisError, OSError) as error:
-            return await self.again(operation, error, began)
+            return await self.again(operation, error, began, before)
 
     async def again(
-        self, operation: Callable[[], Awaitable[T]], error: Exception, began: float
+        self, operation: Callable[[], Awaitable[T]], error: Exception, began: float, before: int
     ) -> T:
-        """The same after a first try, which `began` then by monotonic time and failed."""
-        backoff, before = Backoff(), cancellations()
+        """The same after a first try, which has failed.
+
+        It `began` then by monotonic time, and there were so many `cancellations` before it.
+        """
+        backoff = Backoff()
         while True:
             pause = backoff.next()
             if not passes(error) or time.monotonic() + pause > began + self.patience:

@@ -17,8 +17,6 @@ from sensestream_common.request import Request
 
 __all__ = ["Receipt", "RequestState", "Submission", "SubmitOptions", "new_request_id"]
 
-_LANES = {lane.value: lane for lane in Lane}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
@@ -46,12 +44,12 @@ class Submission:
     @property
     def lane(self) -> Lane:
         """The stream it goes to; `RequestError` for a priority that there is not."""
-        lane = _LANES.get(self.priority)
-        if lane is None:
+        try:
+            return Lane(self.priority)
+        except ValueError:
             raise RequestError(
                 ErrorCode.BAD_REQUEST, f"priority={self.priority!r} is not one of normal, high"
-            )
-        return lane
+            ) from None
 
     @property
     def time_left(self) -> int | None:

@@ -22,7 +22,7 @@ from sensestream_common.pipelining import packed
 from sensestream_common.request import Request
 from sensestream_common.scripts import load_script
 
-from sensestream_producer.link import Link, heeding
+from sensestream_producer.link import Link, cancellations, heeding
 from sensestream_producer.repeats import Ask, Case, Repeats
 from sensestream_producer.submission import Receipt, RequestState
 
@@ -146,12 +146,14 @@ class Submitter:
     async def _send_alone(self, submit: Submit, case: Case) -> Receipt:
         """With no task and no batch; not answered so, it goes before what gathered meanwhile."""
         ended = self._alone = asyncio.get_running_loop().create_future()
-        began = time.monotonic()
+        began, before = time.monotonic(), cancellations()
         try:
-            try:
-                [answer] = await heeding(self._answers_to([case]))
+            try:  # as `Link.run` does, without what it takes to begin it
+                [answer] = await heeding(self._answers_to([case]), before)
             except (RedisError, OSError) as error:
-                [answer] = await self._link.again(lambda: self._answers_to([case]), error, began)
+                [answer] = await self._link.again(
+                    lambda: self._answers_to([case]), error, began, before
+                )
             if answer is not None:
                 return self._receipt(submit, answer)
             receipt = self._enlist(submit, first=True)

@@ -143,8 +143,9 @@ class Tail:
         """Until nobody has waited for a while."""
         redis = self._link.reader("tail")
         try:
-            first = self._link.redis
-            self._position = await self._link.run(lambda: last_id(first, self._keys.transcripts))
+            self._position = await self._link.run(
+                lambda: last_id(self._link.redis, self._keys.transcripts)
+            )
             ready.set_result(None)
             await self._follow(redis)
         except SensestreamError as error:

@@ -14,8 +14,7 @@ class TimeLimit:
     """`with TimeLimit(request_id, seconds):` ends what takes longer with a `WaitTimeout`.
 
     As `asyncio.timeout` does, and `None` is no limit, but with no coroutine to enter and none to
-    leave: with these and a context manager around them it took a fifth of what Python does for a
-    repeat.
+    leave, which a repeat that is answered at once would notice.
     """
 
     __slots__ = ("_cancellations", "_late", "_request_id", "_seconds", "_task", "_timer")

@@ -208,8 +208,9 @@ async def _answer(
     """The status of one job's part of the answer, and the part."""
     if isinstance(result, Refusal):
         return result.status, {"error": problem_of(result)}
-    state, status, outcome = result.state, result.status, None
-    if state == RequestState.DONE or wait:
+    state, status = result.state, result.status
+    outcome = here.pipeline.present(result.answer) if result.answer else None
+    if outcome is None and (state == RequestState.DONE or wait):
         outcome = await until_stopping(
             here, here.pipeline.outcome(result, timeout=_bounded(here, wait)), grace=0
         )
