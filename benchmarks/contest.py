@@ -17,8 +17,8 @@ from typing import Any
 import psutil
 from known import remember, write_digests
 from redis import Redis
-from sensestream_common.keys import REQUESTS_GROUP, Keys
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 __all__ = ["CONTENDERS", "Contender", "Process", "peers_python"]
 

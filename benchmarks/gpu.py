@@ -34,12 +34,12 @@ import numpy as np
 import soundfile
 import structlog
 from numpy.typing import NDArray
-from sensestream_common.errors import SensestreamError
+from sensestream_common.contract.errors import SensestreamError
 from sensestream_consumer.engine import Engine, Recogniser, resolve_model
-from sensestream_consumer.engine.batching import BatchLimits
-from sensestream_consumer.engine.model_directory import FLOAT_GRAPHS, INT8_GRAPHS
+from sensestream_consumer.engine.batching.queue import BatchLimits
+from sensestream_consumer.engine.model.directory import FLOAT_GRAPHS, INT8_GRAPHS
 from sensestream_producer import Client
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 RATE = 16_000
 ROW_SECONDS = 0.06

@@ -7,8 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from redis import Redis
-from sensestream_common.keys import Keys
-from sensestream_common.transcript import Segment, Transcript, Word
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.transcript import Segment, Transcript, Word
 
 __all__ = ["digest_of", "remember", "spoken", "write_digests"]
 

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 from redis.asyncio import Redis
-from sensestream_common.keys import Keys
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.contract.keys import Keys
+from sensestream_producer.local.redis_server import EmbeddedRedis
 from surroundings import ROOT, environment, keep
 
 KEYS = Keys("sensestream")

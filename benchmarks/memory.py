@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sensestream_consumer.engine import resolve_model
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 from surroundings import RESULTS, busy_seconds, environment, keep
 
 READY_TIMEOUT = 300.0  # seconds: a model of full size may be converted first

@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from sensestream_consumer.engine.processor import multiplies_signed_exactly, processor_features
+from sensestream_consumer.engine.graph.cpu_features import (
+    multiplies_signed_exactly,
+    processor_features,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for the training package

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from sensestream_common.keys import Keys
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.contract.keys import Keys
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from chaos.crew import Crew
 from chaos.ledger import Ledger

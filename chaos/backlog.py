@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 from redis import Redis
-from sensestream_common.keys import Keys
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.contract.keys import Keys
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.clips import encoded, tone
 from tests.support.waiting import wait_until_sync

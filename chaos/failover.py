@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from sensestream_common.keys import Keys
-from sensestream_common.outcome import Outcome
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome
 from sensestream_producer import Client, Gap
 
 from chaos.ledger import Ledger

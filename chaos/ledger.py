@@ -9,7 +9,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 
 __all__ = ["Ledger", "Subscriber"]
 

@@ -18,15 +18,15 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from sensestream_common.connection import connect_blocking
+from sensestream_common.connections.connection import connect_blocking
 from sensestream_common.logs import configure_logs
 from sensestream_common.settings import load_settings
-from sensestream_consumer import outbox
 from sensestream_consumer.audio import Fetcher
+from sensestream_consumer.broker import outbox
+from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.cli import run_until_stopped
-from sensestream_consumer.commands import Commands
 from sensestream_consumer.engine import Recogniser, resolve_model
-from sensestream_consumer.inbox import Inbox
 from sensestream_consumer.settings import WorkerSettings
 
 STEPS = ("after-read", "while-fetching", "in-engine", "before-commit", "after-commit-sent")

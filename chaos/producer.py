@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from urllib.request import url2pathname
 
-from sensestream_common.errors import RequestError, SensestreamError
-from sensestream_common.keys import Lane
+from sensestream_common.contract.errors import RequestError, SensestreamError
+from sensestream_common.contract.keys import Lane
 from sensestream_producer import Client, Submission
 
 from chaos.ledger import Ledger

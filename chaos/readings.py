@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from sensestream_common.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 
 from chaos.retention import count_by_kind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from sensestream_common.keys import KEY_MAP, KeyKind, Keys, Retention
+from sensestream_common.contract.keys import KEY_MAP, KeyKind, Keys, Retention
 from sensestream_consumer.settings import WorkerSettings
 
 __all__ = ["count_by_kind", "retention_faults"]

@@ -14,9 +14,9 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_consumer.settings import WorkerSettings
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from chaos.arena import Arena
 from chaos.crew import Crew

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
-from sensestream_producer.embedded import EmbeddedRedis, find_redis_server
-from sensestream_producer.lifeline import Lifeline
+from sensestream_producer.local.parent_death import Lifeline
+from sensestream_producer.local.redis_server import EmbeddedRedis, find_redis_server
 
 from chaos.proxy import Proxy
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from redis import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_producer import Client
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from chaos.ledger import Ledger, Subscriber
 from chaos.readings import Reading, busy_seconds, growth, read

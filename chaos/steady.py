@@ -10,8 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sensestream_common.errors import SensestreamError
-from sensestream_common.keys import Lane
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_common.contract.keys import Lane
 from sensestream_producer import Client, Submission
 
 from chaos.ledger import Ledger

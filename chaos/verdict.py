@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sensestream_common.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 from sensestream_consumer.settings import WorkerSettings
 
 from chaos.ledger import Ledger, Subscriber

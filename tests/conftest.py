@@ -13,7 +13,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from sensestream_producer.embedded import EmbeddedRedis, RedisServerMissing, find_redis_server
+from sensestream_producer.local.redis_server import (
+    EmbeddedRedis,
+    RedisServerMissing,
+    find_redis_server,
+)
 
 # Whoever is started in the background by a shell ignores Ctrl-C, and so would the processes whose
 # answer to Ctrl-C is tested. A signal with a handler is back at its default in a child.

@@ -19,18 +19,18 @@ from hashlib import sha256
 from pathlib import Path
 
 from redis.asyncio import Redis
-from sensestream_common.connection import connect
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import Keys
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_common.logs import configure_logs
-from sensestream_common.outcome import CacheUse, Outcome, Status
-from sensestream_common.transcript import Segment, Transcript, Word
-from sensestream_consumer.commands import Commands
-from sensestream_consumer.holding import Held, Holding
-from sensestream_consumer.inbox import Inbox
-from sensestream_consumer.outbox import Keep, Outbox
+from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.deliveries import Held, Holding
+from sensestream_consumer.broker.inbox import Inbox
+from sensestream_consumer.broker.outbox import Keep, Outbox
 from sensestream_producer import Client
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 Step = Callable[[], Awaitable[None]]
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "operate.md"

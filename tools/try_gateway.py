@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sensestream_producer.embedded import EmbeddedRedis  # noqa: E402
-from sensestream_producer.gateway.access import Scope, new_key  # noqa: E402
+from sensestream_producer.gateway.auth import Scope, new_key  # noqa: E402
+from sensestream_producer.local.redis_server import EmbeddedRedis  # noqa: E402
 
 from tests.support.gateways import GatewayProcess  # noqa: E402 - found through the line above
 from tests.support.workers import WorkerProcess  # noqa: E402

@@ -21,14 +21,14 @@ from typing import Any
 
 from closed import serve
 from redis.asyncio import Redis
-from sensestream_common.connection import connect
-from sensestream_common.keys import Keys
-from sensestream_common.scripts import load_script
+from sensestream_common.connections.connection import connect
+from sensestream_common.connections.scripts import load_script
+from sensestream_common.contract.keys import Keys
 
 KEYS = Keys("sensestream")
-READ = load_script("sensestream_consumer.lua", "read")
-COMMIT = load_script("sensestream_consumer.lua", "commit")
-SUBMIT = load_script("sensestream_producer", "submit")
+READ = load_script("sensestream_consumer.broker.lua", "read")
+COMMIT = load_script("sensestream_consumer.broker.lua", "commit")
+SUBMIT = load_script("sensestream_producer.submit", "submit")
 COUNT = 128
 KNOWN: dict[str, tuple[str, str, dict[str, Any], str]] = {}  # by digest
 

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import httpcore
 
-from sensestream_common.errors import ErrorCode, RequestError, TransientError
+from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
 __all__ = ["CheckedBackend", "Refuse", "Resolve", "is_public", "refuse_audio", "resolve"]
 

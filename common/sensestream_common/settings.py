@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from sensestream_common.errors import SettingsError
-from sensestream_common.keys import Keys
+from sensestream_common.contract.errors import SettingsError
+from sensestream_common.contract.keys import Keys
 
 __all__ = ["ENVIRONMENT_PREFIX", "PipelineSettings", "load_settings"]
 

@@ -15,20 +15,20 @@ import click
 import structlog
 from redis.exceptions import RedisError
 from sensestream_common import __version__
-from sensestream_common.connection import connect
-from sensestream_common.errors import SensestreamError, SettingsError
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.errors import SensestreamError, SettingsError
+from sensestream_common.contract.keys import REQUESTS_GROUP
 from sensestream_common.findings import Level, fault, worst
 from sensestream_common.flags import settings_flags
-from sensestream_common.keys import REQUESTS_GROUP
 from sensestream_common.logs import LEVELS, configure_logs
 from sensestream_common.settings import load_settings
 
-from sensestream_consumer.exporting import start_exporting, stop_exporting
 from sensestream_consumer.settings import WorkerSettings
+from sensestream_consumer.telemetry.span_export import start_exporting, stop_exporting
 
 if TYPE_CHECKING:
     from sensestream_consumer.engine import Recogniser
-    from sensestream_consumer.metrics.vitals import Vitals
+    from sensestream_consumer.monitoring.readiness import Vitals
     from sensestream_consumer.worker import Worker
 
 __all__ = ["main", "run_until_stopped"]
@@ -81,7 +81,7 @@ def _check(flags: dict[str, Any]) -> int:
     """Print what a start would meet; 1 if it would be refused, or be of no use."""
     try:
         settings = load_settings(WorkerSettings, **flags)
-        from sensestream_consumer.checkup import check
+        from sensestream_consumer.startup.check_command import check
 
         findings = asyncio.run(check(settings))
     except SettingsError as error:
@@ -94,8 +94,8 @@ def _check(flags: dict[str, Any]) -> int:
 
 def _work(settings: WorkerSettings) -> NoReturn:
     # Imported here, so that --help and a wrong setting answer at once.
-    from sensestream_consumer.loading import load_recogniser
-    from sensestream_consumer.precautions import look_at_host
+    from sensestream_consumer.startup.model import load_recogniser
+    from sensestream_consumer.startup.preflight import look_at_host
 
     def load() -> Recogniser:
         look_at_host(settings)
@@ -134,7 +134,7 @@ def _end(status: int, message: str = "") -> NoReturn:
 
 
 async def _run(settings: WorkerSettings, load: Callable[[], Recogniser]) -> None:
-    from sensestream_consumer.metrics.vitals import Vitals
+    from sensestream_consumer.monitoring.readiness import Vitals
     from sensestream_consumer.worker import Worker
 
     vitals = Vitals()
@@ -148,7 +148,7 @@ def _watched(settings: WorkerSettings, vitals: Vitals) -> AbstractAsyncContextMa
     """The endpoint, where a port is set for it."""
     if not settings.metrics_port:
         return nullcontext()
-    from sensestream_consumer.metrics.endpoint import serve
+    from sensestream_consumer.monitoring.server import serve
 
     return serve(settings.metrics_host, settings.metrics_port, vitals)
 

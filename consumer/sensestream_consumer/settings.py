@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
-from sensestream_common.errors import SettingsError
+from sensestream_common.contract.errors import SettingsError
 from sensestream_common.settings import PipelineSettings
 
-from sensestream_consumer.warming import read_warm_list
+from sensestream_consumer.cache.warm_up import read_warm_list
 
 __all__ = ["WorkerSettings"]
 

@@ -12,21 +12,21 @@ from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
-from sensestream_common.connection import redacted_url
-from sensestream_common.errors import PipelineError
+from sensestream_common.connections.connection import redacted_url
+from sensestream_common.contract.errors import PipelineError
 
-from sensestream_consumer.assembly import Parts, assemble, open_connections
-from sensestream_consumer.backoff import until_redis_answers
+from sensestream_consumer.broker.backoff import until_redis_answers
+from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.broker.membership import knock
+from sensestream_consumer.broker.outbox import Commit
+from sensestream_consumer.cache.warm_up import read_warm_list, warm_up
+from sensestream_consumer.components import Parts, assemble, open_connections
 from sensestream_consumer.engine import Recogniser
-from sensestream_consumer.holding import Held
-from sensestream_consumer.membership import knock
-from sensestream_consumer.metrics.counted import ENTRIES_LOST
-from sensestream_consumer.metrics.vitals import Vitals
-from sensestream_consumer.outbox import Commit
-from sensestream_consumer.room import Crowd, NoRoom
+from sensestream_consumer.monitoring.readiness import Vitals
+from sensestream_consumer.processing.attempts import EntryLost
+from sensestream_consumer.processing.slots import Crowd, NoRoom
 from sensestream_consumer.settings import WorkerSettings
-from sensestream_consumer.starts import EntryLost
-from sensestream_consumer.warming import read_warm_list, warm_up
+from sensestream_consumer.telemetry.metrics import ENTRIES_LOST
 
 __all__ = ["Worker"]
 

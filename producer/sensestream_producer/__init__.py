@@ -8,7 +8,7 @@ Code without an event loop takes `sensestream_producer.blocking.Client`, tests w
 """
 
 from sensestream_common import __version__
-from sensestream_common.errors import (
+from sensestream_common.contract.errors import (
     BacklogFull,
     ErrorCode,
     PipelineError,
@@ -19,23 +19,23 @@ from sensestream_common.errors import (
     SubmitRefused,
     WaitTimeout,
 )
-from sensestream_common.keys import Lane
-from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.keys import Lane
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.transcript import Segment, Word
 from sensestream_common.settings import load_settings
-from sensestream_common.transcript import Segment, Word
 
 from sensestream_producer.client import Client
-from sensestream_producer.follow import Followed, Gap, GapReason
-from sensestream_producer.letters import (
+from sensestream_producer.operations.dead_letters import (
     DeadLetter,
     DeadLetters,
     Replay,
     ReplayResult,
     Selection,
 )
+from sensestream_producer.operations.status import PipelineStatus, RequestStatus, WorkerStatus
+from sensestream_producer.outcomes.follower import Followed, Gap, GapReason
 from sensestream_producer.settings import ProducerSettings
-from sensestream_producer.status import PipelineStatus, RequestStatus, WorkerStatus
-from sensestream_producer.submission import Receipt, Submission, SubmitOptions
+from sensestream_producer.submit.submission import Receipt, Submission, SubmitOptions
 
 __all__ = [
     "BacklogFull",

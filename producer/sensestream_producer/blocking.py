@@ -17,17 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from sensestream_common.errors import SensestreamError
-from sensestream_common.keys import Keys
-from sensestream_common.outcome import Outcome
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome
 
 from sensestream_producer import client as asynchronous
-from sensestream_producer.follow import Followed, Gap
-from sensestream_producer.letters import DeadLetter, ReplayResult, Selection
 from sensestream_producer.loop_thread import LoopThread, ThreadClosed
+from sensestream_producer.operations.dead_letters import DeadLetter, ReplayResult, Selection
+from sensestream_producer.operations.status import PipelineStatus, RequestStatus
+from sensestream_producer.outcomes.follower import Followed, Gap
 from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
-from sensestream_producer.status import PipelineStatus, RequestStatus
-from sensestream_producer.submission import Receipt, Submission, SubmitOptions
+from sensestream_producer.submit.submission import Receipt, Submission, SubmitOptions
 
 __all__ = ["Client", "DeadLetters"]
 

@@ -10,29 +10,34 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack
 
-from sensestream_common.errors import SensestreamError
-from sensestream_common.keys import Keys
-from sensestream_common.outcome import Outcome
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome
 
-from sensestream_producer.follow import Followed, Gap, follow
-from sensestream_producer.letters import DeadLetters
-from sensestream_producer.link import Link
-from sensestream_producer.listen import listen
-from sensestream_producer.repeats import Repeats
-from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
-from sensestream_producer.status import (
+from sensestream_producer.operations.dead_letters import DeadLetters
+from sensestream_producer.operations.status import (
     PipelineStatus,
     RequestStatus,
     pipeline_status,
     request_status,
 )
-from sensestream_producer.streams import id_text, last_id
-from sensestream_producer.submission import Receipt, Submission, SubmitOptions, new_request_id
-from sensestream_producer.submitting import Submit, Submitter, UploadVanished
-from sensestream_producer.tail import Tail
+from sensestream_producer.outcomes.follower import Followed, Gap, follow
+from sensestream_producer.outcomes.listener import listen
+from sensestream_producer.outcomes.stream_ids import id_text, last_id
+from sensestream_producer.outcomes.waiter import Tail
+from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
+from sensestream_producer.submit.cached_answers import Repeats
+from sensestream_producer.submit.submission import (
+    Receipt,
+    Submission,
+    SubmitOptions,
+    new_request_id,
+)
+from sensestream_producer.submit.submitter import Submit, Submitter, UploadVanished
+from sensestream_producer.submit.tracing import traced
+from sensestream_producer.submit.uploads import Staged, Uploads
 from sensestream_producer.time_limit import TimeLimit
-from sensestream_producer.tracing import traced
-from sensestream_producer.uploads import Staged, Uploads
+from sensestream_producer.transport import Link
 
 __all__ = ["PATIENCE", "Client", "identified", "submission_of"]
 

@@ -15,7 +15,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, TypeVar
 
-from sensestream_common.errors import SensestreamError
+from sensestream_common.contract.errors import SensestreamError
 
 __all__ = ["LoopThread", "ThreadClosed"]
 

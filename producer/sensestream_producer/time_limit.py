@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
-from sensestream_common.errors import WaitTimeout
+from sensestream_common.contract.errors import WaitTimeout
 
 __all__ = ["TimeLimit"]
 

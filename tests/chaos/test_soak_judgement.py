@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from redis import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_consumer.settings import WorkerSettings
 
 from chaos.readings import growth

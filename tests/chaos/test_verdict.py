@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from redis import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 
 from chaos.ledger import Ledger, Subscriber
 from chaos.verdict import Verdict, await_nothing_held, beyond_two_seconds

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft7Validator
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import KEY_MAP, Keys, Lane
-from sensestream_common.outcome import CacheUse, Outcome, Status
-from sensestream_common.request import (
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import KEY_MAP, Keys, Lane
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.request import (
     LANGUAGES,
     MAX_CALLBACK_LENGTH,
     MAX_FIELDS,
@@ -28,7 +28,7 @@ from sensestream_common.request import (
     Request,
     decode_request,
 )
-from sensestream_common.transcript import Segment, Transcript, Word
+from sensestream_common.contract.transcript import Segment, Transcript, Word
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text("utf-8")

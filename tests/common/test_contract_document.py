@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import KEY_MAP
-from sensestream_common.outcome import CacheUse, Outcome, Status
-from sensestream_common.request import LANGUAGES, Request, decode_request
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import KEY_MAP
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.request import LANGUAGES, Request, decode_request
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "contract.md"
 

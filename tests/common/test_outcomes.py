@@ -11,15 +11,15 @@ from dataclasses import asdict, replace
 import pytest
 from hypothesis import given, strategies as st
 from pydantic import TypeAdapter
-from sensestream_common.errors import ErrorCode, PipelineError
-from sensestream_common.outcome import (
+from sensestream_common.contract.errors import ErrorCode, PipelineError
+from sensestream_common.contract.outcome import (
     CacheUse,
     Outcome,
     Status,
     outcome_from_entry,
     outcome_from_json,
 )
-from sensestream_common.transcript import Segment, Transcript, Word
+from sensestream_common.contract.transcript import Segment, Transcript, Word
 
 times = st.floats(0, 1e5)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

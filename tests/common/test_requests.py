@@ -6,8 +6,8 @@ import json
 
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_common.request import (
+from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_common.contract.request import (
     LANGUAGES,
     MAX_METADATA_BYTES,
     MAX_TTL,

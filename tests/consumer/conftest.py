@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.connection import connect
-from sensestream_common.keys import REQUESTS_GROUP, Keys, Lane
-from sensestream_consumer.cache import Cache
-from sensestream_consumer.commands import Commands
-from sensestream_consumer.holding import Held, Holding
-from sensestream_consumer.inbox import Inbox
-from sensestream_consumer.outbox import Outbox
-from sensestream_consumer.room import EngineRoom
-from sensestream_consumer.starts import Starts
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys, Lane
+from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.deliveries import Held, Holding
+from sensestream_consumer.broker.inbox import Inbox
+from sensestream_consumer.broker.outbox import Outbox
+from sensestream_consumer.cache.results import Cache
+from sensestream_consumer.processing.attempts import Starts
+from sensestream_consumer.processing.slots import EngineRoom
 
 KEYS = Keys("sensestream")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.transcript import Transcript
-from sensestream_consumer.outbox import Keep
+from sensestream_common.contract.transcript import Transcript
+from sensestream_consumer.broker.outbox import Keep
 
 from tests.consumer.conftest import KEYS, MakeParts, submit
 from tests.consumer.test_commits import transcript_of

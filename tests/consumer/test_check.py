@@ -13,13 +13,13 @@ from typing import Any
 import onnxruntime
 import pytest
 from redis import Redis
-from sensestream_common.errors import PipelineError
+from sensestream_common.contract.errors import PipelineError
+from sensestream_common.contract.keys import Keys
 from sensestream_common.findings import Finding, Level
-from sensestream_common.keys import Keys
-from sensestream_consumer import checkup
-from sensestream_consumer.precautions import look_at_redis
 from sensestream_consumer.settings import WorkerSettings
-from sensestream_consumer.surroundings import host_findings
+from sensestream_consumer.startup import check_command as checkup
+from sensestream_consumer.startup.host_checks import host_findings
+from sensestream_consumer.startup.preflight import look_at_redis
 
 pytestmark = pytest.mark.anyio
 

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import REQUESTS_GROUP, Lane
-from sensestream_common.outcome import CacheUse, Outcome, Status
-from sensestream_common.transcript import Transcript
-from sensestream_consumer.holding import Held
-from sensestream_consumer.outbox import Keep
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import REQUESTS_GROUP, Lane
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.transcript import Transcript
+from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.broker.outbox import Keep
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
 
@@ -187,9 +187,9 @@ async def test_handing_back_takes_nothing_from_a_new_owner(make_parts: MakeParts
 
 
 async def test_a_worker_that_still_holds_entries_cannot_be_removed(make_parts: MakeParts) -> None:
-    from sensestream_common.scripts import load_script
+    from sensestream_common.connections.scripts import load_script
 
-    leave = load_script("sensestream_consumer.lua", "leave")
+    leave = load_script("sensestream_consumer.broker.lua", "leave")
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await submit(parts.redis)

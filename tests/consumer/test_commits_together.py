@@ -7,14 +7,14 @@ import hashlib
 from collections.abc import Callable
 
 import pytest
-from sensestream_common.connection import connect
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import REQUESTS_GROUP
-from sensestream_common.outcome import CacheUse, Outcome, Status
-from sensestream_common.transcript import Transcript
-from sensestream_consumer.holding import Held
-from sensestream_consumer.outbox import Commit, Keep, Settled
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import REQUESTS_GROUP
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.transcript import Transcript
+from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.broker.outbox import Commit, Keep, Settled
+from sensestream_producer.local.redis_server import EmbeddedRedis
 from structlog.testing import capture_logs
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
-from sensestream_common.errors import SettingsError
-from sensestream_consumer.metrics import endpoint
-from sensestream_consumer.metrics.vitals import Vitals
+from sensestream_common.contract.errors import SettingsError
+from sensestream_consumer.monitoring import server as endpoint
+from sensestream_consumer.monitoring.readiness import Vitals
 
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until

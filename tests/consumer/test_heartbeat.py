@@ -6,11 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from sensestream_common.connection import connect_blocking
-from sensestream_common.keys import REQUESTS_GROUP
-from sensestream_consumer.heartbeat import Heartbeat, Presence
-from sensestream_consumer.holding import Held
-from sensestream_consumer.membership import Membership
+from sensestream_common.connections.connection import connect_blocking
+from sensestream_common.contract.keys import REQUESTS_GROUP
+from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.broker.heartbeat import Heartbeat, Presence
+from sensestream_consumer.broker.membership import Membership
 from sensestream_consumer.settings import WorkerSettings
 from structlog.testing import capture_logs
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 from redis.exceptions import OutOfMemoryError
-from sensestream_common.connection import connect
-from sensestream_consumer.janitor import Janitor
-from sensestream_consumer.remembered import CacheWatch
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.connections.connection import connect
+from sensestream_consumer.broker.janitor import Janitor
+from sensestream_consumer.cache.monitor import CacheWatch
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts
 from tests.support.waiting import wait_until

@@ -6,14 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import HANDED_BACK_IDLE, REQUESTS_GROUP, Lane
-from sensestream_common.scripts import load_script
-from sensestream_consumer import janitor as janitor_module
-from sensestream_consumer.holding import Held
-from sensestream_consumer.intake import Intake
-from sensestream_consumer.room import Places
-from sensestream_consumer.starts import EntryLost
+from sensestream_common.connections.scripts import load_script
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import HANDED_BACK_IDLE, REQUESTS_GROUP, Lane
+from sensestream_consumer.broker import janitor as janitor_module
+from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.processing.attempts import EntryLost
+from sensestream_consumer.processing.flow_control import Intake
+from sensestream_consumer.processing.slots import Places
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
 from tests.consumer.test_commits import failure_of, outcomes, transcript_of, two_holders
@@ -24,7 +24,7 @@ __all__ = ["beating"]  # the fixture of test_heartbeat
 
 pytestmark = pytest.mark.anyio
 
-LEAVE = load_script("sensestream_consumer.lua", "leave")
+LEAVE = load_script("sensestream_consumer.broker.lua", "leave")
 HALF_A_MINUTE, A_MINUTE = 30_000, 60_000  # milliseconds
 
 

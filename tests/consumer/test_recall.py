@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sensestream_common.identity import checksum
-from sensestream_common.transcript import Segment, Transcript, Word
-from sensestream_consumer import recall as recall_module
-from sensestream_consumer.recall import Recall
+from sensestream_common.contract.identity import checksum
+from sensestream_common.contract.transcript import Segment, Transcript, Word
+from sensestream_consumer.cache import local as recall_module
+from sensestream_consumer.cache.local import Recall
 
 HEARD = Transcript("a b", "en", segments=(Segment(0.0, 1.0, "a b", (Word(0.0, 0.5, "a"),)),))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sensestream_consumer.remembered import CacheWatch, count_results
+from sensestream_consumer.cache.monitor import CacheWatch, count_results
 from structlog.testing import capture_logs
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_consumer.holding import Held
-from sensestream_consumer.room import EngineRoom, NoRoom, Places
-from sensestream_consumer.starts import EntryLost
+from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.processing.attempts import EntryLost
+from sensestream_consumer.processing.slots import EngineRoom, NoRoom, Places
 
 from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
 from tests.support.waiting import wait_until
@@ -161,7 +161,7 @@ async def test_a_place_that_is_kept_is_nobody_elses() -> None:
 
 async def test_a_place_is_kept_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("sensestream_consumer.room.time.monotonic", lambda: now)
+    monkeypatch.setattr("sensestream_consumer.processing.slots.time.monotonic", lambda: now)
     places = Places(1, lambda: None)
     places.keep("held up by a slow site")
     assert places.free == 0

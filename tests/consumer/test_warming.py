@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sensestream_common.errors import SettingsError
+from sensestream_common.contract.errors import SettingsError
 from sensestream_common.settings import load_settings
+from sensestream_consumer.cache.warm_up import WarmUp, read_warm_list, warm_up
 from sensestream_consumer.settings import WorkerSettings
-from sensestream_consumer.warming import WarmUp, read_warm_list, warm_up
 
 from tests.consumer.conftest import KEYS, MakeParts
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import Client, blocking
 from sensestream_producer.testing import ScriptedPipeline
 

@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 import yaml
-from sensestream_consumer.metrics.counted import REGISTRY
-from sensestream_consumer.metrics.gauges import GAUGES
-from sensestream_consumer.stages import Stage
+from sensestream_consumer.monitoring.gauges import GAUGES
+from sensestream_consumer.telemetry.metrics import REGISTRY
+from sensestream_consumer.telemetry.stages import Stage
 
 from tests.packaging.workspace import ROOT
 

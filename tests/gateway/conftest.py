@@ -11,7 +11,7 @@ import httpx
 import pytest
 from redis import Redis
 from sensestream_consumer import clips as bundled
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.gateways import GatewayProcess
 from tests.support.workers import WorkerProcess

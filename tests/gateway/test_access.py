@@ -12,9 +12,9 @@ import httpx
 import openai
 import pytest
 from redis import Redis
-from sensestream_common.keys import Keys
-from sensestream_producer.embedded import EmbeddedRedis
-from sensestream_producer.gateway.access import ApiKey, Rates, Scope, find_key, new_key
+from sensestream_common.contract.keys import Keys
+from sensestream_producer.gateway.auth import ApiKey, Rates, Scope, find_key, new_key
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import StartGateway
 from tests.support.clips import encoded, tone

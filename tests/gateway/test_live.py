@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from sensestream_common.keys import Keys
-from sensestream_producer.embedded import EmbeddedRedis
-from sensestream_producer.gateway.access import Scope, new_key
+from sensestream_common.contract.keys import Keys
+from sensestream_producer.gateway.auth import Scope, new_key
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import CLIPS, StartGateway
 from tests.support.clips import encoded, tone

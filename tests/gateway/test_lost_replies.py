@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.connection import connect
-from sensestream_common.keys import Keys
-from sensestream_common.pipelining import Line
-from sensestream_producer.gateway.form import File
-from sensestream_producer.gateway.pipeline import Pipeline
+from sensestream_common.connections.connection import connect
+from sensestream_common.connections.pipelined_connection import Line
+from sensestream_common.contract.keys import Keys
+from sensestream_producer.gateway.backend import Pipeline
 from sensestream_producer.gateway.settings import GatewaySettings
-from sensestream_producer.gateway.spool import Spool
-from sensestream_producer.gateway.stores import FolderStore
-from sensestream_producer.submission import Submission
+from sensestream_producer.gateway.uploads.multipart import File
+from sensestream_producer.gateway.uploads.spool import Spool
+from sensestream_producer.gateway.uploads.stores import FolderStore
+from sensestream_producer.submit.submission import Submission
 
 pytestmark = pytest.mark.anyio
 

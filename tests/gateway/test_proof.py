@@ -21,10 +21,10 @@ import httpx
 import openai
 import pytest
 from redis import Redis
-from sensestream_common.keys import Keys
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.contract.keys import Keys
 from sensestream_producer.gateway.server import Gateway
 from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import CLIPS, StartGateway
 from tests.support.background import answered

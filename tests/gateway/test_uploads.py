@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from sensestream_common.connection import connect
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import Keys
-from sensestream_common.request import Request, decode_request
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.request import Request, decode_request
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import CLIPS, StartGateway
 from tests.support.background import complete

@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 from redis import Redis
-from sensestream_common.keys import WEBHOOKS_GROUP, Keys
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.contract.keys import WEBHOOKS_GROUP, Keys
 from sensestream_producer.gateway.signing import new_secret
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import StartGateway
 from tests.support.clips import encoded, tone

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 
 from tests.support.waiting import wait_until_sync
 from tests.support.workers import WorkerProcess

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from sensestream_common.keys import HANDED_BACK
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.contract.keys import HANDED_BACK
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from chaos.proxy import Proxy
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker

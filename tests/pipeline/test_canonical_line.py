@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sensestream_consumer.account import trace_id
+from sensestream_consumer.telemetry.request_log import trace_id
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import write_clip

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from sensestream_producer.demonstration import bundled_clips
-from sensestream_producer.worker_process import WorkerMissing, find_worker
+from sensestream_producer.cli.demo_session import bundled_clips
+from sensestream_producer.local.worker_process import WorkerMissing, find_worker
 
 from tests.support.waiting import wait_until_sync
 

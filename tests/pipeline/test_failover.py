@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sensestream_common.outcome import Outcome
+from sensestream_common.contract.outcome import Outcome
 from sensestream_producer import Client, Gap, Submission
 
 from chaos.sentinels import SentinelSet

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from sensestream_producer import blocking
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import write_clip

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sensestream_common.keys import HANDED_BACK
-from sensestream_producer.link import Link
-from sensestream_producer.pending import Pending, Release
+from sensestream_common.contract.keys import HANDED_BACK
+from sensestream_producer.operations.pending import Pending, Release
+from sensestream_producer.transport import Link
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.pipeline.test_crashes import exactly_once, started

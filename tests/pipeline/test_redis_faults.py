@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 from redis.exceptions import OutOfMemoryError
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import write_clip

@@ -17,8 +17,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sensestream_producer import Client, Followed, Replay
 from sensestream_producer.cli import sensestream
-from sensestream_producer.embedded import EmbeddedRedis
 from sensestream_producer.gateway.signing import new_secret
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, StartWorker
 from tests.support.clips import write_clip

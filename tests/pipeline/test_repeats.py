@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.errors import PipelineError, RedisUnavailable, SubmitRefused
-from sensestream_common.pipelining import Line, pack
-from sensestream_common.transcript import Segment, Transcript, Word
+from sensestream_common.connections.pipelined_connection import Line, pack
+from sensestream_common.contract.errors import PipelineError, RedisUnavailable, SubmitRefused
+from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_producer import Client, Outcome, Receipt, Submission
-from sensestream_producer.submission import RequestState
-from sensestream_producer.tail import Tail
+from sensestream_producer.outcomes.waiter import Tail
+from sensestream_producer.submit.submission import RequestState
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import write_clip
@@ -382,7 +382,7 @@ async def test_a_retention_is_looked_at_once_in_a_while_and_where_it_is_to_be_lo
     heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A while, however slow this machine is.
-    monkeypatch.setattr("sensestream_producer.repeats._WORN", 60.0)
+    monkeypatch.setattr("sensestream_producer.submit.cached_answers._WORN", 60.0)
 
     def looks() -> int:
         statistics: Any = pipeline.redis.info("commandstats")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from sensestream_common.keys import KEY_MAP, Retention
+from sensestream_common.contract.keys import KEY_MAP, Retention
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import encoded, tone, write_clip

@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 from sensestream_consumer.audio import audio_identity
 from sensestream_producer import Client
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.pipeline.test_crashes import ended_or_answered, exactly_once, started

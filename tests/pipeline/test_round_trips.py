@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sensestream_common.connection import connect
-from sensestream_common.keys import Keys
-from sensestream_common.scripts import load_script
-from sensestream_common.transcript import Transcript
-from sensestream_consumer.commands import Commands
-from sensestream_consumer.loading import load_recogniser
-from sensestream_consumer.metrics.vitals import Vitals
-from sensestream_consumer.outbox import Commit, Outbox
+from sensestream_common.connections.connection import connect
+from sensestream_common.connections.scripts import load_script
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.transcript import Transcript
+from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.outbox import Commit, Outbox
+from sensestream_consumer.monitoring.readiness import Vitals
 from sensestream_consumer.settings import WorkerSettings
+from sensestream_consumer.startup.model import load_recogniser
 from sensestream_consumer.worker import Worker
 from sensestream_producer import Client, Submission
 
@@ -32,9 +32,9 @@ from tests.support.clips import write_clip
 pytestmark = pytest.mark.anyio
 
 SCRIPTS = {
-    load_script("sensestream_consumer.lua", "commit").sha: "commit",
-    load_script("sensestream_producer", "submit").sha: "submit",
-    load_script("sensestream_producer", "answer").sha: "answer",
+    load_script("sensestream_consumer.broker.lua", "commit").sha: "commit",
+    load_script("sensestream_producer.submit", "submit").sha: "submit",
+    load_script("sensestream_producer.submit", "answer").sha: "answer",
 }
 BATCH = 64
 A_CALL = 32  # requests that a client sends in one script call
@@ -223,7 +223,7 @@ async def test_the_first_repeat_of_a_client_is_three_look_ups_and_an_answer(
 ) -> None:
     sent = Counted()
     async with Client(redis_url) as client, connect(redis_url, name="operator") as redis:
-        await redis.script_load(load_script("sensestream_producer", "answer").source)
+        await redis.script_load(load_script("sensestream_producer.submit", "answer").source)
         sent.watch(client, monkeypatch)
         outcome = await client.transcribe("file:///gone.wav", digest=_digest(tmp_path))
     assert outcome.cache == "hit"

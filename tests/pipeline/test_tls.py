@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sensestream_common.errors import RedisUnavailable, SensestreamError
+from sensestream_common.contract.errors import RedisUnavailable, SensestreamError
 from sensestream_producer import Client
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.consumer.audio.test_web import CERTIFICATE
 from tests.pipeline.conftest import StartWorker

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from sensestream_producer.blocking import Client
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.support.clips import encoded, tone, write_clip

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.connection import connect
-from sensestream_common.keys import Keys
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import Client
 
 

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import (
     RedisUnavailable,
     SensestreamError,
     SettingsError,
     blocking,
     client as asynchronous,
-    letters,
 )
+from sensestream_producer.operations import dead_letters as letters
 
 from tests.support.background import answered
 from tests.support.waiting import wait_until_sync

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from redis import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_producer.cli import sensestream
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.clips import write_clip
 from tests.support.workers import WorkerProcess

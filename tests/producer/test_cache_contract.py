@@ -16,7 +16,7 @@ from typing import Protocol
 
 import pytest
 from sensestream_producer import ErrorCode, Outcome, Replay, Selection, Status, blocking
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 from sensestream_producer.testing import ScriptedPipeline
 
 from tests.support.clips import encoded, tone

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from redis import Redis
-from sensestream_common.errors import ErrorCode, SensestreamError
-from sensestream_common.keys import Keys
-from sensestream_common.outcome import Outcome, Status
+from sensestream_common.contract.errors import ErrorCode, SensestreamError
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome, Status
 from sensestream_producer.cli import sensestream
 from sensestream_producer.cli.many import handled
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.background import answered
 from tests.support.waiting import wait_until_sync

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import (
     BacklogFull,
     Client,

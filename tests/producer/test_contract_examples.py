@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from sensestream_common.keys import Keys
-from sensestream_common.outcome import Outcome, Status
-from sensestream_common.request import Request, decode_request
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome, Status
+from sensestream_common.contract.request import Request, decode_request
 from sensestream_producer import Followed, blocking
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.background import answered
 from tests.support.waiting import wait_until_sync

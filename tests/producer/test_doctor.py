@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import pytest
 from click.testing import CliRunner, Result
 from redis.exceptions import OutOfMemoryError
+from sensestream_common.connections.redis_checks import RedisFacts, redis_findings
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 from sensestream_common.findings import Finding, Level
-from sensestream_common.keys import REQUESTS_GROUP, Keys
-from sensestream_common.redis_checks import RedisFacts, redis_findings
 from sensestream_producer.cli import sensestream
-from sensestream_producer.doctor import clock, queue, worker as worker_module
-from sensestream_producer.embedded import EmbeddedRedis
-from sensestream_producer.worker_process import WorkerMissing
+from sensestream_producer.local.redis_server import EmbeddedRedis
+from sensestream_producer.local.worker_process import WorkerMissing
+from sensestream_producer.operations.doctor import clock, queue, worker as worker_module
 
 from tests.support.waiting import wait_until_sync
 

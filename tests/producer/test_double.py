@@ -13,8 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sensestream_common.request import Request
-from sensestream_common.transcript import Segment, Transcript
+from sensestream_common.contract.request import Request
+from sensestream_common.contract.transcript import Segment, Transcript
 from sensestream_producer import (
     Client,
     DeadLetters,
@@ -28,7 +28,7 @@ from sensestream_producer import (
     testing,
 )
 from sensestream_producer.testing import ScriptedPipeline
-from sensestream_producer.testing.letters import ScriptedLetters
+from sensestream_producer.testing.dead_letters import ScriptedLetters
 
 from tests.support.waiting import wait_until
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import (
     Client,
     DeadLetter,
@@ -25,7 +25,7 @@ from sensestream_producer import (
     SensestreamError,
     SubmitOptions,
 )
-from sensestream_producer.streams import parse_id
+from sensestream_producer.outcomes.stream_ids import parse_id
 
 from tests.producer.worlds import InMemory, OnRedis, World
 from tests.support.waiting import wait_until

@@ -15,9 +15,13 @@ import psutil
 import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
-from sensestream_common.errors import SensestreamError
-from sensestream_producer import embedded
-from sensestream_producer.embedded import EmbeddedRedis, RedisServerMissing, find_redis_server
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_producer.local import redis_server as embedded
+from sensestream_producer.local.redis_server import (
+    EmbeddedRedis,
+    RedisServerMissing,
+    find_redis_server,
+)
 
 from tests.support.waiting import wait_until_sync
 
@@ -83,7 +87,7 @@ def test_nothing_is_left_after_it_stops() -> None:
 
 def test_nothing_is_left_when_its_starter_is_killed(redis_executable: str) -> None:
     program = (
-        "from sensestream_producer.embedded import EmbeddedRedis\n"
+        "from sensestream_producer.local.redis_server import EmbeddedRedis\n"
         f"server = EmbeddedRedis(executable={redis_executable!r})\n"
         "server.start()\n"
         "print(server.pid, server.directory, flush=True)\n"

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.connection import connect
-from sensestream_common.errors import PipelineError, RedisUnavailable, SensestreamError
-from sensestream_common.keys import Keys
-from sensestream_common.outcome import Outcome, Status
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.errors import PipelineError, RedisUnavailable, SensestreamError
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome, Status
 from sensestream_producer import Client, Followed, Gap, GapReason
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.pipeline import publish, write_outcome
 from tests.support.waiting import wait_until

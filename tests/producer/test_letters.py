@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.errors import ErrorCode, PipelineError
-from sensestream_common.keys import Keys
+from sensestream_common.contract.errors import ErrorCode, PipelineError
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import Client, DeadLetter, Replay, Selection
-from sensestream_producer.streams import entries
+from sensestream_producer.outcomes.stream_ids import entries
 
 from tests.support.pipeline import dead_letter, requests
 

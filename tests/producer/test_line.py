@@ -18,10 +18,10 @@ from redis.exceptions import (
     ResponseError,
     TimeoutError as RedisTimeoutError,
 )
-from sensestream_common.connection import connect
-from sensestream_common.pipelining import Line, pack, packed
-from sensestream_common.scripts import Script
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_common.connections.connection import connect
+from sensestream_common.connections.pipelined_connection import Line, pack, packed
+from sensestream_common.connections.scripts import Script
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.consumer.audio.test_web import CERTIFICATE
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.identity import result_identity
-from sensestream_common.keys import Keys
-from sensestream_common.transcript import Transcript
-from sensestream_producer import repeats as module
-from sensestream_producer.link import Link
-from sensestream_producer.repeats import Ask, Repeats
+from sensestream_common.contract.identity import result_identity
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.transcript import Transcript
+from sensestream_producer.submit import cached_answers as module
+from sensestream_producer.submit.cached_answers import Ask, Repeats
+from sensestream_producer.transport import Link
 
 pytestmark = pytest.mark.anyio
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 from sensestream_producer import Client, WorkerStatus
 
 from tests.support.pipeline import answer, requests

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.connection import connect
-from sensestream_common.errors import (
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.errors import (
     BacklogFull,
     ErrorCode,
     PipelineError,
@@ -20,10 +20,10 @@ from sensestream_common.errors import (
     RequestError,
     SubmitRefused,
 )
-from sensestream_common.keys import Keys, Lane
+from sensestream_common.contract.keys import Keys, Lane
 from sensestream_producer import Client, Receipt, Submission
-from sensestream_producer.embedded import EmbeddedRedis
-from sensestream_producer.submitting import Submit
+from sensestream_producer.local.redis_server import EmbeddedRedis
+from sensestream_producer.submit.submitter import Submit
 
 from tests.support.pipeline import answer, requests
 from tests.support.waiting import wait_until

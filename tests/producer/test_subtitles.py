@@ -8,9 +8,9 @@ import re
 import unicodedata
 
 from hypothesis import given, settings, strategies as st
-from sensestream_common.outcome import Outcome, Status
-from sensestream_common.transcript import Segment, Word
-from sensestream_producer.subtitles import MAX_COLUMNS, MAX_SECONDS, cues, srt, vtt
+from sensestream_common.contract.outcome import Outcome, Status
+from sensestream_common.contract.transcript import Segment, Word
+from sensestream_producer.outcomes.subtitles import MAX_COLUMNS, MAX_SECONDS, cues, srt, vtt
 
 SRT_CUE = re.compile(r"\d+\n(\d\d+:\d\d:\d\d,\d{3}) --> (\d\d+:\d\d:\d\d,\d{3})\n((?:.+\n)+)\n")
 VTT_CUE = re.compile(r"(\d\d+:\d\d:\d\d\.\d{3}) --> (\d\d+:\d\d:\d\d\.\d{3})\n((?:.+\n)+)\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sensestream_common.errors import WaitTimeout
+from sensestream_common.contract.errors import WaitTimeout
 from sensestream_producer.time_limit import TimeLimit
 
 pytestmark = pytest.mark.anyio

@@ -13,11 +13,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.connection import connect
-from sensestream_common.errors import BacklogFull, ErrorCode, RequestError
-from sensestream_common.keys import Keys
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.errors import BacklogFull, ErrorCode, RequestError
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import Client, RedisUnavailable
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.pipeline import answer, requests
 

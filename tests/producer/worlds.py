@@ -12,13 +12,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, cast
 
 from redis.asyncio import Redis
-from sensestream_common.errors import ErrorCode
-from sensestream_common.keys import Keys, Lane
-from sensestream_common.outcome import CacheUse, Outcome, Status
-from sensestream_common.request import Request, decode_request
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import Keys, Lane
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.request import Request, decode_request
 from sensestream_producer import Client, blocking
-from sensestream_producer.link import heeding
 from sensestream_producer.testing import ScriptedPipeline
+from sensestream_producer.transport import heeding
 
 __all__ = ["InMemory", "OnRedis", "World", "face"]
 

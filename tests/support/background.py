@@ -8,8 +8,8 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sensestream_common.connection import connect
-from sensestream_common.keys import Keys
+from sensestream_common.connections.connection import connect
+from sensestream_common.contract.keys import Keys
 
 from tests.support.pipeline import answering
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sensestream_common.contract.transcript import Transcript
 from sensestream_common.logs import configure_logs
 from sensestream_common.settings import load_settings
-from sensestream_common.transcript import Transcript
 from sensestream_consumer.audio import audio_identity
 from sensestream_consumer.cli import run_until_stopped
 from sensestream_consumer.engine import Recogniser, resolve_model

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from sensestream_common.errors import RequestError
+from sensestream_common.contract.errors import RequestError
 from sensestream_producer import Client, blocking
 from sensestream_producer.testing import ScriptedPipeline
 

@@ -1,12 +1,12 @@
 """Audio: from the reference in a request to the samples that the engine hears."""
 
-from .decode import decode
-from .fetch import Fetcher, Opener
-from .identity import audio_identity
-from .mixdown import SAMPLE_RATE
-from .policy import AudioPolicy
-from .reference import Reference, parse_reference
-from .spool import Fetched, Spool
+from sensestream_consumer.audio.decoding.decode import decode
+from sensestream_consumer.audio.decoding.mixdown import SAMPLE_RATE
+from sensestream_consumer.audio.identity import audio_identity
+from sensestream_consumer.audio.sources.fetch import Fetcher, Opener
+from sensestream_consumer.audio.sources.policy import AudioPolicy
+from sensestream_consumer.audio.sources.reference import Reference, parse_reference
+from sensestream_consumer.audio.spool import Fetched, Spool
 
 __all__ = [
     "SAMPLE_RATE",

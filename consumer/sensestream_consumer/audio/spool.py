@@ -11,9 +11,9 @@ import io
 import tempfile
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
-from sensestream_common.errors import ErrorCode, TransientError
+from sensestream_common.contract.errors import ErrorCode, TransientError
 
-from .policy import too_large
+from sensestream_consumer.audio.sources.policy import too_large
 
 if TYPE_CHECKING:
     from types import TracebackType

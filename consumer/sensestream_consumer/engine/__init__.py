@@ -4,8 +4,8 @@
 ONNX Runtime nor a model.
 """
 
-from sensestream_consumer.engine.model_directory import resolve_model
-from sensestream_consumer.engine.pool import Engine, NotStarted
+from sensestream_consumer.engine.async_engine import Engine, NotStarted
+from sensestream_consumer.engine.model.directory import resolve_model
 from sensestream_consumer.engine.recogniser import Recogniser
 
 __all__ = ["Engine", "NotStarted", "Recogniser", "resolve_model"]

@@ -10,30 +10,35 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import structlog
-from sensestream_common.errors import ErrorCode, ModelError, RequestError, TransientError
+from sensestream_common.contract.errors import ErrorCode, ModelError, RequestError, TransientError
 
-from sensestream_consumer.engine.assembly import Heard, assemble, hear
-from sensestream_consumer.engine.batcher import Batcher
-from sensestream_consumer.engine.batching import BUCKETS, Batch, BatchLimits, Clip, Tally
-from sensestream_consumer.engine.crew import in_turn
-from sensestream_consumer.engine.ctc import Rows
-from sensestream_consumer.engine.fingerprint import fingerprint, inspect_graph
+from sensestream_consumer.engine.batching.batcher import Batcher
+from sensestream_consumer.engine.batching.queue import BUCKETS, Batch, BatchLimits, Clip, Tally
+from sensestream_consumer.engine.decoding.ctc import Rows
+from sensestream_consumer.engine.decoding.transcript import Heard, assemble, hear
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
-from sensestream_consumer.engine.model_directory import find_model_files
-from sensestream_consumer.engine.opening import open_graph, precision_of
-from sensestream_consumer.engine.segmentation import Cutter, EnergyCutter, Piece, SpeechCutter
+from sensestream_consumer.engine.graph.opening import open_graph, precision_of
+from sensestream_consumer.engine.model.directory import find_model_files
+from sensestream_consumer.engine.model.fingerprint import fingerprint, inspect_graph
+from sensestream_consumer.engine.model.vocabulary import Vocabulary, read_vocabulary
+from sensestream_consumer.engine.segmentation.cutters import (
+    Cutter,
+    EnergyCutter,
+    Piece,
+    SpeechCutter,
+)
+from sensestream_consumer.engine.segmentation.fsmn_vad import FsmnVad
 from sensestream_consumer.engine.session import choose_device, lacks_memory
-from sensestream_consumer.engine.vad import FsmnVad
-from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
+from sensestream_consumer.engine.thread_pool import in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from sensestream_common.transcript import Transcript
+    from sensestream_common.contract.transcript import Transcript
 
-    from sensestream_consumer.engine.graph import Graph
+    from sensestream_consumer.engine.graph.graph import Graph
 
 __all__ = ["Recogniser"]
 

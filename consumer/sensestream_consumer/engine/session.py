@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from sensestream_common.errors import ModelError
+from sensestream_common.contract.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import sys
 
 import click
 from sensestream_common import __version__
-from sensestream_common.errors import SensestreamError
+from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.logs import LEVELS, configure_logs
 
 from sensestream_producer.cli.cache import cache

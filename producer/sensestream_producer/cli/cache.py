@@ -11,14 +11,14 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
-from sensestream_common.errors import SensestreamError
-from sensestream_common.outcome import Outcome
-from sensestream_common.request import LANGUAGES
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_common.contract.outcome import Outcome
+from sensestream_common.contract.request import LANGUAGES
 
 from sensestream_producer.cli.many import audio_of, handled, named, progress_bar, refuse_folders
 from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
-from sensestream_producer.results import CacheStats, Seen
-from sensestream_producer.submission import Submission
+from sensestream_producer.operations.result_cache import CacheStats, Seen
+from sensestream_producer.submit.submission import Submission
 
 __all__ = ["cache"]
 

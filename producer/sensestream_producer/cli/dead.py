@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
-from sensestream_common.errors import ErrorCode, SensestreamError
+from sensestream_common.contract.errors import ErrorCode, SensestreamError
 from sensestream_common.redaction import redacted
 
 from sensestream_producer.cli.setup import Setup, age, echo_json, note, run, shown
-from sensestream_producer.letters import DeadLetter, Replay, Selection
+from sensestream_producer.operations.dead_letters import DeadLetter, Replay, Selection
 
 __all__ = ["dead"]
 

@@ -13,10 +13,7 @@ from rich.console import Console
 from rich.status import Status as Spinner
 from sensestream_common.settings import load_settings
 
-from sensestream_producer.cli.gateway import load_server
-from sensestream_producer.cli.setup import echo_json, note, run, shown
-from sensestream_producer.client import Client
-from sensestream_producer.demonstration import (
+from sensestream_producer.cli.demo_session import (
     Clip,
     Shown,
     bundled_clips,
@@ -24,6 +21,9 @@ from sensestream_producer.demonstration import (
     play,
     wait_for_worker,
 )
+from sensestream_producer.cli.gateway import load_server
+from sensestream_producer.cli.setup import echo_json, note, run, shown
+from sensestream_producer.client import Client
 from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["demo"]

@@ -10,7 +10,7 @@ import click
 from sensestream_common.findings import Finding, Level, worst
 
 from sensestream_producer.cli.setup import Setup, echo_json, run, shown
-from sensestream_producer.doctor import examine
+from sensestream_producer.operations.doctor import examine
 
 __all__ = ["doctor"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 import structlog
-from sensestream_common.errors import SensestreamError
+from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.flags import settings_flags
 
 from sensestream_producer.cli.setup import Setup, note
-from sensestream_producer.gateway.access import Scope, new_key
+from sensestream_producer.gateway.auth import Scope, new_key
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.signing import new_secret
 

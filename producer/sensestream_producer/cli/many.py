@@ -12,7 +12,7 @@ from typing import TypeVar
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sensestream_common.errors import SensestreamError
+from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.redaction import redacted
 
 from sensestream_producer.cli.setup import shown

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sensestream_producer.cli.setup import Setup, age, echo_json, note, run, shown
-from sensestream_producer.pending import Holder, PendingRequest, Release, Which
+from sensestream_producer.operations.pending import Holder, PendingRequest, Release, Which
 
 __all__ = ["pending"]
 

@@ -13,14 +13,14 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
-from sensestream_common.keys import Keys
+from sensestream_common.contract.keys import Keys
 from sensestream_common.settings import PipelineSettings, load_settings
 
 from sensestream_producer.client import Client
-from sensestream_producer.link import Link
-from sensestream_producer.pending import Pending
-from sensestream_producer.results import Results
+from sensestream_producer.operations.pending import Pending
+from sensestream_producer.operations.result_cache import Results
 from sensestream_producer.settings import ProducerSettings
+from sensestream_producer.transport import Link
 
 __all__ = ["Setup", "age", "echo_json", "note", "run", "shown"]
 

@@ -9,11 +9,11 @@ import click
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from sensestream_common.errors import SensestreamError
+from sensestream_common.contract.errors import SensestreamError
 
 from sensestream_producer.cli.setup import Setup, echo_json, run, shown
 from sensestream_producer.client import Client
-from sensestream_producer.status import PipelineStatus, RequestStatus
+from sensestream_producer.operations.status import PipelineStatus, RequestStatus
 
 __all__ = ["status"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sensestream_common.errors import SensestreamError
-from sensestream_common.outcome import Outcome
-from sensestream_common.request import LANGUAGES
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_common.contract.outcome import Outcome
+from sensestream_common.contract.request import LANGUAGES
 
 from sensestream_producer.cli.many import (
     STDIN,
@@ -25,8 +25,8 @@ from sensestream_producer.cli.many import (
 )
 from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
 from sensestream_producer.client import Client
-from sensestream_producer.submission import Receipt, Submission
-from sensestream_producer.subtitles import srt, vtt
+from sensestream_producer.outcomes.subtitles import srt, vtt
+from sensestream_producer.submit.submission import Receipt, Submission
 
 __all__ = ["submit"]
 

@@ -9,11 +9,11 @@ import tempfile
 from pathlib import Path
 
 import click
-from sensestream_common.outcome import Outcome
+from sensestream_common.contract.outcome import Outcome
 
 from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
 from sensestream_producer.client import Client
-from sensestream_producer.follow import Gap, GapReason
+from sensestream_producer.outcomes.follower import Gap, GapReason
 
 __all__ = ["watch"]
 

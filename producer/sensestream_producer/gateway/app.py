@@ -12,19 +12,26 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from sensestream_common import __version__
-from sensestream_common.errors import SensestreamError
+from sensestream_common.contract.errors import SensestreamError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from sensestream_producer.gateway import jobs, live, openai_routes, page, tutorial, watch
-from sensestream_producer.gateway.access import ApiKey
-from sensestream_producer.gateway.bell import Bell
-from sensestream_producer.gateway.pipeline import Pipeline
-from sensestream_producer.gateway.refusals import Refusal, refusal_of, response_of
-from sensestream_producer.gateway.sender import Sender
+from sensestream_producer.gateway.auth import ApiKey
+from sensestream_producer.gateway.backend import Pipeline
+from sensestream_producer.gateway.dependencies import Surroundings
+from sensestream_producer.gateway.errors import Refusal, refusal_of, response_of
+from sensestream_producer.gateway.outcome_notifier import Bell
+from sensestream_producer.gateway.routes import (
+    events as live,
+    jobs,
+    openai as openai_routes,
+    operations as watch,
+    page,
+    tutorial,
+)
 from sensestream_producer.gateway.settings import GatewaySettings
-from sensestream_producer.gateway.stores import open_store, sweep
-from sensestream_producer.gateway.surroundings import Surroundings
+from sensestream_producer.gateway.uploads.stores import open_store, sweep
+from sensestream_producer.gateway.webhooks.sender import Sender
 
 __all__ = ["create_app"]
 

@@ -8,10 +8,10 @@ import zlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from sensestream_common.outcome import Outcome
-from sensestream_common.transcript import Segment
+from sensestream_common.contract.outcome import Outcome
+from sensestream_common.contract.transcript import Segment
 
-from sensestream_producer.subtitles import srt, vtt
+from sensestream_producer.outcomes.subtitles import srt, vtt
 
 __all__ = ["FORMATS", "body_of", "events_of"]
 

@@ -14,10 +14,10 @@ from types import FrameType
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from sensestream_common.errors import SettingsError
+from sensestream_common.contract.errors import SettingsError
 
 from sensestream_producer.gateway.app import create_app
-from sensestream_producer.gateway.guard import Guard
+from sensestream_producer.gateway.middleware import Guard
 from sensestream_producer.gateway.protocol import PatientProtocol
 from sensestream_producer.gateway.settings import GatewaySettings
 

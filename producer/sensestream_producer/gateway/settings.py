@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from sensestream_producer.gateway.access import ApiKey
+from sensestream_producer.gateway.auth import ApiKey
 from sensestream_producer.gateway.signing import secret_bytes
 from sensestream_producer.settings import ProducerSettings
 

@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from sensestream_common.outcome import Outcome, outcome_from_json
+from sensestream_common.contract.outcome import Outcome, outcome_from_json
 
 from sensestream_producer import blocking, client as real
-from sensestream_producer.follow import Followed, Gap, GapReason
+from sensestream_producer.operations.status import PipelineStatus, RequestStatus, WorkerStatus
+from sensestream_producer.outcomes.follower import Followed, Gap, GapReason
+from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text, parse_id
+from sensestream_producer.outcomes.waiter import closed_meanwhile, no_longer_kept, not_kept
 from sensestream_producer.settings import MAX_UPLOAD_BYTES
-from sensestream_producer.status import PipelineStatus, RequestStatus, WorkerStatus
-from sensestream_producer.streams import ORIGIN, StreamId, id_text, parse_id
-from sensestream_producer.submission import Receipt, RequestState, Submission, SubmitOptions
-from sensestream_producer.submitting import backlog_full
-from sensestream_producer.tail import closed_meanwhile, no_longer_kept, not_kept
-from sensestream_producer.testing.letters import ScriptedLetters
+from sensestream_producer.submit.submission import Receipt, RequestState, Submission, SubmitOptions
+from sensestream_producer.submit.submitter import backlog_full
+from sensestream_producer.submit.uploads import BoundedReader
+from sensestream_producer.testing.dead_letters import ScriptedLetters
 from sensestream_producer.testing.script import digest_of
 from sensestream_producer.testing.store import Store
 from sensestream_producer.testing.worker import MODEL, WORKER, ScriptedWorker
 from sensestream_producer.time_limit import TimeLimit
-from sensestream_producer.uploads import BoundedReader
 
 __all__ = ["BlockingClient", "Client"]
 

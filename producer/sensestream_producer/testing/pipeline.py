@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from sensestream_common.keys import Keys
-from sensestream_common.outcome import Outcome
-from sensestream_common.request import Request
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome
+from sensestream_common.contract.request import Request
 
 from sensestream_producer.client import PATIENCE
 from sensestream_producer.settings import MAX_UPLOAD_BYTES

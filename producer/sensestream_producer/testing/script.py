@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
-from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_common.request import Request
-from sensestream_common.transcript import Segment, Transcript
+from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_common.contract.request import Request
+from sensestream_common.contract.transcript import Segment, Transcript
 
 __all__ = ["Answer", "Script", "before_start", "digest_of"]
 

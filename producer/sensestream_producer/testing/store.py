@@ -14,16 +14,16 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import takewhile
 
-from sensestream_common.errors import ErrorCode, RedisUnavailable
-from sensestream_common.keys import Keys, Lane
-from sensestream_common.outcome import Outcome, Status, outcome_from_entry
-from sensestream_common.request import Request
-from sensestream_common.transcript import Transcript
+from sensestream_common.contract.errors import ErrorCode, RedisUnavailable
+from sensestream_common.contract.keys import Keys, Lane
+from sensestream_common.contract.outcome import Outcome, Status, outcome_from_entry
+from sensestream_common.contract.request import Request
+from sensestream_common.contract.transcript import Transcript
 
-from sensestream_producer.letters import DeadLetter
-from sensestream_producer.streams import ORIGIN, StreamId, id_text
-from sensestream_producer.submission import RequestState
-from sensestream_producer.testing.bell import Bell
+from sensestream_producer.operations.dead_letters import DeadLetter
+from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text
+from sensestream_producer.submit.submission import RequestState
+from sensestream_producer.testing.change_notifier import Bell
 
 __all__ = ["Known", "Standing", "Store"]
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_common.keys import Lane
-from sensestream_common.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_common.contract.keys import Lane
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.request import Request
+from sensestream_common.contract.transcript import Transcript
 from sensestream_common.redaction import redacted
-from sensestream_common.request import Request
-from sensestream_common.transcript import Transcript
 
-from sensestream_producer.submission import RequestState
+from sensestream_producer.submit.submission import RequestState
 from sensestream_producer.testing.script import Script
 from sensestream_producer.testing.store import Standing, Store
 

@@ -16,8 +16,9 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
-from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_consumer.audio import SAMPLE_RATE, AudioPolicy, audio_identity, decode, mixdown
+from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_consumer.audio import SAMPLE_RATE, AudioPolicy, audio_identity
+from sensestream_consumer.audio.decoding import decode, mixdown
 
 from .recordings import (
     amr,

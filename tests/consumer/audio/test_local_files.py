@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sensestream_common.errors import ErrorCode, RequestError, TransientError
+from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 from sensestream_consumer.audio import AudioPolicy, Fetched, parse_reference
-from sensestream_consumer.audio.local_files import open_file
+from sensestream_consumer.audio.sources.local_files import open_file
 
 from tests.support.waiting import wait_until
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio import parse_reference
 
 

@@ -17,10 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sensestream_common.errors import ErrorCode, RequestError, SettingsError, TransientError
+from sensestream_common.contract.errors import (
+    ErrorCode,
+    RequestError,
+    SettingsError,
+    TransientError,
+)
 from sensestream_common.settings import load_settings
 from sensestream_consumer.audio import AudioPolicy, Fetched, parse_reference
-from sensestream_consumer.audio.s3 import S3
+from sensestream_consumer.audio.sources.s3 import S3
 from sensestream_consumer.settings import WorkerSettings
 
 from tests.support.stores import use_store

@@ -15,7 +15,7 @@ from typing import Any
 import botocore.session
 import pytest
 from redis.asyncio import Redis
-from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher
 
 from tests.support.stores import store_environment, use_store

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio import Spool
 
 

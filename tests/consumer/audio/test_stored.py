@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher
 
 from .conftest import UPLOADS

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 from sensestream_common.addresses import is_public
-from sensestream_common.errors import ErrorCode, RequestError, TransientError
+from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, parse_reference
-from sensestream_consumer.audio.web import Web, trusted
+from sensestream_consumer.audio.sources.web import Web, trusted
 
 from .conftest import UPLOADS
 from .site import Site, answer

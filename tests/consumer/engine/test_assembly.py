@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from sensestream_common.transcript import Transcript
-from sensestream_consumer.engine.assembly import Heard, assemble, hear
-from sensestream_consumer.engine.ctc import Rows
+from sensestream_common.contract.transcript import Transcript
+from sensestream_consumer.engine.decoding.ctc import Rows
+from sensestream_consumer.engine.decoding.transcript import Heard, assemble, hear
 from sensestream_consumer.engine.frontend import FrontendOptions
-from sensestream_consumer.engine.segmentation import Piece
-from sensestream_consumer.engine.vocabulary import Vocabulary
+from sensestream_consumer.engine.model.vocabulary import Vocabulary
+from sensestream_consumer.engine.segmentation.cutters import Piece
 
 from tests.consumer.engine.models import PIECES
 

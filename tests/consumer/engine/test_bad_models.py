@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from sensestream_common.errors import ModelError
+from sensestream_common.contract.errors import ModelError
 from sensestream_consumer.engine import Recogniser, resolve_model
 
 from tests.consumer.engine.models import PIECES, TinyModel, write_cmvn, write_config

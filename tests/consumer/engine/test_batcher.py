@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings, strategies as st
-from sensestream_common.errors import ErrorCode, RequestError
+from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.engine import Engine, Recogniser
-from sensestream_consumer.engine.batcher import Batcher
-from sensestream_consumer.engine.batching import Batch, BatchLimits
-from sensestream_consumer.engine.ctc import Rows
+from sensestream_consumer.engine.batching.batcher import Batcher
+from sensestream_consumer.engine.batching.queue import Batch, BatchLimits
+from sensestream_consumer.engine.decoding.ctc import Rows
 
 from tests.consumer.engine.models import TinyModel
 from tests.consumer.engine.speech import Samples

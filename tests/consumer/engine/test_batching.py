@@ -7,13 +7,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_consumer.engine.batching import (
-    Batch,
-    BatchLimits,
-    BatchQueue,
-    Clip,
-    Tally,
-)
+from sensestream_consumer.engine.batching.queue import Batch, BatchLimits, BatchQueue, Clip, Tally
 
 
 def _clip(rows: int) -> Clip:

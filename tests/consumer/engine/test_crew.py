@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from sensestream_consumer.engine.crew import Crew, in_turn
+from sensestream_consumer.engine.thread_pool import Crew, in_turn
 
 PATIENCE = 10.0
 

@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_consumer.engine.ctc import TAG_ROWS, Rows, collapse, rows_of
+from sensestream_consumer.engine.decoding.ctc import TAG_ROWS, Rows, collapse, rows_of
 
 ids = st.lists(st.integers(0, 4), max_size=40)
 

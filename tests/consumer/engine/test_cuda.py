@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from sensestream_common.errors import ModelError
-from sensestream_common.transcript import Transcript
+from sensestream_common.contract.errors import ModelError
+from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.engine import Engine, Recogniser
-from sensestream_consumer.engine.batching import BatchLimits
+from sensestream_consumer.engine.batching.queue import BatchLimits
 from sensestream_producer import Client
-from sensestream_producer.embedded import EmbeddedRedis
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.consumer.engine.models import TinyModel
 from tests.consumer.engine.speech import bundled_clips, read_speech
@@ -106,7 +106,7 @@ def test_only_best_pieces_come_back_and_everything_large_stays_on_the_card(
     float_demo: Path, tmp_path: Path
 ) -> None:
     """No node of the graph that touches logits falls back to the processor."""
-    from sensestream_consumer.engine.reduction import with_best_rows
+    from sensestream_consumer.engine.graph.reduction import with_best_rows
 
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True

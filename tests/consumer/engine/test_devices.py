@@ -8,9 +8,10 @@ from typing import Any
 import onnxruntime
 import pytest
 import structlog
-from sensestream_common.errors import ModelError
-from sensestream_consumer.engine import Recogniser, graph as graph_module, recogniser as module
-from sensestream_consumer.engine.batching import BUCKETS
+from sensestream_common.contract.errors import ModelError
+from sensestream_consumer.engine import Recogniser, recogniser as module
+from sensestream_consumer.engine.batching.queue import BUCKETS
+from sensestream_consumer.engine.graph import graph as graph_module
 from sensestream_consumer.engine.session import _providers, open_session
 
 from tests.consumer.engine.models import TinyModel

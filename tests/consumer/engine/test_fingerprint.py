@@ -6,9 +6,10 @@ from pathlib import Path
 
 import onnx
 import pytest
-from sensestream_consumer.engine import Recogniser, fingerprint as module
-from sensestream_consumer.engine.fingerprint import inspect_graph
-from sensestream_consumer.engine.segmentation import EnergyCutter
+from sensestream_consumer.engine import Recogniser
+from sensestream_consumer.engine.model import fingerprint as module
+from sensestream_consumer.engine.model.fingerprint import inspect_graph
+from sensestream_consumer.engine.segmentation.cutters import EnergyCutter
 
 from tests.consumer.engine.models import PIECES, TinyModel, write_cmvn, write_vocabulary
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sensestream_consumer.engine.cmvn import read_cmvn
 from sensestream_consumer.engine.frontend import Frontend, FrontendOptions
+from sensestream_consumer.engine.model.cmvn import read_cmvn
 
 from tests.consumer.engine.models import WIDTH, write_cmvn
 

@@ -15,13 +15,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from sensestream_consumer.engine import Recogniser, opening
-from sensestream_consumer.engine.conversion import convert as conversion
-from sensestream_consumer.engine.fingerprint import inspect_graph
-from sensestream_consumer.engine.graph import Graph
-from sensestream_consumer.engine.int8 import example_features, open_cpu_graph
-from sensestream_consumer.engine.model_directory import find_model_files
-from sensestream_consumer.engine.processor import multiplies_signed_exactly, processor_features
+from sensestream_consumer.engine import Recogniser
+from sensestream_consumer.engine.graph import opening
+from sensestream_consumer.engine.graph.conversion import convert as conversion
+from sensestream_consumer.engine.graph.cpu_features import (
+    multiplies_signed_exactly,
+    processor_features,
+)
+from sensestream_consumer.engine.graph.graph import Graph
+from sensestream_consumer.engine.graph.int8 import example_features, open_cpu_graph
+from sensestream_consumer.engine.model.directory import find_model_files
+from sensestream_consumer.engine.model.fingerprint import inspect_graph
 from structlog.testing import capture_logs
 
 from training.full_size import speech_like

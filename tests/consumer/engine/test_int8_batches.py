@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from numpy.typing import NDArray
 from onnx import helper
-from sensestream_common.errors import ModelError
-from sensestream_consumer.engine import Recogniser, int8_batches
-from sensestream_consumer.engine.batching import BatchLimits
-from sensestream_consumer.engine.fingerprint import inspect_graph
-from sensestream_consumer.engine.graph import Graph
-from sensestream_consumer.engine.int8_batches import open_batching_graph
-from sensestream_consumer.engine.model_directory import find_model_files
+from sensestream_common.contract.errors import ModelError
+from sensestream_consumer.engine import Recogniser
+from sensestream_consumer.engine.batching.queue import BatchLimits
+from sensestream_consumer.engine.graph import int8_batches
+from sensestream_consumer.engine.graph.graph import Graph
+from sensestream_consumer.engine.graph.int8_batches import open_batching_graph
+from sensestream_consumer.engine.model.directory import find_model_files
+from sensestream_consumer.engine.model.fingerprint import inspect_graph
 
 from tests.consumer.engine.speech import bundled_clips, read_speech
 from training.full_size import _quantise

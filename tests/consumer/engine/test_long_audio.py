@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from sensestream_common.errors import ModelError, RequestError
+from sensestream_common.contract.errors import ModelError, RequestError
+from sensestream_common.contract.transcript import Transcript
 from sensestream_common.settings import load_settings
-from sensestream_common.transcript import Transcript
 from sensestream_consumer.engine import Engine, Recogniser
-from sensestream_consumer.engine.assembly import Heard
-from sensestream_consumer.loading import load_recogniser
+from sensestream_consumer.engine.decoding.transcript import Heard
 from sensestream_consumer.settings import WorkerSettings
+from sensestream_consumer.startup.model import load_recogniser
 
 from tests.consumer.engine.models import TinyModel
 from tests.consumer.engine.speech import Samples, read_speech

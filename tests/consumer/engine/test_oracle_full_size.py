@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sensestream_consumer.engine.ctc import TAG_ROWS, rows_of
+from sensestream_consumer.engine.decoding.ctc import TAG_ROWS, rows_of
 from sensestream_consumer.engine.frontend import Frontend
-from sensestream_consumer.engine.graph import Graph
-from sensestream_consumer.engine.model_directory import find_model_files
+from sensestream_consumer.engine.graph.graph import Graph
+from sensestream_consumer.engine.model.directory import find_model_files
 
 from tests.consumer.engine.speech import Samples, bundled_clips, read_speech
 

@@ -11,8 +11,8 @@ from typing import cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sensestream_common.errors import RequestError
-from sensestream_common.transcript import Transcript
+from sensestream_common.contract.errors import RequestError
+from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.engine import Engine, NotStarted, Recogniser
 
 from tests.consumer.engine.models import TinyModel

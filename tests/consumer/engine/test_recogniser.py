@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sensestream_common.errors import ErrorCode, RequestError
-from sensestream_common.transcript import Transcript
+from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.engine import Recogniser
 
 from tests.consumer.engine.models import BPE, PIECES, TinyModel

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import version_converter
-from sensestream_common.errors import ModelError
+from sensestream_common.contract.errors import ModelError
 from sensestream_consumer.engine import Recogniser
-from sensestream_consumer.engine.graph import Graph
-from sensestream_consumer.engine.model_directory import find_model_files
-from sensestream_consumer.engine.reduction import with_best_rows
+from sensestream_consumer.engine.graph.graph import Graph
+from sensestream_consumer.engine.graph.reduction import with_best_rows
+from sensestream_consumer.engine.model.directory import find_model_files
 
 from tests.consumer.engine.models import TinyModel
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_consumer.engine.segmentation import EnergyCutter, Piece, SpeechCutter
+from sensestream_consumer.engine.segmentation.cutters import EnergyCutter, Piece, SpeechCutter
 
 SECOND = 16_000
 LIMIT = 30 * SECOND

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from sensestream_consumer.engine.utterances import utterances
-from sensestream_consumer.engine.vad_options import VadOptions
+from sensestream_consumer.engine.segmentation.endpointing import utterances
+from sensestream_consumer.engine.segmentation.vad_options import VadOptions
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # jieba's, while it is imported

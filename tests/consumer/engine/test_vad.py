@@ -13,8 +13,8 @@ import onnx
 import pytest
 import yaml
 from numpy.typing import NDArray
-from sensestream_common.errors import ErrorCode, ModelError, RequestError
-from sensestream_consumer.engine.vad import FsmnVad
+from sensestream_common.contract.errors import ErrorCode, ModelError, RequestError
+from sensestream_consumer.engine.segmentation.fsmn_vad import FsmnVad
 
 from tests.consumer.engine.models import write_cmvn
 from tests.consumer.engine.speech import Samples, read_speech
@@ -128,7 +128,7 @@ def test_runs_of_the_graph_meet_without_a_seam(
     vad = FsmnVad.load(write_vad(tmp_path))
     whole = vad.speech(samples)
     for rows in (1, 7, 100):
-        monkeypatch.setattr("sensestream_consumer.engine.vad._ROWS_A_RUN", rows)
+        monkeypatch.setattr("sensestream_consumer.engine.segmentation.fsmn_vad._ROWS_A_RUN", rows)
         assert vad.speech(samples) == whole
 
 

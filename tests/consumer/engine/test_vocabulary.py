@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from sensestream_common.errors import ModelError
-from sensestream_consumer.engine.vocabulary import Vocabulary, read_vocabulary
+from sensestream_common.contract.errors import ModelError
+from sensestream_consumer.engine.model.vocabulary import Vocabulary, read_vocabulary
 
 from tests.consumer.engine.models import BPE, PIECES, write_vocabulary
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_common.transcript import Segment
-from sensestream_consumer.engine.ctc import Token
+from sensestream_common.contract.transcript import Segment
+from sensestream_consumer.engine.decoding.ctc import Token
+from sensestream_consumer.engine.decoding.words import RowClock, join_texts, seconds, segments_of
 from sensestream_consumer.engine.frontend import FrontendOptions
-from sensestream_consumer.engine.segmentation import Piece
-from sensestream_consumer.engine.vocabulary import Vocabulary
-from sensestream_consumer.engine.words import RowClock, join_texts, seconds, segments_of
+from sensestream_consumer.engine.model.vocabulary import Vocabulary
+from sensestream_consumer.engine.segmentation.cutters import Piece
 
 PIECES = [
     "<unk>",

@@ -1,0 +1,245 @@
+"""An outcome: what became of one request, as a stream entry and as JSON on the channel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from functools import lru_cache
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any
+
+from sensestream_common.contract.errors import ErrorCode, PipelineError
+from sensestream_common.contract.request import VERSION
+from sensestream_common.contract.transcript import (
+    MALFORMED,
+    Segment,
+    Segments,
+    Transcript,
+    read_segments,
+)
+
+__all__ = [
+    "CacheUse",
+    "Outcome",
+    "Status",
+    "json_of",
+    "outcome_from_entry",
+    "outcome_from_json",
+    "said",
+]
+
+
+class Status(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class CacheUse(StrEnum):
+    """Where a transcript came from."""
+
+    MISS = "miss"  # transcribed now
+    HIT = "hit"  # found in the cache
+    COALESCED = "coalesced"  # joined a transcription already under way
+
+
+class _Deferred:
+    """Where an outcome keeps the JSON of its segments until somebody looks at them."""
+
+    __slots__ = ("_segments_json",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(_Deferred):
+    """One outcome; exactly one exists for every request entry.
+
+    Times are milliseconds since the epoch, `duration` is seconds of audio. An empty string,
+    an empty tuple or `None` is an absent field. `metadata` is JSON text, as it was sent.
+    """
+
+    id: str
+    entry: str
+    status: Status
+    audio: str = ""
+    text: str = ""
+    language: str = ""
+    emotion: str = ""
+    events: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    confidence: float | None = None
+    duration: float | None = None
+    cache: CacheUse | None = None
+    digest: str = ""
+    model: str = ""
+    submitted_at: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    worker: str = ""
+    attempt: int = 0
+    error: ErrorCode | None = None
+    message: str = ""
+    metadata: str = ""
+    traceparent: str = ""
+    v: str = VERSION
+
+    if not TYPE_CHECKING:  # to a type checker it would make every name an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "segments":
+                raise AttributeError(f"an outcome has no {name!r}")
+            segments = read_segments(self._segments_json)
+            object.__setattr__(self, "segments", segments)
+            return segments
+
+    @property
+    def completed(self) -> bool:
+        return self.status is Status.COMPLETED
+
+    def with_transcript(self, transcript: Transcript) -> Outcome:
+        return replace(self, **said(transcript))
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome with native types, absent fields left out: what the channel carries.
+
+        A completed outcome always has its `text`, `events` and `segments`, empty or not.
+        """
+        value: dict[str, Any] = json.loads(self.dumps())
+        return value
+
+    def dumps(self) -> str:
+        """The JSON text of `to_json`; the metadata stands in it byte for byte as it was sent."""
+        return json_of(self.encode())
+
+    def encode(self) -> dict[str, str]:
+        """The fields of the stream entry: every value a UTF-8 string."""
+        entry: dict[str, str] = {}
+        for name in _FIELDS:
+            if text := _text(name, getattr(self, name)):
+                entry[name] = text
+        if self.completed:
+            for name, nothing in _ALWAYS.items():
+                entry.setdefault(name, nothing)
+        return entry
+
+
+def said(transcript: Transcript) -> dict[str, Any]:
+    """The fields of an outcome that a transcript gives."""
+    return {
+        "text": transcript.text,
+        "language": transcript.language,
+        "emotion": transcript.emotion,
+        "events": transcript.events,
+        "segments": transcript.segments,
+        "confidence": transcript.confidence,
+        "duration": transcript.duration,
+    }
+
+
+def json_of(entry: Mapping[str, str]) -> str:
+    """The JSON object that says the same as the fields of an encoded outcome."""
+    members = [
+        f'"{name}":{value if name in _NATIVE else encode_basestring(value)}'
+        for name, value in entry.items()
+    ]
+    return f"{{{','.join(members)}}}"
+
+
+def outcome_from_entry(raw: Mapping[bytes, bytes], *, defer: bool = False) -> Outcome:
+    """The outcome in an entry of the transcripts stream.
+
+    Raises `PipelineError` for an entry that no worker of this contract wrote. With `defer` its
+    segments are read when somebody looks at them, and raise it then: there are three words in every
+    second of speech, and most who wait for a text look at none of them.
+    """
+    value: dict[str, Any] = {
+        name: text.decode("utf-8", "replace")
+        for key, text in raw.items()
+        if text and (name := _FIELD_NAMES.get(key))
+    }
+    try:
+        if "events" in value:
+            value["events"] = _events(value["events"])
+        segments = value.pop("segments", "[]")
+        outcome = _outcome(value)
+    except MALFORMED as error:
+        raise PipelineError(
+            f"an entry of the transcripts stream is no outcome: {error!r}"
+        ) from None
+    if segments != "[]":
+        object.__setattr__(outcome, "_segments_json", segments)
+        object.__delattr__(outcome, "segments")
+        if not defer:
+            outcome.segments  # noqa: B018  (looked at, so that it raises here)
+    return outcome
+
+
+def outcome_from_json(text: str | bytes) -> Outcome:
+    """The outcome in a message of the channel; `PipelineError` if it is none."""
+    try:
+        sent = json.loads(text)
+        value = {name: sent[name] for name in _FIELDS if name in sent}
+        if "metadata" in value:
+            value["metadata"] = json.dumps(value["metadata"], ensure_ascii=False)
+        if "events" in value:
+            value["events"] = tuple(str(event) for event in value["events"])
+        if "segments" in value:
+            value["segments"] = tuple(map(Segment.from_json, value["segments"]))
+        return _outcome(value)
+    except MALFORMED as error:
+        raise PipelineError(f"a message of the channel is no outcome: {error!r}") from None
+
+
+def _outcome(value: dict[str, Any]) -> Outcome:
+    """From native types or their text; without the fields of later versions."""
+    for name, convert in _CONVERT.items():
+        if name in value:
+            value[name] = convert(value[name])
+    return Outcome(**value)
+
+
+def _text(name: str, value: Any) -> str:
+    """The value of a field as it is sent: what is no string as JSON, empty what is absent."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if name == "segments":
+        text = (value if isinstance(value, Segments) else Segments(value)).json
+    elif name == "events":
+        text = _events_text(tuple(value))
+    else:
+        return repr(value)
+    return "" if text == "[]" else text
+
+
+@lru_cache(maxsize=256)  # there are few different ones
+def _events(text: str) -> tuple[str, ...]:
+    return tuple(str(event) for event in json.loads(text))
+
+
+@lru_cache(maxsize=256)
+def _events_text(events: tuple[str, ...]) -> str:
+    return _write(events)
+
+
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+# What a completed outcome has, empty or not.
+_ALWAYS = {"text": "", "events": "[]", "segments": "[]"}
+# Fields whose text is JSON already.
+_NATIVE = frozenset(
+    (
+        *("events", "segments", "confidence", "duration", "attempt", "metadata"),
+        *("submitted_at", "started_at", "finished_at"),
+    )
+)
+_FIELDS = tuple(field.name for field in fields(Outcome))
+_FIELD_NAMES = {name.encode(): name for name in _FIELDS}
+_CONVERT: dict[str, Any] = {
+    "status": Status,
+    "cache": CacheUse,
+    "error": ErrorCode.parse,
+    "confidence": float,
+    "duration": float,
+    **dict.fromkeys(("submitted_at", "started_at", "finished_at", "attempt"), int),
+}

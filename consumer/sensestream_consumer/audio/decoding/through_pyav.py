@@ -1,0 +1,112 @@
+"""Blocks of samples from MP3, M4A/AAC, WebM and AMR through FFmpeg (PyAV).
+
+FFmpeg reads far more than is wanted here, playlists that name further files among it. So the
+demuxer is named and not guessed, nothing further may be opened, and only audio codecs of the list
+below are decoded. The demuxer's own probing, one thread, is all that runs besides.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from sensestream_common.contract.errors import ErrorCode, RequestError
+
+from sensestream_consumer.audio.decoding.through_soundfile import NotRead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from av.audio.frame import AudioFrame
+    from av.codec.context import CodecContext
+
+    from sensestream_consumer.audio.decoding.window import Window
+
+__all__ = ["read_pyav"]
+
+_CODECS = frozenset(
+    {
+        "aac", "aac_latm", "alac", "amrnb", "amrwb", "flac", "gsm", "gsm_ms", "libgsm",
+        "libopencore_amrnb", "libopencore_amrwb", "libopus", "libspeex", "libvorbis", "mp1",
+        "mp1float", "mp2", "mp2float", "mp3", "mp3float", "opus", "speex", "vorbis",
+    }
+)  # fmt: skip
+# Besides FFmpeg's own errors: on headers that say there are no channels, or 2**31 of them.
+_WHAT_PYAV_RAISES = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, ValueError)
+_CODEC_FAMILIES = ("pcm_", "adpcm_")
+
+_log = structlog.get_logger(__name__)
+
+
+@cache
+def _pyav() -> Any:
+    # 30 MB of libraries that a worker fed with WAV never needs, hence not at the top.
+    import av
+
+    av.logging.set_level(None)  # FFmpeg would write to stderr what hostile files make it say
+    return av
+
+
+def read_pyav(
+    file: Window, demuxer: str, check_time: Callable[[], None]
+) -> Generator[tuple[NDArray[np.float64], int], None, None]:
+    """Blocks (frames × channels, full scale ±1) with their rate in Hz; `NotRead` if there are none.
+
+    A file that breaks in the middle gives what comes before the break. `check_time` is called for
+    every packet, also for one that gives no samples, and raises when it is enough.
+    """
+    av = _pyav()
+    done = 0
+    try:
+        options = {"protocol_whitelist": "none"}
+        with av.open(file, "r", format=demuxer, options=options, io_open=_refuse) as container:
+            if not container.streams.audio:
+                message = "there is no audio track in it; send the recording and not its pictures"
+                raise RequestError(ErrorCode.AUDIO_UNREADABLE, message)
+            stream = container.streams.audio[0]
+            _require_codec(stream.codec_context)
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+            for packet in container.demux(stream):
+                check_time()
+                for frame in _decoded(packet, av):
+                    done += frame.samples
+                    yield _block(frame), frame.sample_rate
+    except (av.FFmpegError, *_WHAT_PYAV_RAISES) as error:
+        if not done:
+            raise NotRead(str(error)) from error
+        _log.warning("audio_cut_short", decoder="ffmpeg", frames=done, why=str(error))
+
+
+def _decoded(packet: Any, av: Any) -> list[AudioFrame]:
+    try:
+        return list(packet.decode())
+    except av.InvalidDataError:
+        return []  # one damaged packet: a decoder of compressed speech goes on behind it
+
+
+def _block(frame: AudioFrame) -> NDArray[np.float64]:
+    raw = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    block = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
+    samples = block.astype(np.float64)
+    if raw.dtype == np.uint8:
+        samples -= 128
+    if raw.dtype.kind in "iu":
+        samples /= 2.0 ** (8 * raw.dtype.itemsize - 1)
+    return samples
+
+
+def _require_codec(context: CodecContext | None) -> None:
+    name = context.name if context else "unknown"  # None for a codec that FFmpeg lacks
+    if name in _CODECS or name.startswith(_CODEC_FAMILIES):
+        return
+    message = f"its audio is coded as {name!r}, which is not decoded here; store it as FLAC or Opus"
+    raise RequestError(ErrorCode.AUDIO_UNREADABLE, message)
+
+
+def _refuse(*_args: object, **_options: object) -> NoReturn:
+    raise PermissionError("audio may not refer to further files")

@@ -1,0 +1,82 @@
+"""Blocks of samples from WAV, FLAC, OGG and OPUS through libsndfile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+import structlog
+from numpy.typing import NDArray
+
+from sensestream_consumer.audio.decoding.mixdown import check_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from sensestream_consumer.audio.decoding.window import Window
+
+__all__ = ["NotRead", "read_soundfile"]
+
+_BLOCK = 65536  # samples of all channels together
+
+_log = structlog.get_logger(__name__)
+
+
+class NotRead(Exception):
+    """The library makes nothing of this file: not one sample came out of it."""
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc] # the library ships no types
+    """Reads from front to end.
+
+    A seekable SoundFile seeks to where it is after each block, and libsndfile cannot do so in a
+    FLAC that does not say how long it is, as encoders write it into a pipe.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+def read_soundfile(file: Window) -> Generator[tuple[NDArray[np.float64], int], None, None]:
+    """Blocks (frames × channels, full scale ±1) with their rate in Hz; `NotRead` if there are none.
+
+    A file that breaks in the middle gives what comes before the break.
+    """
+    try:
+        sound = _Forward(file)
+    except soundfile.LibsndfileError as error:
+        raise NotRead(str(error)) from error
+    with sound:
+        check_layout(sound.samplerate, sound.channels)
+        frames = _BLOCK // sound.channels
+        done = 0
+        while True:
+            block, failure = _next_block(sound, frames)
+            done += len(block)
+            if failure and not done:
+                raise NotRead(str(failure)) from failure
+            if len(block):
+                yield block, sound.samplerate
+            if failure:
+                _log.warning("audio_cut_short", decoder="libsndfile", frames=done, why=str(failure))
+                return
+            if not len(block):
+                return
+
+
+def _next_block(
+    sound: soundfile.SoundFile, frames: int
+) -> tuple[NDArray[np.float64], soundfile.LibsndfileError | None]:
+    """The next frames, and the failure that ended them.
+
+    libsndfile fills a part of the block before it fails and soundfile does not say how much, so
+    the block starts as NaN, and what is NaN still was not filled.
+    """
+    block = np.full((frames, sound.channels), np.nan)
+    try:
+        return sound.read(out=block), None
+    except soundfile.LibsndfileError as error:
+        missing = np.isnan(block[:, 0])
+        filled = int(missing.argmax()) if missing.any() else frames
+        return block[:filled], error

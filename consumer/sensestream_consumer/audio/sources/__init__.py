@@ -1,0 +1,1 @@
+"""Where audio comes from: an opener for each scheme, under one policy."""

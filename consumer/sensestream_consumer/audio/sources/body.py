@@ -1,0 +1,67 @@
+"""The body of an HTTP answer on its way into the spool, expanded within bounds if compressed."""
+
+from __future__ import annotations
+
+import zlib
+
+from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
+
+from sensestream_consumer.audio.sources.policy import too_large
+from sensestream_consumer.audio.sources.reference import Reference
+from sensestream_consumer.audio.spool import CHUNK, Spool
+
+__all__ = ["Body"]
+
+_ZLIB_OR_GZIP = 47  # zlib's window bits: the largest window, with either header
+
+
+class Body:
+    """Takes the bytes as they arrive; `identity` was asked for, gzip and deflate are put up with.
+
+    What a small answer expands to is written piece by piece, so that the spool's limit stops it
+    long before it fills the memory. The digest is that of the expanded bytes.
+    """
+
+    def __init__(self, reference: Reference, spool: Spool, encoding: str) -> None:
+        encoding = encoding.lower()
+        if encoding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+            message = (
+                f"{reference} answered with Content-Encoding {encoding[:40]!r} though none was "
+                "asked for; have it serve the file as it is"
+            )
+            raise RequestError(ErrorCode.AUDIO_UNAVAILABLE, message)
+        self._reference = reference
+        self._spool = spool
+        self._compressed = encoding not in {"", "identity"}
+        self._inflater = zlib.decompressobj(_ZLIB_OR_GZIP)
+        self._received = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what has arrived; blocking."""
+        self._received += len(data)
+        if not self._compressed:
+            self._spool.write(data)
+            return
+        if self._received > self._spool.limit:  # empty blocks expand to nothing, endlessly
+            raise too_large(self._reference.display, self._spool.limit)
+        try:
+            self._inflate(data)
+        except zlib.error as error:
+            message = f"{self._reference} answered with bytes that are not the gzip they claim"
+            raise RequestError(ErrorCode.AUDIO_UNAVAILABLE, message) from error
+
+    def _inflate(self, data: bytes) -> None:
+        full = False  # zlib may hold back output although it has taken all input
+        while data or full:
+            if self._inflater.eof:  # a gzip file may be several, one behind the other
+                self._inflater = zlib.decompressobj(_ZLIB_OR_GZIP)
+            expanded = self._inflater.decompress(data, CHUNK)
+            self._spool.write(expanded)
+            data = self._inflater.unconsumed_tail or self._inflater.unused_data
+            full = len(expanded) == CHUNK and not self._inflater.eof
+
+    def finish(self) -> None:
+        """No more arrives; a compressed body must have come to its end."""
+        if self._compressed and self._received and not self._inflater.eof:
+            message = f"{self._reference} ended in the middle of its compressed answer"
+            raise TransientError(ErrorCode.AUDIO_UNAVAILABLE, message)

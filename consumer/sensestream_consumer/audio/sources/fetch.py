@@ -1,0 +1,68 @@
+"""From a reference to the worker's own copy of its bytes: one opener for each scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sensestream_consumer.audio.sources.local_files import open_file
+from sensestream_consumer.audio.sources.policy import AudioPolicy
+from sensestream_consumer.audio.sources.reference import Reference, parse_reference
+from sensestream_consumer.audio.sources.s3 import S3
+from sensestream_consumer.audio.sources.stored import open_data, open_key
+from sensestream_consumer.audio.sources.web import Web
+from sensestream_consumer.audio.spool import Fetched
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["Fetcher", "Opener"]
+
+Opener = Callable[[Reference], Awaitable[Fetched]]
+
+_log = structlog.get_logger(__name__)
+
+
+class Fetcher:
+    """Opens references within one policy; `openers` adds schemes, such as another store's.
+
+    Not safe to share between event loops: it holds a pool of connections.
+    """
+
+    def __init__(
+        self,
+        policy: AudioPolicy,
+        redis: Redis,
+        upload_prefix: str,
+        openers: Mapping[str, Opener] | None = None,
+    ) -> None:
+        self._web = Web(policy)
+        self._s3 = S3(policy)
+        self._openers: dict[str, Opener] = {
+            "file": lambda reference: open_file(reference, policy),
+            "http": self._web.open,
+            "https": self._web.open,
+            "s3": self._s3.open,
+            "redis": lambda reference: open_key(reference, policy, redis, upload_prefix),
+            "data": lambda reference: open_data(reference, policy),
+            **(openers or {}),
+        }
+
+    async def fetch(self, uri: str) -> Fetched:
+        """The bytes at `uri`; the caller closes them.
+
+        `RequestError` says what is wrong with the reference, `TransientError` that trying again
+        may help; Redis's own errors pass through from `redis:` references.
+        """
+        reference = parse_reference(uri, self._openers)
+        fetched = await self._openers[reference.scheme](reference)
+        _log.debug(
+            "audio_fetched", audio=reference.display, size=fetched.size, digest=fetched.digest
+        )
+        return fetched
+
+    async def aclose(self) -> None:
+        self._s3.close()
+        await self._web.aclose()

@@ -1,0 +1,83 @@
+"""Commands to Redis, gathered: what many coroutines send at once travels as one pipeline.
+
+While a pipeline is under way the next one gathers, so batches grow with the load by themselves,
+and the code of one request stays a straight line of awaits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+from sensestream_common.connections.pipelined_connection import Line, pack
+from sensestream_common.connections.scripts import Script
+
+from sensestream_consumer.telemetry.connection_state import Contact
+
+__all__ = ["Commands"]
+
+_MOST_COMMANDS = 512  # in one pipeline: bounds the reply that is parsed in one go
+
+
+class Commands:
+    """Sends commands over one connection, as many at a time as have gathered."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.line = Line(redis)
+        self.contact = Contact("commands")
+        self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def __call__(self, *command: Any) -> Any:
+        """The reply to a command; its error is raised here and spoils no other's."""
+        packed = pack(*command)  # here: a value that cannot be sent is told to its own caller only
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((packed, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all(), name="commands")
+        return await future
+
+    async def run(self, script: Script, keys: list[str], args: list[Any]) -> Any:
+        """Run a script by its digest; sent whole when Redis does not know it (again)."""
+        try:
+            return await self("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await self("EVAL", script.source, len(keys), *keys, *args)
+
+    async def close(self) -> None:
+        """Give the connection back; what is under way fails."""
+        await self.line.close()
+
+    async def _exchange(self, packed: list[bytes]) -> list[Any]:
+        return await self.line.ask(packed)
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._waiting[:_MOST_COMMANDS]
+                del self._waiting[:_MOST_COMMANDS]
+                await self._send(batch)
+        finally:
+            self._sender = None
+
+    async def _send(self, batch: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
+        try:
+            replies = await self._exchange([packed for packed, _ in batch])
+            self.contact.answered()
+        except Exception as error:
+            self.contact.failed()
+            replies = [error] * len(batch)
+        except BaseException:
+            for _, future in batch:
+                future.cancel()
+            raise
+        for (_, future), reply in zip(batch, replies, strict=True):
+            if future.done():
+                continue  # its coroutine was cancelled meanwhile
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)

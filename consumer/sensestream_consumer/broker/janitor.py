@@ -1,0 +1,139 @@
+"""Keeps streams within their retention: one worker at a time, once a minute, on Redis's clock."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from redis.exceptions import RedisError
+from sensestream_common.connections.connection import is_out_of_memory
+from sensestream_common.connections.scripts import load_script
+from sensestream_common.contract.keys import (
+    HANDED_BACK,
+    HANDED_BACK_IDLE,
+    REQUESTS_GROUP,
+    Keys,
+    Lane,
+)
+
+from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.cache.monitor import CacheWatch
+
+__all__ = ["Janitor"]
+
+log = structlog.get_logger(__name__)
+
+_TRIM = load_script("sensestream_consumer.broker.lua", "trim")
+_LEAVE = load_script("sensestream_consumer.broker.lua", "leave")
+_ADOPT = load_script("sensestream_consumer.broker.lua", "adopt")
+_PERIOD = 60.0  # seconds
+_ORPHAN_TTL_MS = 3_600_000  # an upload without its request: an hour's grace, then it is gone
+_MOST_ADOPTED = 2000  # entries looked at in one step, which takes some milliseconds of Redis
+_CONSUMER_IDLE_MS = 3_600_000  # a dead worker's consumer that holds nothing
+
+
+class Janitor:
+    """Trims outcomes and dead letters, and sweeps what crashes left behind."""
+
+    def __init__(
+        self, commands: Commands, keys: Keys,
+        *, transcripts_ttl: int, transcripts_max: int, dead_max: int, watch: CacheWatch,
+    ) -> None:  # fmt: skip
+        self._commands = commands
+        self._keys = keys
+        self._limits = [transcripts_ttl * 1000, transcripts_max, dead_max]
+        self._watch = watch
+
+    async def run(self) -> None:
+        """Sweep once a minute, if no other worker of the pipeline does."""
+        while True:
+            try:
+                if await self._is_mine():
+                    await self.sweep()
+            except (RedisError, OSError) as error:
+                log.warning("janitor_failed", error=str(error))
+            await asyncio.sleep(_PERIOD)
+
+    async def sweep(self) -> None:
+        names = self._keys
+        trimmed = await self._commands.run(
+            _TRIM, [names.transcripts, names.trimmed, names.dead, names.webhooks], self._limits
+        )
+        if any(trimmed):
+            log.info(
+                "streams_trimmed", transcripts=trimmed[0], dead=trimmed[1], webhooks=trimmed[2]
+            )
+        await self._adopt_requests()
+        await self._sweep_uploads()
+        await self._sweep_consumers()
+        await self._watch.look()
+
+    async def _is_mine(self) -> bool:
+        lock = self._keys.janitor
+        # A little less than the period, so that the lock never outlives the turn it guards.
+        try:
+            reply = await self._commands("SET", lock, "1", "NX", "PX", int((_PERIOD - 1) * 1000))
+        except RedisError as error:
+            if not is_out_of_memory(error):
+                raise
+            # A full Redis is the one to trim, and two workers that do it harm nothing.
+            return True
+        return reply is not None
+
+    async def _adopt_requests(self) -> None:
+        """Requests whose consumer was removed by hand while it held them are for anybody again."""
+        for lane in Lane:
+            adopted = await self._commands.run(
+                _ADOPT,
+                [self._keys.lane(lane)],
+                [REQUESTS_GROUP, HANDED_BACK, HANDED_BACK_IDLE, _MOST_ADOPTED],
+            )
+            if adopted:
+                log.warning("requests_adopted", lane=lane.value, count=len(adopted))
+
+    async def _sweep_uploads(self) -> None:
+        """Uploads that wait for no request any more (theirs was deleted by hand) get a TTL."""
+        cursor = b"0"
+        while True:
+            cursor, found = await self._commands(
+                "SCAN", cursor, "MATCH", _glob(self._keys.upload_prefix), "COUNT", 500
+            )
+            for key in found:
+                await self._sweep_upload(key.decode("utf-8", "replace"))
+            if cursor == b"0":
+                return
+
+    async def _sweep_upload(self, key: str) -> None:
+        if await self._commands("PTTL", key) != -1:
+            return
+        request = self._keys.request(key.removeprefix(self._keys.upload_prefix))
+        entry = await self._commands("HGET", request, "entry")
+        for lane in Lane:
+            stream = self._keys.lane(lane)
+            # Without a request key it may belong to any entry that still waits (a plain XADD).
+            if entry is None and await self._commands("XLEN", stream):
+                return
+            if entry is not None and await self._commands("XRANGE", stream, entry, entry):
+                return
+        await self._commands("PEXPIRE", key, _ORPHAN_TTL_MS)
+        log.info("orphaned_upload", key=key)
+
+    async def _sweep_consumers(self) -> None:
+        """Consumers of workers that died and whose entries others have taken over."""
+        lanes = [self._keys.lane(lane) for lane in (Lane.HIGH, Lane.NORMAL)]
+        for lane in lanes:
+            for row in await self._commands("XINFO", "CONSUMERS", lane, REQUESTS_GROUP):
+                facts = dict(zip(row[::2], row[1::2], strict=True))
+                name = facts[b"name"].decode("utf-8", "replace")
+                if name == HANDED_BACK or facts[b"idle"] < _CONSUMER_IDLE_MS:
+                    continue
+                if facts[b"pending"] or await self._commands("EXISTS", self._keys.worker(name)):
+                    continue
+                await self._commands.run(
+                    _LEAVE, [*lanes, self._keys.worker(name)], [REQUESTS_GROUP, name]
+                )
+
+
+def _glob(prefix: str) -> str:
+    """A SCAN pattern for a prefix taken literally (`{` and `}` mean nothing to Redis's globs)."""
+    return "".join("\\" + char if char in "*?[]\\" else char for char in prefix) + "*"

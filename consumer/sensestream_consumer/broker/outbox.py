@@ -1,0 +1,221 @@
+"""Answers out: the commit that acknowledges a request and publishes its outcome in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import chain
+from typing import Any
+
+import structlog
+from redis.exceptions import ResponseError
+from sensestream_common.connections.scripts import load_script
+from sensestream_common.contract.errors import ErrorCode
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.outcome import CacheUse, Outcome, json_of
+
+from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.backoff import until_redis_answers
+from sensestream_consumer.broker.deliveries import Held, Holding, Lease
+
+__all__ = ["Commit", "Keep", "Outbox", "Settled"]
+
+log = structlog.get_logger(__name__)
+
+_COMMIT = load_script("sensestream_consumer.broker.lua", "commit")
+# The bytes of an upload whose request became a dead letter stay, so that it can be replayed; with
+# a TTL, so that memory pressure may take them before it takes anything that is still queued.
+_DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a commit leaves in the cache beside the outcome.
+
+    `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
+    what is there is prolonged. `alias_of` is the audio identity that `alias` leads to.
+    """
+
+    result: str = ""
+    transcript: str = ""
+    alias: str = ""
+    alias_of: str = ""
+    ttl_ms: int = 0
+    expected: str = ""
+
+
+class Settled(Enum):
+    """What became of a commit, by the first element of the script's reply."""
+
+    OURS = 1  # this outcome was published
+    ANOTHERS = 0  # somebody else has answered, or it is not ours to fail
+    # Of the last two nothing was written, and the entry is held as before.
+    GONE = 2  # the transcript that it repeats is not kept any more
+    REFUSED = -1  # the key of a stream holds something else
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Commit:
+    """The answer to one request, on its way out."""
+
+    held: Held
+    outcome: Outcome
+    keep: Keep
+    lease: Lease | None = None
+    callback_url: str = ""
+
+
+class Outbox:
+    """Publishes outcomes; every request entry gets exactly one, whoever else tries."""
+
+    def __init__(
+        self, commands: Commands, keys: Keys, holding: Holding, consumer: str, *, request_ttl: int
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._holding = holding
+        self._shared_keys = [keys.transcripts, keys.dead, keys.webhooks, keys.stats]
+        self._shared_arguments = [REQUESTS_GROUP, consumer, request_ttl]
+
+    async def commit(
+        self,
+        held: Held,
+        outcome: Outcome,
+        *,
+        keep: Keep | None = None,
+        lease: Lease | None = None,
+        callback_url: str = "",
+    ) -> bool:
+        """Answer a request; false when somebody else has, or when it is not ours to fail.
+
+        Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
+        and writes nothing. For a transcript the first finisher wins, owner or not.
+        """
+        return await self.publish(Commit(held, outcome, keep or Keep(), lease, callback_url))
+
+    async def publish(self, commit: Commit) -> bool:
+        """As `commit`."""
+
+        async def attempt() -> Any:
+            [reply] = await self._send([commit])
+            if Settled(reply[0]) is Settled.REFUSED:
+                raise ResponseError(reply[1].decode())
+            return reply
+
+        reply = await until_redis_answers(attempt, "commit")
+        return self._settle(commit, reply) is Settled.OURS
+
+    async def commit_all(self, commits: Sequence[Commit]) -> list[Settled]:
+        """Answer several requests in one step of Redis's, and wait for none of them longer."""
+        replies = await until_redis_answers(lambda: self._send(commits), "commit")
+        return [self._settle(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
+
+    async def _send(self, commits: Sequence[Commit]) -> Any:
+        keys, arguments = [*self._shared_keys], [*self._shared_arguments]
+        for commit in commits:
+            commit.held.settling = True
+            keys += self._keys_of(commit)
+            arguments += self._arguments_of(commit)
+        return await self._commands.run(_COMMIT, keys, arguments)
+
+    def _settle(self, commit: Commit, reply: list[Any]) -> Settled:
+        settled = Settled(reply[0])
+        if settled in (Settled.GONE, Settled.REFUSED):
+            commit.held.settling = False
+            return settled
+        self._holding.discard(commit.held)
+        if commit.lease is not None:
+            self._holding.discard_lease(commit.lease)
+        for problem in reply[2:]:
+            log.warning(
+                "commit_incomplete", id=commit.outcome.id, entry=commit.held.entry,
+                problem=problem.decode(),
+            )  # fmt: skip
+        return settled
+
+    def _keys_of(self, commit: Commit) -> list[str]:
+        names, held, outcome, keep = self._keys, commit.held, commit.outcome, commit.keep
+        return [
+            names.lane(held.lane),
+            names.request(outcome.id),
+            _upload(held, names) or names.none,
+            names.result(keep.result) if keep.result else names.none,
+            names.audio(keep.alias) if keep.alias else names.none,
+            commit.lease.key if commit.lease else names.none,
+            names.crashes(outcome.digest) if _forgives(commit) else names.none,
+        ]
+
+    def _arguments_of(self, commit: Commit) -> list[Any]:
+        held, outcome, keep = commit.held, commit.outcome, commit.keep
+        letter = _dead_letter(held, outcome)
+        upload_ttl: int | str = ""
+        if _upload(held, self._keys):
+            upload_ttl = _DEAD_UPLOAD_TTL_MS if letter else 0
+        entry = outcome.encode()
+        counters = _counters(outcome, bool(letter))
+        stored = {"transcript": keep.transcript, "model": outcome.model} if keep.transcript else {}
+        return [
+            held.entry,
+            0 if outcome.completed else 1,
+            json_of(entry),
+            outcome.status.value,
+            1 if held.fields.get(b"id") else 0,
+            upload_ttl,
+            keep.ttl_ms,
+            keep.alias_of,
+            commit.lease.value if commit.lease else "",
+            1 if _forgives(commit) else 0,
+            keep.expected,
+            *_list(entry),
+            *_list(letter),
+            *_list({"url": commit.callback_url, "id": outcome.id} if commit.callback_url else {}),
+            *_list(stored),
+            len(counters),
+            *counters,
+        ]
+
+
+def _forgives(commit: Commit) -> bool:
+    """Whether the crashes that its bytes caused are forgotten.
+
+    What killed its workers stays counted, for the copies of it that still wait; and a hit whose
+    bytes nobody has read proves nothing.
+    """
+    outcome = commit.outcome
+    exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
+    unread = outcome.cache is CacheUse.HIT and not commit.held.digest
+    return bool(outcome.digest) and not exhausted and not unread
+
+
+def _upload(held: Held, keys: Keys) -> str:
+    """The key of the uploaded bytes that this request brought along; empty if it brought none."""
+    key = keys.upload(held.fields.get(b"id", b"").decode("utf-8", "replace"))
+    return key if held.fields.get(b"audio") == f"redis:{key}".encode() else ""
+
+
+def _dead_letter(held: Held, outcome: Outcome) -> dict[Any, Any]:
+    """The request whole, and why it was given up; empty where nobody could mend it."""
+    if outcome.error is None or not outcome.error.dead_letter:
+        return {}
+    letter: dict[Any, Any] = {**held.fields}
+    return letter | {
+        "dead:entry": held.entry,
+        "dead:lane": held.lane.value,
+        "dead:digest": outcome.digest,
+        "dead:error": outcome.error.value,
+        "dead:message": outcome.message,
+        "dead:attempt": str(outcome.attempt),
+        "dead:worker": outcome.worker,
+        "dead:at": str(outcome.finished_at),
+    }
+
+
+def _counters(outcome: Outcome, dead: bool) -> list[str]:
+    if outcome.cache is None:
+        return ["failed", "dead"] if dead else ["failed"]
+    return ["completed", {"miss": "misses", "hit": "hits"}.get(outcome.cache, outcome.cache.value)]
+
+
+def _list(fields: Mapping[Any, Any]) -> list[Any]:
+    return [2 * len(fields), *chain.from_iterable(fields.items())]

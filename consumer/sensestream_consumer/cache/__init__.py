@@ -1,0 +1,1 @@
+"""The result cache as one worker uses it."""

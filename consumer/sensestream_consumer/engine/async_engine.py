@@ -1,0 +1,146 @@
+"""The asyncio face of a recogniser: a bounded number of recordings at once."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sensestream_consumer.engine.thread_pool import Crew
+from sensestream_consumer.telemetry.stages import Stage, note, now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from sensestream_common.contract.transcript import Transcript
+
+    from sensestream_consumer.engine.recogniser import Recogniser
+
+__all__ = ["Engine", "NotStarted"]
+
+
+class _Clock:
+    """When a recording came, and when a thread began with it."""
+
+    def __init__(self) -> None:
+        self.came = now()
+        self.started = 0
+
+    def tell(self) -> None:
+        ended = now()
+        note(Stage.QUEUE, self.came, self.started or ended)
+        if self.started:
+            note(Stage.ENGINE, self.started, ended)
+
+
+class NotStarted(Exception):
+    """No thread was free within the time given; nothing was heard."""
+
+
+@contextmanager
+def _cancelled_after(seconds: float | None, future: Future[Transcript]) -> Iterator[None]:
+    """Cancels the future after that time, unless it runs by then."""
+    if seconds is None:
+        yield
+        return
+    timer = asyncio.get_running_loop().call_later(seconds, future.cancel)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class Engine:
+    """Recognises up to `capacity` recordings at once, each in a thread of its own.
+
+    The runtime releases the interpreter's lock while it computes, so as many threads as cores
+    keep all cores busy with one session. A recogniser that batches wants more in flight than
+    there are cores: its threads wait for the one that owns the session. Threads that have
+    nothing to do help with the pieces of long recordings, until a recording comes.
+    """
+
+    def __init__(self, recogniser: Recogniser, *, concurrency: int) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}: expected 1 or more")
+        self.recogniser = recogniser
+        self.capacity = max(concurrency, recogniser.clips_in_flight)
+        self._crew = Crew(self.capacity)
+        self._closed = threading.Event()
+        self._counting = threading.Lock()
+        self._busy = 0
+
+    @property
+    def busy(self) -> int:
+        """How many recordings are being recognised, abandoned ones included."""
+        return self._busy
+
+    async def transcribe(
+        self,
+        samples: NDArray[np.int16],
+        language: str,
+        itn: bool,
+        *,
+        start_within: float | None = None,
+    ) -> Transcript:
+        """The transcript of int16[n] samples, 16 kHz mono; waits for a free thread.
+
+        Raises `NotStarted` when none is free within `start_within` seconds.
+
+        Recordings start in the order they came. Cancelled while it waits, one is never started;
+        cancelled while it runs, it runs to the end of its piece (at most 30 s of audio) in its
+        thread, which is free only then, and what it heard is dropped. Raises
+        what `Recogniser.recognise` raises, and `RuntimeError` once the engine is closed.
+        """
+        if self._closed.is_set():
+            raise RuntimeError("the engine is closed")
+        abandoned = threading.Event()
+        clock = _Clock()
+        recognise = functools.partial(
+            self.recogniser.recognise,
+            samples,
+            language,
+            itn,
+            abandoned=abandoned,
+            share=self._crew.share,
+        )
+
+        def work() -> Transcript:
+            clock.started = now()
+            with self._occupied():
+                return recognise()
+
+        recognition = self._crew.submit(work)
+        try:
+            with _cancelled_after(start_within, recognition):
+                return await asyncio.wrap_future(recognition)
+        except asyncio.CancelledError:
+            abandoned.set()
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled the caller: without these its task would end without a word.
+            if self._closed.is_set():
+                raise RuntimeError("the engine was closed before this clip started") from None
+            raise NotStarted from None
+        finally:
+            clock.tell()
+
+    @contextmanager
+    def _occupied(self) -> Iterator[None]:
+        with self._counting:
+            self._busy += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._busy -= 1
+
+    async def aclose(self) -> None:
+        """Takes no more clips, refuses those that wait, returns when the running ones ended."""
+        self._closed.set()
+        await asyncio.to_thread(self._crew.close)

@@ -1,0 +1,169 @@
+"""The thread that owns a session and runs clips of many requests together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sensestream_consumer.engine.batching.queue import Batch, BatchLimits, BatchQueue, Clip, Tally
+from sensestream_consumer.telemetry.metrics import BATCH_CLIPS, BATCH_ROWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sensestream_consumer.engine.decoding.ctc import Rows
+
+__all__ = ["Batcher"]
+
+log = structlog.get_logger(__name__)
+
+_REPORT_PERIOD = 60.0  # seconds of work between lines about it in the log
+
+
+class Batcher:
+    """`rows` may be called from any number of threads; `run` is called from one only.
+
+    `tally` says what was run, and what of it was padding; so does the log once a minute.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Batch], Sequence[Rows]],
+        limits: BatchLimits,
+        *,
+        pads_freely: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.limits = limits
+        self.tally = Tally()
+        self._run = run
+        self._clock = clock
+        self._reported = Tally()
+        self._reported_at = clock()
+        self._queue = BatchQueue(limits, pads_freely)
+        self._ready: deque[Batch] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="engine-session", daemon=True)
+        self._thread.start()
+
+    def submit(self, features: NDArray[np.float32], language: int, textnorm: int) -> Future[Rows]:
+        """The rows of float32[rows, width] features, once a batch has taken them along."""
+        clip = Clip(features, language, textnorm, Future())
+        with self._changed:
+            self._check_open()
+            self._queue.add(clip, self._clock())
+            self._changed.notify_all()
+        return clip.rows
+
+    def rows(self, features: NDArray[np.float32], language: int, textnorm: int) -> Rows:
+        """As `submit`, and waits for them. Raises what `run` raised for this clip alone."""
+        return self.submit(features, language, textnorm).result()
+
+    def flush(self) -> None:
+        """Lets nothing wait any longer: what waits now runs in the batches that it makes up."""
+        with self._changed:
+            while (batch := self._queue.take(math.inf)) is not None:
+                self._ready.append(batch)
+            self._changed.notify_all()
+
+    def run_now(self, clips: Sequence[Clip], width: int) -> None:
+        """Runs these clips together before any that wait, and returns when they are done.
+
+        A rehearsal: it does not count.
+        """
+        with self._changed:
+            self._check_open()
+            self._ready.append(Batch(tuple(clips), width, counts=False))
+            self._changed.notify_all()
+        for clip in clips:
+            clip.rows.result()
+
+    def close(self) -> None:
+        """Ends the thread after the batch that runs; clips that wait get a `RuntimeError`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the recogniser is closed")
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            self._serve(batch)
+        with self._changed:
+            left = [*self._queue.drain(), *(clip for one in self._ready for clip in one.clips)]
+        for clip in left:
+            clip.rows.set_exception(RuntimeError("the recogniser was closed"))
+
+    def _next(self) -> Batch | None:
+        """The batch to run, as soon as there is one; None once closed."""
+        with self._changed:
+            while not self._closed:
+                if self._ready:
+                    return self._ready.popleft()
+                now = self._clock()
+                batch = self._queue.take(now)
+                if batch is not None:
+                    return batch
+                deadline = self._queue.deadline()
+                self._changed.wait(None if deadline is None else deadline - now)
+            return None
+
+    def _serve(self, batch: Batch) -> None:
+        try:
+            rows = self._run(batch)
+            if len(rows) != len(batch.clips):
+                raise RuntimeError(f"{len(rows)} answers to {len(batch.clips)} clips")
+        except Exception as error:
+            if len(batch.clips) == 1:
+                batch.clips[0].rows.set_exception(error)
+                return
+            # One clip must not fail the others, and too large a batch may fit clip by clip.
+            log.warning("batch_failed", clips=len(batch.clips), rows=batch.width, error=str(error))
+            self.tally.retried += len(batch.clips)
+            for clip in batch.clips:
+                self._serve(Batch((clip,), clip.length, batch.counts))
+            return
+        self._count(batch)
+        self._report()
+        for clip, said in zip(batch.clips, rows, strict=True):
+            clip.rows.set_result(said)
+
+    def _count(self, batch: Batch) -> None:
+        if not batch.counts:
+            return
+        self.tally.count(batch)
+        BATCH_CLIPS.observe(len(batch.clips))
+        audio = sum(clip.length for clip in batch.clips)
+        BATCH_ROWS.labels("audio").inc(audio)
+        BATCH_ROWS.labels("padding").inc(len(batch.clips) * batch.width - audio)
+
+    def _report(self) -> None:
+        now = self._clock()
+        if now - self._reported_at < _REPORT_PERIOD:
+            return
+        recent = self.tally.since(self._reported)
+        if not recent.batches:
+            return
+        log.info(
+            "batches",
+            batches=recent.batches,
+            clips=recent.clips,
+            clips_a_batch=round(recent.clips / recent.batches, 1),
+            padding=round(recent.waste, 3),
+            retried=recent.retried,
+        )
+        self._reported, self._reported_at = dataclasses.replace(self.tally), now

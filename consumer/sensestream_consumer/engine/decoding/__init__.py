@@ -1,0 +1,1 @@
+"""From the model's output to text, words and confidence."""

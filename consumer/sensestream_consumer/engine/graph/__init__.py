@@ -1,0 +1,1 @@
+"""The ONNX graph: opened, converted for this processor, run."""

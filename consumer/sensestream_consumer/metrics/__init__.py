@@ -1,1 +1,0 @@
-"""Watching a worker: what it counts, how it does, and the HTTP endpoint that tells."""

@@ -1,0 +1,1 @@
+"""What a worker answers when somebody asks: metrics, health and readiness."""

@@ -1,0 +1,45 @@
+"""Prometheus's text, from what is counted and what is read at a scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from sensestream_consumer.monitoring.gauges import GAUGES, Moment
+from sensestream_consumer.telemetry.metrics import REGISTRY
+
+__all__ = ["render"]
+
+
+class _Gauges(Collector):
+    """What the gauges read at one moment."""
+
+    def __init__(self, moment: Moment) -> None:
+        self._moment = moment
+
+    def collect(self) -> Iterator[Metric]:
+        for gauge in GAUGES:
+            kind = CounterMetricFamily if gauge.counts else GaugeMetricFamily
+            family = kind(gauge.name, gauge.meaning, labels=gauge.labels)
+            for labels, value in gauge.read(self._moment):
+                family.add_metric(labels, value)
+            yield family
+
+
+def render(moment: Moment | None, accept: str) -> tuple[bytes, str]:
+    """All metrics and their content type, in the format that a scraper accepts.
+
+    `None` for the moment: the worker is not put together yet, and has counters only.
+    """
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each counter that nobody asks for
+    scraped = CollectorRegistry()
+    scraped.register(REGISTRY)
+    if moment is not None:
+        scraped.register(_Gauges(moment))
+    ProcessCollector(registry=scraped)
+    encode, content_type = choose_encoder(accept)
+    return encode(scraped), content_type

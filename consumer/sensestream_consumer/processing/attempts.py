@@ -1,0 +1,98 @@
+"""Attempts are starts: charged in Redis just before work that could take the process down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from sensestream_common.connections.scripts import load_script
+from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
+
+from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.backoff import until_redis_answers
+from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.processing.slots import EngineRoom
+
+__all__ = ["EntryLost", "Starts"]
+
+log = structlog.get_logger(__name__)
+
+_START = load_script("sensestream_consumer.processing", "start")
+_CRASH_TTL_MS = 86_400_000  # how long bytes that killed a worker stay suspect
+
+
+class EntryLost(Exception):
+    """Somebody else holds the entry now: drop the work, write nothing."""
+
+
+class Starts:
+    """The way to the engine: through its room, and charged."""
+
+    def __init__(
+        self, commands: Commands, keys: Keys, room: EngineRoom, consumer: str, *, most: int
+    ) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._room = room
+        self._consumer = consumer
+        self._most = most
+
+    @asynccontextmanager
+    async def start(self, held: Held, request_id: str, digest: str) -> AsyncIterator[None]:
+        """In the engine's room, with a start charged (once for each time the entry is held).
+
+        An entry whose earlier start, or whose bytes', ended in a crash is in there alone.
+        Raises `EntryLost`, or `RequestError` (attempts_exhausted) with nothing charged.
+        """
+        if not held.suspect:
+            async with self._room.enter(alone=False):
+                if await self._charge(held, request_id, digest, alone=False):
+                    yield
+                    return
+            held.suspect = True
+        async with self._room.enter(alone=True):
+            await self._charge(held, request_id, digest, alone=True)
+            yield
+
+    async def _charge(self, held: Held, request_id: str, digest: str, *, alone: bool) -> bool:
+        """Whether it may go on; false for a suspect that is not alone."""
+        if held.lost:
+            raise EntryLost
+        if held.attempt:
+            return True
+        keys = [
+            self._keys.lane(held.lane),
+            self._keys.request(request_id),
+            self._keys.crashes(digest),
+        ]
+        arguments = [
+            REQUESTS_GROUP, self._consumer, held.entry, self._most, _CRASH_TTL_MS, int(alone),
+            held.starts,
+        ]  # fmt: skip
+        what, starts, crashes = await until_redis_answers(
+            lambda: self._commands.run(_START, keys, arguments), "start"
+        )
+        if what == b"lost":
+            raise EntryLost
+        if what == b"suspect":
+            return False
+        held.attempt = starts
+        if what == b"exhausted":
+            message = _exhausted(starts, crashes, self._most)
+            raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
+        if alone:
+            log.warning("suspect_started", attempt=starts, crashes=crashes)
+        return True
+
+
+def _exhausted(starts: int, crashes: int, most: int) -> str:
+    if starts >= most:
+        what = f"it was started {starts} times and its worker ended each time before it answered"
+    else:
+        what = f"copies of it ended {crashes} workers"
+    return (
+        f"{what} (SENSESTREAM_MAX_ATTEMPTS={most}): look at the recording, "
+        "then replay the dead letter"
+    )

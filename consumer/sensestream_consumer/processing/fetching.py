@@ -1,0 +1,73 @@
+"""Fetching what a request refers to, with patience for what is unavailable for the moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis.exceptions import RedisError
+from sensestream_common.connections.connection import is_outage
+from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
+from sensestream_common.contract.request import Request
+
+from sensestream_consumer.audio import Fetched, Fetcher
+from sensestream_consumer.broker.backoff import Backoff
+from sensestream_consumer.processing.deadlines import Deadlines
+from sensestream_consumer.telemetry.metrics import RETRIES
+from sensestream_consumer.telemetry.stages import Stage, stage
+
+__all__ = ["Fetching"]
+
+_TRIES = 4  # of a reference that is unavailable for the moment: about four seconds in all
+_AT_ONCE = 16  # bounds open files and sockets, and the memory behind them
+
+
+class Fetching:
+    """The worker's fetches, each for as long as its request is worth an answer."""
+
+    def __init__(self, fetcher: Fetcher, deadlines: Deadlines) -> None:
+        self._fetcher = fetcher
+        self._deadlines = deadlines
+        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._web_room = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site or store holds up no file
+        self._redis_away = Backoff()
+
+    async def fetch(self, request: Request) -> Fetched:
+        """The referenced bytes, hashed.
+
+        Raises `RequestError`, which is `TransientError` when the tries did not help.
+        """
+        with stage(Stage.FETCH):
+            if request.audio.startswith("redis:"):
+                # Not cut short: a command's reply would stay in the connection for the next one.
+                fetched = await self._patiently(request)
+            else:
+                async with self._deadlines.within(request):
+                    fetched = await self._patiently(request)
+        if request.digest and request.digest != fetched.digest:
+            fetched.close()
+            raise RequestError(
+                ErrorCode.DIGEST_MISMATCH,
+                f"digest={request.digest} was promised, but the bytes read have "
+                f"{fetched.digest}: send the digest of these bytes, or none",
+            )
+        return fetched
+
+    async def _patiently(self, request: Request) -> Fetched:
+        remote = request.audio.lower().startswith(("http:", "https:", "s3:"))
+        room = self._web_room if remote else self._room
+        backoff = Backoff(first=0.5, longest=4.0)
+        while True:
+            try:
+                async with room:
+                    return await self._fetcher.fetch(request.audio)
+            except TransientError:
+                if backoff.failures + 1 >= _TRIES:
+                    raise
+                RETRIES.labels("fetch").inc()
+                await backoff.wait()
+            except RedisError as error:  # audio in Redis, which is away: as long as that takes
+                if not is_outage(error):
+                    raise
+                RETRIES.labels("fetch").inc()
+                await self._redis_away.wait()
+            self._deadlines.check(request)

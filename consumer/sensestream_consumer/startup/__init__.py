@@ -1,0 +1,1 @@
+"""What a worker checks and loads before it joins its group."""

@@ -1,0 +1,45 @@
+"""What an operator should know about the place a worker starts in, before it matters.
+
+The start looks with the eyes of `sensestream doctor` and logs what is not as it should be. It
+refuses only where a worker would be of no use; a Redis that is full, for one, needs workers most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+from redis.asyncio import Redis
+from sensestream_common.connections.redis_checks import read_facts, redis_findings
+from sensestream_common.contract.errors import PipelineError
+from sensestream_common.findings import Finding, Level
+
+from sensestream_consumer.settings import WorkerSettings
+from sensestream_consumer.startup.host_checks import host_findings
+
+__all__ = ["look_at_host", "look_at_redis"]
+
+log = structlog.get_logger(__name__)
+
+_REFUSED = "redis_version"  # a replica may become the master, and memory may be freed
+
+
+async def look_at_redis(redis: Redis) -> None:
+    """Log what this Redis may lose; `PipelineError` for one that no worker can work with."""
+    findings = redis_findings(await read_facts(redis, config=False))
+    _warn(findings)
+    for finding in findings:
+        if finding.level is Level.FAULT and finding.check == _REFUSED:
+            raise PipelineError(f"{finding.seen}. {finding.mend}")
+
+
+def look_at_host(settings: WorkerSettings) -> None:
+    """Log what is wrong with the runtimes installed and the folders that may be read."""
+    _warn(host_findings(settings))
+
+
+def _warn(findings: Iterable[Finding]) -> None:
+    for finding in findings:
+        if finding.level is not Level.OK:
+            tell = log.error if finding.level is Level.FAULT else log.warning
+            tell("precaution", check=finding.check, seen=finding.seen, mend=finding.mend)

@@ -1,0 +1,174 @@
+"""The pipeline as the gateway's routes see it: recordings in, jobs and outcomes out.
+
+The parts are the asyncio client's own. What differs is that an upload is hashed already when it
+is handed in, and that it may be known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
+from sensestream_common.contract.errors import ErrorCode, SensestreamError, WaitTimeout
+from sensestream_common.contract.outcome import Outcome, outcome_from_entry
+
+from sensestream_producer.client import identified
+from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.settings import GatewaySettings
+from sensestream_producer.gateway.uploads.multipart import File
+from sensestream_producer.gateway.uploads.stores import Store, present
+from sensestream_producer.operations.dead_letters import DeadLetters
+from sensestream_producer.operations.result_cache import Results
+from sensestream_producer.operations.status import (
+    PipelineStatus,
+    RequestStatus,
+    pipeline_status,
+    request_status,
+)
+from sensestream_producer.outcomes.stream_ids import entries
+from sensestream_producer.outcomes.waiter import Tail
+from sensestream_producer.submit.cached_answers import Repeats
+from sensestream_producer.submit.submission import Receipt, RequestState, Submission
+from sensestream_producer.submit.submitter import Submit, Submitter, UploadVanished
+from sensestream_producer.submit.tracing import traced
+from sensestream_producer.submit.uploads import Uploads
+from sensestream_producer.transport import Link
+
+__all__ = ["Pipeline"]
+
+_PATIENCE = 5.0  # seconds that a call is held while Redis is away; then it gets a 503
+_STAGINGS = 3
+
+
+class Pipeline:
+    """One pipeline, for all calls of a gateway; lives in one event loop.
+
+    Uploads wait in `store`, or in Redis.
+    """
+
+    def __init__(self, settings: GatewaySettings, store: Store | None = None) -> None:
+        self.keys = settings.keys
+        self.link = Link(settings.redis_url, patience=_PATIENCE)
+        self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
+        self.results = Results(self.link, self.keys)
+        repeats = Repeats(self.link, self.keys, role="gateway")
+        self._submitter = Submitter(
+            self.link, self.keys, max_backlog=settings.max_backlog,
+            repeats=repeats if settings.answer_repeats else None,
+        )  # fmt: skip
+        self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
+        self._tail = Tail(self.link, self.keys)
+        self.store = store
+
+    async def close(self) -> None:
+        await self._submitter.close()
+        await self._uploads.close()
+        await self._tail.close()
+        await self.link.close()
+
+    async def ping(self) -> None:
+        await self.link.run(self.link.redis.ping)
+
+    async def submit(self, submission: Submission, file: File | None = None) -> Receipt:
+        """Hand in a reference, or a file; the receipt has the answer where that is known.
+
+        Raises what `Client.submit` raises.
+        """
+        named = identified(submission, {})
+        receipt = await traced(lambda one: self._submit(one, file), named, self.keys)
+        if not submission.id:  # a made-up id stands already only when a lost reply was sent twice
+            return replace(receipt, duplicate=False)
+        return receipt
+
+    async def outcome(self, receipt: Receipt, *, timeout: float) -> Outcome | None:
+        """The outcome of what was handed in, waiting for it; `None` after `timeout` seconds, or
+        when it is no longer kept.
+        """
+        if receipt.answer is not None:
+            return self.present(receipt.answer)
+        if receipt.state == RequestState.DONE:
+            return await self._kept(receipt.outcome)
+        return await self.wait(receipt.id, timeout=timeout)
+
+    async def wait(self, request_id: str, *, timeout: float) -> Outcome | None:
+        """The same for a request that is known by its id alone."""
+        if timeout <= 0:
+            return None
+        with suppress(WaitTimeout, TimeoutError):
+            async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
+                return self.present(await self._tail.look_up(expected))
+        return None
+
+    def present(self, outcome: Outcome) -> Outcome:
+        """The outcome as it may be shown to callers."""
+        return present(outcome, self.store)
+
+    async def status(self, request_id: str) -> RequestStatus | None:
+        found = await self.link.run(lambda: request_status(self.link.redis, self.keys, request_id))
+        if found is None or found.outcome is None:
+            return found
+        return replace(found, outcome=self.present(found.outcome))
+
+    async def pipeline_status(self) -> PipelineStatus:
+        return await self.link.run(lambda: pipeline_status(self.link.redis, self.keys))
+
+    async def _kept(self, stream_id: str) -> Outcome | None:
+        stream = self.keys.transcripts
+        found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
+        return self.present(outcome_from_entry(found[0][1])) if found else None
+
+    async def _submit(self, submission: Submission, file: File | None) -> Receipt:
+        request = submission.request(submission.id, self.keys)
+        submit = Submit(request, submission.lane, submission.time_left)
+        if file is None:
+            return await self._submitter.send(submit)
+        if file.spool.size == 0:
+            message = "the file is empty: send a recording"
+            raise Refusal(400, ErrorCode.AUDIO_EMPTY.value, message, param=file.field)
+        submit = replace(submit, request=replace(request, digest=file.digest), hashed=True)
+        if receipt := await self._submitter.recall(submit):
+            return receipt
+        if self.store is None:
+            return await self._stage(submit, file)
+        return await self._put(self.store, submit, file)
+
+    async def _put(self, store: Store, submit: Submit, file: File) -> Receipt:
+        """Store the bytes outside Redis, and submit a reference to them."""
+        reference = await asyncio.to_thread(store.put, file.spool)
+        receipt = None
+        try:
+            request = replace(submit.request, audio=reference)
+            receipt = await self._submitter.send(replace(submit, request=request))
+        finally:
+            if receipt is None or not await self._awaits(receipt, reference):
+                await asyncio.to_thread(store.remove, reference)
+        return receipt
+
+    async def _awaits(self, receipt: Receipt, reference: str) -> bool:
+        """Whether a worker will read `reference`: not where the id stood before, or it is answered.
+
+        A lost reply makes the request its own duplicate.
+        """
+        if not receipt.duplicate:
+            return receipt.answer is None
+        if not receipt.entry:
+            return False
+        lane = self.keys.lane(receipt.lane)
+        found = await self.link.run(
+            lambda: entries(self.link.redis, lane, receipt.entry, receipt.entry)
+        )
+        return bool(found) and found[0][1].get(b"audio") == reference.encode()
+
+    async def _stage(self, submit: Submit, file: File) -> Receipt:
+        for _ in range(_STAGINGS):
+            staged = await self._uploads.stage_chunks(file.spool.chunks)
+            try:
+                return await self._submitter.send(replace(submit, staged=staged.key))
+            except UploadVanished:
+                continue
+            except SensestreamError:
+                with suppress(SensestreamError):  # it expires by itself
+                    await self._uploads.discard(staged)
+                raise
+        raise UploadVanished(f"the upload of {submit.request.id!r} vanished {_STAGINGS} times")

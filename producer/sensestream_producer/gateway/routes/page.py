@@ -1,0 +1,64 @@
+"""The page at / and the documentation at /docs: files of this package, none from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.responses import FileResponse
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope as Connection
+
+from sensestream_producer.gateway.auth import Scope
+from sensestream_producer.gateway.dependencies import Here, needs
+from sensestream_producer.gateway.errors import Refusal
+
+__all__ = ["mount_files", "router"]
+
+_FOLDER = Path(__file__).with_name("static")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; media-src 'self' blob:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(self)",
+    "Cache-Control": "no-cache",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def index() -> FileResponse:
+    return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
+
+
+@router.get("/docs")
+async def docs() -> FileResponse:
+    return FileResponse(_FOLDER / "docs.html", headers=_HEADERS)
+
+
+@router.get("/samples", dependencies=[Depends(needs(Scope.SUBMIT))])
+async def samples(here: Here) -> list[str]:
+    """The names of recordings to try it with, where there are any."""
+    return list(here.samples)
+
+
+@router.get("/samples/{name}", dependencies=[Depends(needs(Scope.SUBMIT))])
+async def sample(name: str, here: Here) -> FileResponse:
+    if name not in here.samples:
+        raise Refusal(404, "not_found", f"there is no sample {name!r:.80}")
+    return FileResponse(here.samples[name])
+
+
+class _Files(StaticFiles):
+    """Asked for anew each time, by their entity tags: after an upgrade no old script runs."""
+
+    async def get_response(self, path: str, scope: Connection) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def mount_files(app: FastAPI) -> None:
+    app.mount("/static", _Files(directory=_FOLDER))

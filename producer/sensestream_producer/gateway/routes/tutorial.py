@@ -1,0 +1,76 @@
+"""The routes of the tutorial that this project grew out of, for those who built on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from sensestream_common.contract.outcome import CacheUse, Outcome
+
+from sensestream_producer.gateway.auth import Scope
+from sensestream_producer.gateway.dependencies import Here, needs
+from sensestream_producer.gateway.openapi import TUTORIAL, TUTORIAL_ERRORS
+from sensestream_producer.gateway.routes.params import flag, language_of, one_file
+from sensestream_producer.gateway.routes.waiting import awaited
+from sensestream_producer.submit.submission import Submission
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["Tutorial"], responses=TUTORIAL_ERRORS)
+
+
+@router.post(
+    "/api/transcribe",
+    dependencies=[Depends(needs(Scope.SUBMIT))],
+    openapi_extra=TUTORIAL,
+    summary="Transcribe a recording, answered with SenseVoice's tags",
+)
+async def transcribe(request: Request, here: Here) -> JSONResponse:
+    """`data` is the transcript behind SenseVoice's tags, as the model writes it."""
+    async with here.form(request) as form:
+        itn = flag("use_itn", form.text("use_itn"), True)
+        submission = Submission(audio=b"", language=language_of(form), itn=itn)
+        job = await here.pipeline.submit(submission, one_file(form))
+    outcome = await awaited(here, job)
+    hit = outcome.cache is CacheUse.HIT
+    message = "answered from the cache" if hit else "transcribed"
+    content = {"status": "success", "data": _tagged(outcome, itn), "from_cache": hit}
+    return JSONResponse({**content, "message": message})
+
+
+@router.get(
+    "/cache/stats",
+    dependencies=[Depends(needs(Scope.READ))],
+    summary="What the cache holds, and what it was good for",
+)
+async def stats(here: Here) -> dict[str, Any]:
+    found = await here.pipeline.results.stats()
+    return {
+        "status": "success",
+        "total_keys": found.results,
+        "memory_usage": _bytes(found.bytes),
+        "hits": found.hits + found.coalesced,
+        "misses": found.misses,
+        "hit_rate": found.hit_rate or 0.0,
+    }
+
+
+def _tagged(outcome: Outcome, itn: bool) -> str:
+    tags = [
+        outcome.language or "nospeech",
+        outcome.emotion or "EMO_UNKNOWN",
+        outcome.events[0] if outcome.events else "Event_UNK",
+        "withitn" if itn else "woitn",
+    ]
+    return "".join(f"<|{tag}|>" for tag in tags) + outcome.text
+
+
+def _bytes(count: int) -> str:
+    """As Redis writes it: 1.50M."""
+    size = float(count)
+    for unit in ("B", "K", "M", "G"):
+        if size < 1024 or unit == "G":
+            return f"{count}B" if unit == "B" else f"{size:.2f}{unit}"
+        size /= 1024
+    raise AssertionError

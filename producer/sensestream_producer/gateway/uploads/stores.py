@@ -1,0 +1,209 @@
+"""Where uploads wait for a worker when it is not in Redis: a shared folder, or an object store.
+
+Redis's own uploads go with the commit of their request. These are removed by gateways that follow
+the outcomes, any of them whoever stored it: what one left behind when it died, the next one finds.
+What became a dead letter stays a week, to be replayed, and so does what no outcome ever names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from sensestream_common.contract.errors import SensestreamError, SettingsError
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome
+
+from sensestream_producer.gateway.uploads.spool import Spool
+from sensestream_producer.outcomes.follower import Followed, follow
+from sensestream_producer.transport import Link
+
+__all__ = ["FolderStore", "S3Store", "Store", "open_store", "present", "sweep"]
+
+log = structlog.get_logger("sensestream.gateway")
+
+_KEPT_SECONDS = 7 * 86_400  # as long as Redis keeps the bytes of a dead letter
+_SWEEP_SECONDS = 3600.0
+_CHUNK = 1 << 20
+_NAME = re.compile(r"upload-[0-9a-f]{32}")
+# What a worker says of its own folders is for its operator.
+_ROOTS = re.compile(r" \(SENSESTREAM_AUDIO_ROOTS is [^)]*\)")
+
+
+class Store(Protocol):
+    """Keeps uploads under references that workers open; `prefix` is what all of them begin with."""
+
+    prefix: str
+
+    def put(self, spool: Spool) -> str:
+        """Keep these bytes; their reference. Blocks."""
+        ...
+
+    def remove(self, reference: str) -> None:
+        """Let go of an upload, unless that has been done. Blocks."""
+        ...
+
+    def sweep(self, before: float) -> int:
+        """Remove what was stored before this time, in seconds since the epoch; how many."""
+        ...
+
+
+class FolderStore:
+    """A folder that is the same on the gateways and on the workers, below their audio roots."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            raise SettingsError(
+                f"SENSESTREAM_UPLOADS={str(folder)!r}: is no folder that this gateway may write to"
+            )
+        self._folder = folder.resolve()
+        self.prefix = self._folder.as_uri().rstrip("/") + "/upload-"
+
+    def put(self, spool: Spool) -> str:
+        path = self._folder / f"upload-{secrets.token_hex(16)}"
+        try:
+            with path.open("xb") as file, spool.reader() as content:
+                shutil.copyfileobj(content, file, _CHUNK)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise SensestreamError(f"an upload could not be stored: {error}") from error
+        return path.as_uri()
+
+    def remove(self, reference: str) -> None:
+        name = reference.removeprefix(self._folder.as_uri().rstrip("/") + "/")
+        if _NAME.fullmatch(name):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def sweep(self, before: float) -> int:
+        old = [
+            path
+            for path in self._folder.iterdir()
+            if _NAME.fullmatch(path.name) and path.stat().st_mtime < before
+        ]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
+
+
+class S3Store:
+    """A bucket, or a folder in one, with the credentials that botocore finds; safe in threads."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            import botocore.session
+        except ModuleNotFoundError:
+            raise SettingsError(
+                f"SENSESTREAM_UPLOADS={address!r}: install the extra [s3] of sensestream-producer"
+            ) from None
+        bucket, _, folder = address.removeprefix("s3://").partition("/")
+        folder = folder.strip("/")
+        if not bucket:
+            raise SettingsError(f"SENSESTREAM_UPLOADS={address!r}: write s3://BUCKET/FOLDER")
+        self._bucket = bucket
+        self._folder = f"{folder}/" if folder else ""
+        self.prefix = f"s3://{bucket}/{self._folder}upload-"
+        try:
+            self._client: Any = botocore.session.get_session().create_client("s3")
+        except Exception as error:
+            raise SettingsError(f"SENSESTREAM_UPLOADS={address!r}: {error}") from error
+
+    def put(self, spool: Spool) -> str:
+        key = f"{self._folder}upload-{secrets.token_hex(16)}"
+        try:
+            with spool.reader() as body:
+                self._client.put_object(Bucket=self._bucket, Key=key, Body=body)
+        except Exception as error:
+            raise SensestreamError(f"an upload could not be stored: {error}") from error
+        return f"s3://{self._bucket}/{key}"
+
+    def remove(self, reference: str) -> None:
+        key = reference.removeprefix(f"s3://{self._bucket}/")
+        if _NAME.fullmatch(key.removeprefix(self._folder)):
+            self._client.delete_object(Bucket=self._bucket, Key=key)
+
+    def sweep(self, before: float) -> int:
+        count = 0
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._folder + "upload-"
+        )
+        for page in pages:
+            for found in page.get("Contents", ()):
+                if found["LastModified"].timestamp() < before:
+                    self._client.delete_object(Bucket=self._bucket, Key=found["Key"])
+                    count += 1
+        return count
+
+
+def open_store(uploads: str) -> Store | None:
+    """The store of a setting; `None` for Redis itself."""
+    if uploads == "redis":
+        return None
+    return S3Store(uploads) if uploads.startswith("s3://") else FolderStore(Path(uploads))
+
+
+def present(outcome: Outcome, store: Store | None) -> Outcome:
+    """The outcome as callers see it: without a path of ours or of a worker's."""
+    message = _ROOTS.sub("", outcome.message)
+    audio = outcome.audio
+    if store is not None and audio.startswith(store.prefix):
+        message = message.replace(audio, "the upload")
+        audio = "upload:"
+    if message == outcome.message and audio == outcome.audio:
+        return outcome
+    return replace(outcome, audio=audio, message=message)
+
+
+async def sweep(store: Store, link: Link, keys: Keys, stopping: asyncio.Event) -> None:
+    """Remove uploads as their outcomes come, and old ones once an hour, until `stopping`."""
+    tasks = [
+        asyncio.create_task(_follow(store, link, keys), name="gateway-uploads-answered"),
+        asyncio.create_task(_sweep(store), name="gateway-uploads-old"),
+    ]
+    try:
+        await stopping.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _follow(store: Store, link: Link, keys: Keys) -> None:
+    """From the oldest outcome that is kept: another gateway may have died before it removed one."""
+    while True:
+        with suppress(SensestreamError):
+            async with aclosing(follow(link, keys, "0")) as events:
+                async for event in events:
+                    if isinstance(event, Followed) and _is_done_with(event.outcome, store):
+                        await _quietly(store.remove, event.outcome.audio)
+        await asyncio.sleep(1)
+
+
+def _is_done_with(outcome: Outcome, store: Store) -> bool:
+    kept = outcome.error is not None and outcome.error.dead_letter
+    return outcome.audio.startswith(store.prefix) and not kept
+
+
+async def _sweep(store: Store) -> None:
+    while True:
+        await _quietly(store.sweep, time.time() - _KEPT_SECONDS)
+        await asyncio.sleep(_SWEEP_SECONDS)
+
+
+async def _quietly(work: Callable[[Any], object], argument: Any) -> None:
+    """An upload that cannot be removed now is found again by a later sweep."""
+    try:
+        await asyncio.to_thread(work, argument)
+    except Exception as error:
+        log.warning("upload_not_removed", error=str(error))

@@ -1,0 +1,1 @@
+"""Outcomes sent to the callers' own servers."""

@@ -1,0 +1,1 @@
+"""Processes on this machine: an embedded Redis and a worker."""

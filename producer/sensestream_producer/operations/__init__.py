@@ -1,0 +1,1 @@
+"""What operators do: status, pending requests, dead letters, results, doctor."""

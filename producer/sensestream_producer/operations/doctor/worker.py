@@ -1,0 +1,80 @@
+"""This machine's worker: `sensestream-worker --check`, run as a process where it is installed.
+
+Model, device, runtimes and audio roots are the consumer's business, which this package never
+imports. The check speaks JSON, a finding a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from dataclasses import replace
+
+from sensestream_common.findings import Finding, Level, fault, fine
+from sensestream_common.settings import ENVIRONMENT_PREFIX
+
+from sensestream_producer.local.worker_process import WorkerMissing, find_worker
+from sensestream_producer.settings import ProducerSettings
+
+__all__ = ["worker_findings"]
+
+_TIMEOUT = 300.0  # seconds; a model that is loaded for the first time may be converted
+
+
+async def worker_findings(settings: ProducerSettings, *, command: str = "") -> list[Finding]:
+    """What a worker with this environment would say before its start; `command` runs it."""
+    try:
+        command = command or find_worker()
+    except WorkerMissing as missing:
+        seen = "no worker is installed here: model, device and audio roots were not looked at"
+        return [fine("worker", seen, f"Run doctor where workers run, or: {missing}.")]
+    status, output, errors = await _run(command, settings)
+    try:
+        found = [Finding.from_json(json.loads(line)) for line in output.splitlines()]
+    except (ValueError, KeyError, TypeError):
+        found = []
+    if status not in (0, 1) or not found:
+        last = errors.strip().splitlines()[-1:] or ["it said nothing"]
+        return [
+            fault(
+                "worker",
+                f"{command} --check ended with status {status}: {last[0]}",
+                "Run it by hand to see all it says.",
+            )
+        ]
+    return [_as_seen_from_here(finding) for finding in found]
+
+
+async def _run(command: str, settings: ProducerSettings) -> tuple[int | str, str, str]:
+    # Through the environment: arguments, and a password among them, are shown by ps.
+    environment = os.environ | {
+        f"{ENVIRONMENT_PREFIX}REDIS_URL": settings.redis_url,
+        f"{ENVIRONMENT_PREFIX}PIPELINE": settings.pipeline,
+    }
+    process = await asyncio.create_subprocess_exec(
+        command, "--check", "--log-level", "error",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        return f"unknown after {_TIMEOUT:.0f} s", "", ""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    status = process.returncode if process.returncode is not None else "unknown"
+    return status, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+
+
+def _as_seen_from_here(finding: Finding) -> Finding:
+    """No model in this environment is a fault of a worker, but not of who asks from a shell."""
+    if finding.check == "model" and not os.environ.get(f"{ENVIRONMENT_PREFIX}MODEL"):
+        mend = "Run doctor with the environment of a worker, to have its model looked at."
+        return replace(finding, level=Level.WARNING, mend=mend)
+    return finding

@@ -1,0 +1,198 @@
+"""What workers hold now: to be looked at, and to be given to others when one is stuck."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from redis.exceptions import ResponseError
+from sensestream_common.connections.scripts import load_script
+from sensestream_common.contract.keys import (
+    HANDED_BACK,
+    HANDED_BACK_IDLE,
+    REQUESTS_GROUP,
+    Keys,
+    Lane,
+)
+
+from sensestream_producer.outcomes.stream_ids import id_text, parse_id
+from sensestream_producer.transport import Link
+
+__all__ = ["Holder", "Pending", "PendingRequest", "Release", "Released", "Which"]
+
+_RELEASE = load_script("sensestream_producer.operations", "release")
+_PAGE = 200
+_LANES = (Lane.HIGH, Lane.NORMAL)
+
+
+class Holder(StrEnum):
+    """Who holds a pending request."""
+
+    ALIVE = "alive"  # a worker that renews it
+    SILENT = "silent"  # one whose sign of life has run out: soon reclaimed, where workers live
+    NOBODY = "nobody"  # handed back: the next worker with room takes it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRequest:
+    """A request that was read and not answered. `audio` is empty where its entry is gone."""
+
+    entry: str
+    lane: Lane
+    consumer: str
+    holder: Holder
+    idle: timedelta | None  # since it was last renewed; `None` where nobody holds it
+    starts: int  # how often the engine was begun with; each but a running one ended in a crash
+    id: str
+    audio: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "entry": self.entry,
+            "id": self.id,
+            "lane": self.lane.value,
+            "consumer": self.consumer,
+            "holder": self.holder.value,
+            "idle_ms": None if self.idle is None else self.idle // timedelta(milliseconds=1),
+            "starts": self.starts,
+            "audio": self.audio,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Which:
+    """Which pending requests: those that meet every condition given; without any, all of them.
+
+    `ids` are request ids or entries; `idle` is the least time since the last renewal.
+    """
+
+    ids: frozenset[str] = field(default_factory=frozenset)
+    consumers: frozenset[str] = field(default_factory=frozenset)
+    idle: timedelta | None = None
+
+    def takes(self, request: PendingRequest) -> bool:
+        return (
+            (not self.ids or request.id in self.ids or request.entry in self.ids)
+            and (not self.consumers or request.consumer in self.consumers)
+            and (self.idle is None or request.idle is None or request.idle >= self.idle)
+        )
+
+
+class Release(StrEnum):
+    """What became of a request that was to be given to others."""
+
+    RELEASED = "released"
+    ALIVE = "alive"
+    WAITING = "waiting"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    request: PendingRequest
+    result: Release
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.request.id}: {_SENTENCES[self.result].format(self.request.consumer)}"
+
+
+_SENTENCES = {
+    Release.RELEASED: "taken from {}, for the next worker with room",
+    Release.ALIVE: "not taken, {} is alive and works on it or soon will: --force takes it all the "
+    "same, and its work may then be done twice",
+    Release.WAITING: "nobody holds it, it waits for a worker with room already",
+    Release.MOVED: "not taken, it was answered or went to another worker meanwhile",
+}
+
+
+class Pending:
+    """The pending requests of one pipeline."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+
+    async def select(self, which: Which | None = None) -> AsyncGenerator[PendingRequest]:
+        """Those that are wanted, the high lane first, each lane from its oldest entry on."""
+        wanted = which or Which()
+        for lane in _LANES:
+            start = "-"
+            while page := await self._page(lane, start):
+                for request in page:
+                    if wanted.takes(request):
+                        yield request
+                milliseconds, number = parse_id(page[-1].entry)
+                start = id_text((milliseconds, number + 1))
+
+    async def release(self, request: PendingRequest, *, force: bool = False) -> Released:
+        """Give a request to the next worker with room, as if its holder had handed it back.
+
+        A living worker's is refused without `force`. With it the work may be done twice: the
+        worker may be at it and cannot be stopped. The outcome is one all the same.
+        """
+        keys = [self._keys.lane(request.lane), self._keys.worker(request.consumer)]
+        arguments = [
+            REQUESTS_GROUP, request.entry, request.consumer, HANDED_BACK, HANDED_BACK_IDLE,
+            int(force),
+        ]  # fmt: skip
+        # Safe to send again: the second time nobody holds it, or somebody else does.
+        answer: Any = await self._link.run(lambda: _RELEASE(self._link.redis, keys, arguments))
+        return Released(request, Release(answer.decode()))
+
+    async def _page(self, lane: Lane, start: str) -> list[PendingRequest]:
+        rows = await self._link.run(partial(self._rows, lane, start))
+        entries = [row["message_id"] for row in rows]
+        consumers = sorted({row["consumer"].decode("utf-8", "replace") for row in rows})
+        bodies, alive = await self._link.run(partial(self._look, lane, entries, consumers))
+        living = {name for name, lives in zip(consumers, alive, strict=True) if lives}
+        return [
+            _request(lane, row, body[0][1] if body else {}, living)
+            for row, body in zip(rows, bodies, strict=True)
+        ]
+
+    async def _rows(self, lane: Lane, start: str) -> list[Any]:
+        stream = self._keys.lane(lane)
+        try:
+            return await self._link.redis.xpending_range(
+                stream, REQUESTS_GROUP, start, "+", count=_PAGE
+            )
+        except ResponseError as error:
+            if "NOGROUP" in str(error):  # no worker has ever joined, so nothing is held
+                return []
+            raise
+
+    async def _look(
+        self, lane: Lane, entries: list[bytes], consumers: list[str]
+    ) -> tuple[list[Any], list[Any]]:
+        """The bodies of these entries, and which of these consumers live."""
+        stream = self._keys.lane(lane)
+        async with self._link.redis.pipeline(transaction=False) as pipe:
+            for entry in entries:
+                pipe.xrange(stream, entry, entry)
+            for name in consumers:
+                pipe.exists(self._keys.worker(name))
+            answers: list[Any] = await pipe.execute()
+        return answers[: len(entries)], answers[len(entries) :]
+
+
+def _request(lane: Lane, row: Any, fields: dict[bytes, bytes], living: set[str]) -> PendingRequest:
+    entry, consumer = row["message_id"].decode(), row["consumer"].decode("utf-8", "replace")
+    holder = Holder.ALIVE if consumer in living else Holder.SILENT
+    if consumer == HANDED_BACK:
+        holder = Holder.NOBODY
+    idle = timedelta(milliseconds=row["time_since_delivered"])
+    return PendingRequest(
+        entry=entry,
+        lane=lane,
+        consumer=consumer,
+        holder=holder,
+        idle=None if holder is Holder.NOBODY else idle,
+        starts=max(0, row["times_delivered"] - 1),
+        id=fields.get(b"id", b"").decode("utf-8", "replace") or entry,
+        audio=fields.get(b"audio", b"").decode("utf-8", "replace"),
+    )

@@ -1,0 +1,1 @@
+"""Outcomes on their way to the caller: waiting, following, listening."""

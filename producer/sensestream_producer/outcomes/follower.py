@@ -1,0 +1,175 @@
+"""Following the outcomes from the stream: resumable, and honest about what was lost.
+
+Each batch is read in one MULTI with what the stream and the janitor say about trimming, so that
+nothing can be trimmed between the look and the read. The blocking read only tells when to look.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+from sensestream_common.connections.connection import BLOCK_SECONDS
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.outcome import Outcome, outcome_from_entry
+
+from sensestream_producer.outcomes.stream_ids import (
+    ORIGIN,
+    Entry,
+    StreamId,
+    id_text,
+    last_id,
+    parse_id,
+)
+from sensestream_producer.transport import Backoff, Link, cancellations, heeding, passes
+
+__all__ = ["Followed", "Follower", "Gap", "GapReason", "follow"]
+
+_COUNT = 128
+_REWIND_MS = 60_000  # beyond any replication lag that a failover may take back
+_REMEMBERED = 65_536  # delivered entries kept, to tell after a rewind what is known already
+
+log = structlog.get_logger("sensestream.client")
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One outcome; follow from `position` to go on behind it."""
+
+    position: str
+    outcome: Outcome
+
+
+class GapReason(StrEnum):
+    TRIMMED = "trimmed"  # the follower came back after the outcomes' retention
+    REWOUND = "rewound"  # Redis lost its latest writes: a failover, a restart, a FLUSHALL
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Outcomes after `lost_after` may be missing, up to `lost_until`.
+
+    The follower goes on behind `position`. After `REWOUND` some may come that an earlier
+    follower has seen: tell them by their `entry`.
+    """
+
+    position: str
+    reason: GapReason
+    lost_after: str
+    lost_until: str
+
+
+async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Followed | Gap]:
+    """The outcomes behind `position`, for ever: `0` all that are kept, `$` those from now on.
+
+    Survives the loss of its connection and of Redis itself. Raises `SensestreamError` for a
+    position that is none, and `RedisUnavailable` when Redis cannot be reached at the start.
+    """
+    before = cancellations()
+    follower = Follower(link, keys, await _start(link, keys, position))
+    redis = link.reader("follow")
+    backoff = Backoff()
+    away = False
+    try:
+        while True:
+            try:
+                events = await heeding(follower.read(redis), before)
+                if not events:
+                    await heeding(follower.wait(redis), before)
+            except (RedisError, OSError) as error:
+                if not passes(error):
+                    raise link.translate(error) from error
+                if not away:
+                    log.warning("redis is away", reason=str(error))
+                away = True
+                await backoff.wait()
+                continue
+            away = False
+            backoff.reset()
+            for event in events:
+                yield event
+    finally:
+        await redis.aclose()
+
+
+async def _start(link: Link, keys: Keys, position: str) -> StreamId:
+    start = None if position == "$" else parse_id(position)
+    last = await link.run(lambda: last_id(link.redis, keys.transcripts))
+    return last if start is None else start
+
+
+class Follower:
+    """Where a follow stands: `position` is the last entry handed on, or skipped."""
+
+    def __init__(self, link: Link, keys: Keys, position: StreamId) -> None:
+        self._link = link
+        self._keys = keys
+        self.position = position
+        self._delivered: OrderedDict[StreamId, bytes] = OrderedDict()
+
+    async def wait(self, redis: Redis) -> None:
+        """Return when there may be something behind the position, or a moment has passed."""
+        await redis.xread(
+            {self._keys.transcripts: id_text(self.position)},
+            count=1,
+            block=round(BLOCK_SECONDS * 1000),
+        )
+
+    async def read(self, redis: Redis) -> list[Followed | Gap]:
+        """The next events; none when nothing is behind the position."""
+        trimmed, last, entries = await self._look(redis)
+        if last < self.position:
+            return [self._rewind(last)]
+        events: list[Followed | Gap] = []
+        if ORIGIN < self.position < trimmed:
+            events.append(self._skip(trimmed))
+        events += [event for entry in entries if (event := self._event(entry))]
+        return events
+
+    async def _look(self, redis: Redis) -> tuple[StreamId, StreamId, list[Entry]]:
+        """The highest id that was trimmed, the highest ever given, and the next entries."""
+        async with redis.pipeline(transaction=True) as pipe:
+            pipe.get(self._keys.trimmed)
+            pipe.xinfo_stream(self._keys.transcripts)
+            pipe.xread({self._keys.transcripts: id_text(self.position)}, count=_COUNT)
+            trimmed, info, read = await pipe.execute(raise_on_error=False)
+        for answer in (trimmed, read):
+            if isinstance(answer, Exception):
+                raise answer
+        if isinstance(info, Exception):
+            if not isinstance(info, ResponseError) or "no such key" not in str(info):
+                raise info
+            info = {"last-generated-id": b"0-0"}
+        by_hand = info.get("max-deleted-entry-id", b"0-0")  # Redis 7: by XDEL
+        lost = max(parse_id(trimmed or b"0-0"), parse_id(by_hand))
+        return lost, parse_id(info["last-generated-id"]), read[0][1] if read else []
+
+    def _skip(self, trimmed: StreamId) -> Gap:
+        before, self.position = self.position, trimmed
+        return Gap(id_text(trimmed), GapReason.TRIMMED, id_text(before), id_text(trimmed))
+
+    def _rewind(self, last: StreamId) -> Gap:
+        before, self.position = self.position, (max(0, last[0] - _REWIND_MS), 0)
+        return Gap(id_text(self.position), GapReason.REWOUND, id_text(last), id_text(before))
+
+    def _event(self, entry: Entry) -> Followed | None:
+        stream_id, raw = parse_id(entry[0]), entry[1]
+        self.position = max(self.position, stream_id)
+        request = raw.get(b"entry", b"")
+        if self._delivered.get(stream_id) == request:
+            return None  # known from before a rewind
+        try:
+            followed = Followed(id_text(stream_id), outcome_from_entry(raw))
+        except SensestreamError as error:
+            log.warning("foreign entry skipped", entry=id_text(stream_id), reason=str(error))
+            return None
+        self._delivered[stream_id] = request
+        if len(self._delivered) > _REMEMBERED:
+            self._delivered.popitem(last=False)
+        return followed

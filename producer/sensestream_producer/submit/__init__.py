@@ -1,0 +1,1 @@
+"""Requests on their way in: submitted in batches, or answered from the cache."""

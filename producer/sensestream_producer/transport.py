@@ -1,0 +1,162 @@
+"""The client's way to Redis: commands with patience in an outage, and errors in our own words.
+
+Only what may run twice goes through `Link.run`: it is tried again when a reply was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+)
+from sensestream_common.connections.connection import (
+    connect,
+    is_out_of_memory,
+    is_outage,
+    redacted_url,
+)
+from sensestream_common.connections.pipelined_connection import Line
+from sensestream_common.contract.errors import (
+    PipelineError,
+    RedisUnavailable,
+    SensestreamError,
+    SubmitRefused,
+)
+
+__all__ = ["Backoff", "Link", "cancellations", "heeding", "passes"]
+
+_FIRST_PAUSE = 0.05  # seconds
+_LONGEST_PAUSE = 2.0
+
+T = TypeVar("T")
+
+
+def passes(error: BaseException) -> bool:
+    """Whether waiting may help: an outage, but not a refused password (redis-py mixes them)."""
+    refused = (AuthenticationError, AuthorizationError)
+    return isinstance(error, Exception) and is_outage(error) and not isinstance(error, refused)
+
+
+def cancellations() -> int:
+    """How often the current task has been cancelled so far."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
+
+
+async def heeding(operation: Awaitable[T], since: int | None = None) -> T:
+    """The result of a command of redis-py, or the cancellation that came meanwhile.
+
+    Python 3.11's `wait_for`, through which redis-py sends, drops a cancellation that arrives
+    together with its result: a task that is cancelled once would then go on for ever. A loop
+    says with `since` how many `cancellations` there were when it began, because one that comes
+    between two commands (by a signal's handler) is dropped by the next.
+    """
+    before = cancellations() if since is None else since
+    result = await operation
+    if cancellations() > before:
+        raise asyncio.CancelledError
+    return result
+
+
+class Backoff:
+    """Pauses that double up to a limit, with jitter so that many clients do not come at once."""
+
+    def __init__(self) -> None:
+        self._pause = _FIRST_PAUSE
+
+    def next(self) -> float:
+        """The seconds to wait before the next try."""
+        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+
+    def reset(self) -> None:
+        self._pause = _FIRST_PAUSE
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self.next())
+
+
+class Link:
+    """One pipeline's Redis; `patience` is for how many seconds an outage is met with retries."""
+
+    def __init__(self, url: str, *, patience: float) -> None:
+        self.url = url
+        self.patience = patience
+        self.redis: Redis = connect(url, name="sensestream-client")
+        self.line = Line(self.redis)
+
+    def reader(self, name: str) -> Redis:
+        """A connection of its own, for reads that block; the caller closes it."""
+        return connect(self.url, name=f"sensestream-{name}", connections=1)
+
+    async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """The result of `operation`, tried again while Redis is away.
+
+        Raises `RedisUnavailable` when patience runs out, `SubmitRefused` when Redis is full,
+        `PipelineError` for any other refusal.
+        """
+        began, before = time.monotonic(), cancellations()
+        try:
+            return await heeding(operation(), before)
+        except (RedisError, OSError) as error:
+            return await self.again(operation, error, began, before)
+
+    async def again(
+        self, operation: Callable[[], Awaitable[T]], error: Exception, began: float, before: int
+    ) -> T:
+        """The same after a first try, which has failed.
+
+        It `began` then by monotonic time, and there were so many `cancellations` before it.
+        """
+        backoff = Backoff()
+        while True:
+            pause = backoff.next()
+            if not passes(error) or time.monotonic() + pause > began + self.patience:
+                raise self.translate(error) from error
+            await asyncio.sleep(pause)
+            try:
+                return await heeding(operation(), before)
+            except (RedisError, OSError) as another:
+                error = another
+
+    def translate(self, error: Exception) -> SensestreamError:
+        """What a person can do about an error of redis-py, or of one of our scripts."""
+        _, found, misplaced = str(error).partition("WRONGKEY ")
+        if found:
+            return PipelineError(misplaced)
+        where = f"Redis at {redacted_url(self.url)}"
+        if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
+            return RedisUnavailable(
+                f"{where} refuses this user: {error}. Check the user and the password in "
+                "--redis-url or SENSESTREAM_REDIS_URL"
+            )
+        if is_outage(error):
+            return RedisUnavailable(
+                f"{where} does not answer ({_reason(error)}): start it, or name another one with "
+                "--redis-url or SENSESTREAM_REDIS_URL"
+            )
+        if isinstance(error, OutOfMemoryError) or is_out_of_memory(error):
+            return SubmitRefused(
+                f"{where} has no memory left and takes no more requests: submit again when "
+                "workers have caught up, or raise its maxmemory"
+            )
+        return PipelineError(f"{where}: {error}")
+
+    async def close(self) -> None:
+        await self.line.close()
+        await self.redis.aclose()
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
