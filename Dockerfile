@@ -73,7 +73,7 @@ CMD ["--help"]
 
 FROM base AS base-worker
 ENV SENSESTREAM_AUDIO_ROOTS=/audio \
-    SENSESTREAM_CACHE_DIR=/cache
+    SENSESTREAM_MODEL_CACHE_DIR=/cache
 COPY LICENSE /usr/share/doc/sensestream/
 USER 10001:10001
 WORKDIR /audio

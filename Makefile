@@ -40,7 +40,7 @@ lint: setup  ## Check style, format and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-format: setup  ## Mend style and format where that can be done by machine
+format: setup  ## Fix style and format where that can be done by machine
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 

@@ -113,8 +113,7 @@ class Ours:
     """Sensestream's decoder and engine, as a worker calls them."""
 
     def __init__(self, model: Path, stages: Stages) -> None:
-        from sensestream_consumer.audio import AudioPolicy
-        from sensestream_consumer.audio.decoding import decode
+        from sensestream_consumer.audio import AudioPolicy, decode
         from sensestream_consumer.audio.spool import Fetched
         from sensestream_consumer.engine import Recogniser
 

@@ -110,7 +110,9 @@ def main() -> int:
 
 def measure_engine(options: argparse.Namespace, directory: Path) -> None:
     """The engine alone: samples in, transcripts out, no Redis and no files."""
-    limits = BatchLimits(round(options.batch_seconds / ROW_SECONDS), options.max_wait_ms / 1000)
+    limits = BatchLimits(
+        round(options.batch_seconds / ROW_SECONDS), options.max_batch_delay_ms / 1000
+    )
     began = time.perf_counter()
     recogniser = Recogniser.load(
         directory, device=options.device, batching=limits, gpu_mem_limit=options.gpu_mem_limit
@@ -196,7 +198,7 @@ def _start_worker(
         "MODEL": str(directory),
         "DEVICE": options.device,
         "AUDIO_ROOTS": str(scratch),
-        "MAX_WAIT_MS": str(options.max_wait_ms),
+        "MAX_BATCH_DELAY_MS": str(options.max_batch_delay_ms),
         "BATCH_SECONDS": str(options.batch_seconds),
         "GPU_MEM_LIMIT": str(options.gpu_mem_limit),
         "READ_AHEAD": "512",
@@ -248,7 +250,7 @@ def _machine(options: argparse.Namespace, directory: Path) -> str:
         f"{options.device}; {_gpu('name,driver_version')}; ONNX Runtime {onnxruntime.__version__} "
         f"({', '.join(onnxruntime.get_available_providers())}); {os.cpu_count()} cores, load "
         f"{load}; graph of {graph:.0f} MB; batches of {options.batch_seconds:g} s, "
-        f"{options.max_wait_ms:g} ms to wait; {options.clips} clips, {options.rounds} rounds"
+        f"{options.max_batch_delay_ms:g} ms to wait; {options.clips} clips, {options.rounds} rounds"
     )
 
 
@@ -266,7 +268,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=256, help="clips in each case")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-seconds", type=float, default=240.0)
-    parser.add_argument("--max-wait-ms", type=float, default=10.0)
+    parser.add_argument("--max-batch-delay-ms", type=float, default=10.0)
     parser.add_argument("--gpu-mem-limit", type=int, default=0, help="bytes, 0: all")
     parser.add_argument("--no-worker", dest="worker", action="store_false")
     return parser.parse_args()

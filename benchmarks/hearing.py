@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensestream_consumer.audio import AudioPolicy
-from sensestream_consumer.audio.decoding import decode
+from sensestream_consumer.audio import AudioPolicy, decode
 from sensestream_consumer.audio.spool import Fetched
 from sensestream_consumer.engine import Engine, Recogniser
 from surroundings import ROOT

@@ -45,7 +45,7 @@ EXIT_INTERRUPTED = 130
 
 
 class BootstrapError(Exception):
-    """The environment cannot be made; the text says why, and how to mend it."""
+    """The environment cannot be made; the text says why, and how to fix it."""
 
 
 def main(arguments: list[str]) -> int:

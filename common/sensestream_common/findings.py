@@ -1,4 +1,4 @@
-"""What a look at a pipeline found: one fact, how bad it is, and how to mend it.
+"""What a look at a pipeline found: one fact, how bad it is, and how to fix it.
 
 `sensestream doctor` and the start of a worker both look, each at what concerns it, and say it in
 the same words.
@@ -24,12 +24,12 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`seen` and `mend` are a sentence each; `mend` is empty where there is nothing to do."""
+    """`observed` and `fix` are a sentence each; `fix` is empty where there is nothing to do."""
 
     check: str
     level: Level
-    seen: str
-    mend: str = ""
+    observed: str
+    fix: str = ""
 
     def to_json(self) -> dict[str, str]:
         return asdict(self)
@@ -37,20 +37,20 @@ class Finding:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Finding:
         """The finding that `to_json` wrote; `ValueError` or `KeyError` for anything else."""
-        mend = str(value.get("mend", ""))
-        return cls(str(value["check"]), Level(value["level"]), str(value["seen"]), mend)
+        fix = str(value.get("fix", ""))
+        return cls(str(value["check"]), Level(value["level"]), str(value["observed"]), fix)
 
 
-def fine(check: str, seen: str, mend: str = "") -> Finding:
-    return Finding(check, Level.OK, seen, mend)
+def fine(check: str, observed: str, fix: str = "") -> Finding:
+    return Finding(check, Level.OK, observed, fix)
 
 
-def warning(check: str, seen: str, mend: str) -> Finding:
-    return Finding(check, Level.WARNING, seen, mend)
+def warning(check: str, observed: str, fix: str) -> Finding:
+    return Finding(check, Level.WARNING, observed, fix)
 
 
-def fault(check: str, seen: str, mend: str) -> Finding:
-    return Finding(check, Level.FAULT, seen, mend)
+def fault(check: str, observed: str, fix: str) -> Finding:
+    return Finding(check, Level.FAULT, observed, fix)
 
 
 def worst(findings: Iterable[Finding]) -> Level:

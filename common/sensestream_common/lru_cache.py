@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
-__all__ = ["Bounded"]
+__all__ = ["LruCache"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Bounded(Generic[K, V]):
+class LruCache(Generic[K, V]):
     """Values by key, whose sizes together are at most `limit`, in the unit of the sizes."""
 
     def __init__(self, limit: int) -> None:

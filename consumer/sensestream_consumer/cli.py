@@ -85,8 +85,8 @@ def _check(flags: dict[str, Any]) -> int:
 
         findings = asyncio.run(check(settings))
     except SettingsError as error:
-        mend = "Mend the setting: sensestream-worker --help says what each takes."
-        findings = [fault("settings", line, mend) for line in str(error).splitlines()]
+        fix = "Fix the setting: sensestream-worker --help says what each takes."
+        findings = [fault("settings", line, fix) for line in str(error).splitlines()]
     for finding in findings:
         click.echo(json.dumps(finding.to_json(), ensure_ascii=False))
     return int(worst(findings) is Level.FAULT)

@@ -193,6 +193,7 @@ def _janitor(settings: WorkerSettings, commands: Commands) -> Janitor:
         dead_max=settings.dead_max,
         watch=CacheWatch(
             commands, settings.keys,
-            min_hit_rate=settings.min_hit_rate, max_results=settings.max_results,
+            warn_hit_rate_below=settings.warn_hit_rate_below,
+            warn_results_above=settings.warn_results_above,
         ),
     )  # fmt: skip

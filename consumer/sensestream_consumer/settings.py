@@ -12,7 +12,7 @@ from pydantic_settings import NoDecode
 from sensestream_common.contract.errors import SettingsError
 from sensestream_common.settings import PipelineSettings
 
-from sensestream_consumer.cache.warm_up import read_warm_list
+from sensestream_consumer.warm_list import read_warm_list
 
 __all__ = ["WorkerSettings"]
 
@@ -41,11 +41,11 @@ class WorkerSettings(PipelineSettings):
     concurrency: int = Field(
         default_factory=_cores, ge=1, le=256, description="Clips transcribed at once on a CPU."
     )
-    vad: str = Field(
+    vad_model: str = Field(
         default="",
         description="An FSMN-VAD model directory, for cutting long audio; empty: by its loudness.",
     )
-    max_wait_ms: float = Field(
+    max_batch_delay_ms: float = Field(
         default=10.0,
         ge=0,
         le=10_000,
@@ -57,7 +57,7 @@ class WorkerSettings(PipelineSettings):
     gpu_mem_limit: int = Field(
         default=0, ge=0, description="Bytes of a GPU's memory that the model may take; 0: all."
     )
-    cache_dir: str = Field(
+    model_cache_dir: str = Field(
         default="",
         description="Where a model converted for this processor is kept; empty: the user's cache.",
     )
@@ -108,14 +108,14 @@ class WorkerSettings(PipelineSettings):
     result_ttl: int = Field(
         default=604_800, ge=1, description="Seconds a result stays in the cache."
     )
-    warm: str = Field(
+    warm_list: str = Field(
         default="",
         description="A file that lists recordings to hear before anybody asks, one on each line.",
     )
-    min_hit_rate: float = Field(
+    warn_hit_rate_below: float = Field(
         default=0.0, ge=0, le=1, description="Warn when fewer requests are repeats; 0: never."
     )
-    max_results: int = Field(
+    warn_results_above: int = Field(
         default=0, ge=0, description="Warn when more results are kept; 0: never."
     )
     transcripts_ttl: int = Field(
@@ -134,7 +134,7 @@ class WorkerSettings(PipelineSettings):
         default="127.0.0.1", min_length=1, description="Address that metrics_port listens on."
     )
 
-    @field_validator("warm")
+    @field_validator("warm_list")
     @classmethod
     def _list_is_readable(cls, value: str) -> str:
         if value:

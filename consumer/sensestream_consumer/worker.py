@@ -15,11 +15,11 @@ from redis.exceptions import RedisError
 from sensestream_common.connections.connection import redacted_url
 from sensestream_common.contract.errors import PipelineError
 
-from sensestream_consumer.broker.backoff import until_redis_answers
+from sensestream_consumer.broker.autopipeline import retry_until_available
 from sensestream_consumer.broker.deliveries import Held
 from sensestream_consumer.broker.membership import knock
 from sensestream_consumer.broker.outbox import Commit
-from sensestream_consumer.cache.warm_up import read_warm_list, warm_up
+from sensestream_consumer.cache.warm_up import warm_up
 from sensestream_consumer.components import Parts, assemble, open_connections
 from sensestream_consumer.engine import Recogniser
 from sensestream_consumer.monitoring.readiness import Vitals
@@ -27,6 +27,7 @@ from sensestream_consumer.processing.attempts import EntryLost
 from sensestream_consumer.processing.slots import Crowd, NoRoom
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.telemetry.metrics import ENTRIES_LOST
+from sensestream_consumer.warm_list import read_warm_list
 
 __all__ = ["Worker"]
 
@@ -105,7 +106,7 @@ class Worker:
         self._parts = parts = self._assemble(recogniser)
         self._vitals.put_together(parts)
         self._vitals.hinder("it has not joined the group yet")
-        await until_redis_answers(parts.inbox.create_groups, "create groups")
+        await retry_until_available(parts.inbox.create_groups, "create groups")
         await parts.membership.join()
         parts.heartbeat.start()
         await self._warm_up(recogniser)
@@ -117,12 +118,12 @@ class Worker:
         )  # fmt: skip
 
     async def _warm_up(self, recogniser: Recogniser) -> None:
-        if not self._settings.warm:
+        if not self._settings.warm_list:
             return
-        wanted = await asyncio.to_thread(read_warm_list, Path(self._settings.warm))
+        wanted = await asyncio.to_thread(read_warm_list, Path(self._settings.warm_list))
         keys, ttl = self._settings.keys, self._settings.result_ttl
         commands, fingerprint = self._parts.commands, recogniser.fingerprint
-        await until_redis_answers(
+        await retry_until_available(
             lambda: warm_up(commands, keys, fingerprint, wanted, ttl), "warm up"
         )
 
@@ -167,7 +168,7 @@ class Worker:
             log.info("worker_left", consumer=self.consumer, handed_back=held, left=left)
         except (RedisError, OSError, TimeoutError) as error:
             # Nothing is lost: others take the entries over after SENSESTREAM_RECLAIM_AFTER.
-            log.warning("worker_left_without_redis", held=held, error=repr(error))
+            log.warning("leave_failed", held=held, error=repr(error))
         self._parts.answers.close()
         with contextlib.suppress(TimeoutError):
             # A thread cannot be stopped: what still runs there is nobody's any more.
@@ -250,7 +251,7 @@ class Worker:
         elif error := task.exception():
             self._leave(mine)
             for held in mine:
-                log.error("request_left_behind", entry=held.entry, exc_info=error)
+                log.error("request_task_failed", entry=held.entry, exc_info=error)
 
     def _leave(self, mine: tuple[Held, ...]) -> None:
         """Renewed no more, they are replayed after RECLAIM_AFTER."""
@@ -262,7 +263,7 @@ class Worker:
             left = await self._parts.handler.repeat(batch)
         except Exception:
             # One of them cannot be sent, or is refused: by themselves they harm no neighbour.
-            log.exception("repeats_left_together", entries=len(batch))
+            log.exception("batch_commit_failed", entries=len(batch))
             left = [commit.held for commit in batch if commit.held in self._parts.holding]
             for held in left:
                 held.settling = False
@@ -279,7 +280,7 @@ class Worker:
             self._parts.holding.discard(held)
 
     async def _return(self, held: Held, *, crowd: bool) -> None:
-        await until_redis_answers(lambda: self._parts.membership.hand_back([held]), "hand back")
+        await retry_until_available(lambda: self._parts.membership.hand_back([held]), "hand back")
         self._parts.intake.returned(crowd=crowd)
 
     def _drop(self, held: Held) -> None:

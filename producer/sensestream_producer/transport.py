@@ -25,7 +25,7 @@ from sensestream_common.connections.connection import (
     is_outage,
     redacted_url,
 )
-from sensestream_common.connections.pipelined_connection import Line
+from sensestream_common.connections.pipelined_connection import PipelinedConnection
 from sensestream_common.contract.errors import (
     PipelineError,
     RedisUnavailable,
@@ -93,7 +93,7 @@ class Link:
         self.url = url
         self.patience = patience
         self.redis: Redis = connect(url, name="sensestream-client")
-        self.line = Line(self.redis)
+        self.line = PipelinedConnection(self.redis)
 
     def reader(self, name: str) -> Redis:
         """A connection of its own, for reads that block; the caller closes it."""

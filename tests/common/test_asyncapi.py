@@ -314,6 +314,6 @@ def test_the_sets_are_those_of_the_code() -> None:
 
 def test_the_fields_of_a_dead_letter_are_those_that_the_worker_adds() -> None:
     """Read from its source, because the contract's tests do not need the worker's package."""
-    outbox = Path(__file__).parents[2] / "consumer" / "sensestream_consumer" / "outbox.py"
+    outbox = Path(__file__).parents[2] / "consumer/sensestream_consumer/broker/outbox.py"
     added = set(re.findall(r'"(dead:\w+)"', outbox.read_text("utf-8")))
     assert set(SCHEMAS["DeadLetter"]["properties"]) == added

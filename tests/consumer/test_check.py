@@ -58,11 +58,11 @@ async def test_a_worker_that_may_start_hears_its_model_device_and_fingerprint(
     redis_url: str,
 ) -> None:
     found = await look(redis_url, device="cpu")
-    assert "demo-int8 from demo, fingerprint " in found["model"].seen
-    assert found["device"].seen == "cpu asked for, cpu given"
-    assert f"onnxruntime {onnxruntime.__version__}" in found["runtime"].seen
-    assert found["audio_roots"].seen == f"{Path(__file__).parent} is readable"
-    assert "no worker lives" in found["recogniser"].seen
+    assert "demo-int8 from demo, fingerprint " in found["model"].observed
+    assert found["device"].observed == "cpu asked for, cpu given"
+    assert f"onnxruntime {onnxruntime.__version__}" in found["runtime"].observed
+    assert found["audio_roots"].observed == f"{Path(__file__).parent} is readable"
+    assert "no worker lives" in found["recogniser"].observed
     assert Level.FAULT not in {finding.level for finding in found.values()}
     with Redis.from_url(redis_url) as redis:
         assert redis.keys("*") == []
@@ -75,10 +75,10 @@ async def test_another_model_than_the_groups_is_a_fault_before_it_is_refused(
         redis.set(KEYS.recogniser, "f" * 32, ex=60)
         other = (await look(redis_url))["recogniser"]
         assert other.level is Level.FAULT
-        assert "f" * 32 in other.seen
-        assert "SENSESTREAM_ALLOW_MIXED" in other.mend
+        assert "f" * 32 in other.observed
+        assert "SENSESTREAM_ALLOW_MIXED" in other.fix
         assert (await look(redis_url, allow_mixed=True))["recogniser"].level is Level.WARNING
-        ours = (await look(redis_url))["model"].seen.rpartition(" ")[2]
+        ours = (await look(redis_url))["model"].observed.rpartition(" ")[2]
         redis.set(KEYS.recogniser, ours, ex=60)
         assert (await look(redis_url))["recogniser"].level is Level.OK
 
@@ -88,11 +88,11 @@ async def test_a_model_that_cannot_be_loaded_is_a_fault_that_names_the_file(
 ) -> None:
     found = await look(redis_url, model="")
     assert found["model"].level is Level.FAULT
-    assert "SENSESTREAM_MODEL is not set" in found["model"].seen
+    assert "SENSESTREAM_MODEL is not set" in found["model"].observed
     found = await look(redis_url, model=str(tmp_path))
     assert found["model"].level is Level.FAULT
-    assert "model_quant.onnx" in found["model"].seen
-    assert "SENSESTREAM_MODEL" in found["model"].mend
+    assert "model_quant.onnx" in found["model"].observed
+    assert "SENSESTREAM_MODEL" in found["model"].fix
 
 
 @pytest.mark.skipif(
@@ -102,8 +102,8 @@ async def test_a_model_that_cannot_be_loaded_is_a_fault_that_names_the_file(
 async def test_a_device_that_is_not_given_is_a_fault(redis_url: str) -> None:
     found = await look(redis_url, device="cuda")
     assert found["device"].level is Level.FAULT
-    assert "cuda was asked for" in found["device"].seen
-    assert "SENSESTREAM_DEVICE=cpu" in found["device"].mend
+    assert "cuda was asked for" in found["device"].observed
+    assert "SENSESTREAM_DEVICE=cpu" in found["device"].fix
 
 
 async def test_a_gpu_that_auto_does_not_take_is_warned_of(
@@ -127,8 +127,8 @@ def test_both_runtimes_at_once_are_warned_of(
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     finding = host_findings(WorkerSettings(audio_roots=(tmp_path,)))[0]
     assert finding.level is Level.WARNING
-    assert "onnxruntime-gpu 1.31.1 are both installed" in finding.seen
-    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in finding.mend
+    assert "onnxruntime-gpu 1.31.1 are both installed" in finding.observed
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in finding.fix
 
 
 def test_a_root_that_the_workers_user_cannot_list_is_a_fault(folder: Path) -> None:
@@ -137,13 +137,13 @@ def test_a_root_that_the_workers_user_cannot_list_is_a_fault(folder: Path) -> No
     with as_nobody():
         finding = host_findings(settings)[1]
     assert finding.level is Level.FAULT
-    assert f"{folder} cannot be listed" in finding.seen
-    assert "permission" in finding.mend
+    assert f"{folder} cannot be listed" in finding.observed
+    assert "permission" in finding.fix
 
 
 def test_recordings_that_the_workers_user_cannot_read_are_counted(folder: Path) -> None:
     settings = WorkerSettings(audio_roots=(folder,))
-    assert host_findings(settings)[1].seen == f"{folder} is readable and empty"
+    assert host_findings(settings)[1].observed == f"{folder} is readable and empty"
     for name, mode in (("mine.wav", 0o000), ("shared.wav", 0o644)):
         (folder / name).write_bytes(b"RIFF")
         (folder / name).chmod(mode)
@@ -151,8 +151,8 @@ def test_recordings_that_the_workers_user_cannot_read_are_counted(folder: Path) 
     with as_nobody():
         finding = host_findings(settings)[1]
     assert finding.level is Level.WARNING
-    assert f"1 of the first 2 names in {folder} cannot be read" in finding.seen
-    assert "mine.wav" in finding.seen
+    assert f"1 of the first 2 names in {folder} cannot be read" in finding.observed
+    assert "mine.wav" in finding.observed
 
 
 async def test_a_redis_that_is_away_does_not_keep_the_host_from_being_looked_at(

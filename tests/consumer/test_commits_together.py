@@ -124,7 +124,7 @@ async def test_alone_it_waits_until_it_is_taken(make_parts: MakeParts) -> None:
     await parts.redis.set(KEYS.webhooks, "in the way")
     publishing = asyncio.create_task(parts.outbox.publish(repeat_of(held, callback_url="http://a")))
     with capture_logs() as said:
-        await wait_until(lambda: [line for line in said if line["event"] == "redis_call_waits"])
+        await wait_until(lambda: [line for line in said if line["event"] == "redis_retrying"])
     assert "holds a string, not a stream" in said[0]["error"]
     await parts.redis.delete(KEYS.webhooks)
     assert await publishing

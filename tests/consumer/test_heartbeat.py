@@ -211,11 +211,11 @@ async def test_a_fault_that_nobody_foresaw_does_not_end_the_heartbeat(
 
 async def test_a_beat_says_on_which_terms_others_may_answer_repeats(beating: Beating) -> None:
     await beating.beat()
-    terms = await beating.parts.redis.hgetall(KEYS.repeats)
+    terms = await beating.parts.redis.hgetall(KEYS.reuse_policy)
     assert terms == {
         b"recogniser": b"fingerprint", b"result_ttl": b"604800", b"request_ttl": b"86400"
     }  # fmt: skip
-    left = await beating.parts.redis.pttl(KEYS.repeats)
+    left = await beating.parts.redis.pttl(KEYS.reuse_policy)
     assert 0 < left <= 2 * RECLAIM_AFTER * 1000  # they end with the last worker
 
 
@@ -225,7 +225,7 @@ async def test_a_guest_with_another_recogniser_changes_no_terms(
     await beating.beat()
     guest = Beating(beating.parts, redis_url, fingerprint="another")
     await guest.beat()
-    assert await beating.parts.redis.hget(KEYS.repeats, "recogniser") == b"fingerprint"
+    assert await beating.parts.redis.hget(KEYS.reuse_policy, "recogniser") == b"fingerprint"
 
 
 async def test_one_worker_that_trusts_no_digest_is_enough_while_it_lives(
@@ -235,9 +235,11 @@ async def test_one_worker_that_trusts_no_digest_is_enough_while_it_lives(
     wary = Beating(beating.parts, redis_url, trust_digest=False)
     await wary.beat()
     await beating.beat()
-    until = int(await redis.hget(KEYS.repeats, "wary_until"))
+    until = int(await redis.hget(KEYS.reuse_policy, "untrusted_digest_until"))
     seconds, _ = await redis.time()
     assert 0 < until - 1000 * seconds <= 2 * RECLAIM_AFTER * 1000 + 1000
-    await redis.hset(KEYS.repeats, "wary_until", 1000 * seconds - 1)  # it has been silent since
+    await redis.hset(
+        KEYS.reuse_policy, "untrusted_digest_until", 1000 * seconds - 1
+    )  # it has been silent since
     await beating.beat()
-    assert await redis.hget(KEYS.repeats, "wary_until") == b"0"
+    assert await redis.hget(KEYS.reuse_policy, "untrusted_digest_until") == b"0"

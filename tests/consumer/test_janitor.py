@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 def janitor(parts: Parts, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
     return Janitor(
         parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
-        watch=CacheWatch(parts.commands, KEYS, min_hit_rate=0, max_results=0),
+        watch=CacheWatch(parts.commands, KEYS, warn_hit_rate_below=0, warn_results_above=0),
     )  # fmt: skip
 
 

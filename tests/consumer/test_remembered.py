@@ -28,7 +28,7 @@ async def answered(parts: Parts, **counts: int) -> None:
 
 
 def watch(parts: Parts, *, rate: float = 0.0, most: int = 0) -> CacheWatch:
-    return CacheWatch(parts.commands, KEYS, min_hit_rate=rate, max_results=most)
+    return CacheWatch(parts.commands, KEYS, warn_hit_rate_below=rate, warn_results_above=most)
 
 
 def warnings(logs: list[Any]) -> list[str]:
@@ -95,4 +95,4 @@ async def test_a_large_cache_is_told(make_parts: MakeParts) -> None:
         assert warnings(logs) == []
         await watch(parts, most=10).look()
     assert warnings(logs) == ["cache_too_large"]
-    assert "cache clear --model" in logs[0]["mend"]
+    assert "cache clear --model" in logs[0]["fix"]

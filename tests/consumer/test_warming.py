@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from sensestream_common.contract.errors import SettingsError
 from sensestream_common.settings import load_settings
-from sensestream_consumer.cache.warm_up import WarmUp, read_warm_list, warm_up
+from sensestream_consumer.cache.warm_up import warm_up
 from sensestream_consumer.settings import WorkerSettings
+from sensestream_consumer.warm_list import WarmUp, read_warm_list
 
 from tests.consumer.conftest import KEYS, MakeParts
 
@@ -44,13 +45,13 @@ def test_a_bad_list_is_refused_at_the_start(tmp_path: Path, content: bytes, told
     path = tmp_path / "list.txt"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match=told) as caught:
-        load_settings(WorkerSettings, warm=str(path))
-    assert "SENSESTREAM_WARM" in str(caught.value)
+        load_settings(WorkerSettings, warm_list=str(path))
+    assert "SENSESTREAM_WARM_LIST" in str(caught.value)
 
 
 def test_a_list_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.txt cannot be read"):
-        load_settings(WorkerSettings, warm=str(tmp_path / "none.txt"))
+        load_settings(WorkerSettings, warm_list=str(tmp_path / "none.txt"))
 
 
 async def test_a_list_is_queued_once_for_each_recogniser(make_parts: MakeParts) -> None:

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.connections.connection import connect
-from sensestream_common.connections.pipelined_connection import Line
+from sensestream_common.connections.pipelined_connection import PipelinedConnection
 from sensestream_common.contract.keys import Keys
 from sensestream_producer.gateway.backend import Pipeline
 from sensestream_producer.gateway.settings import GatewaySettings
@@ -32,15 +32,15 @@ async def file_of(content: bytes) -> File:
 
 def losing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """Of what is sent with a reference to a file, so many replies do not come."""
-    ask, left = Line.ask, iter(range(times))
+    ask, left = PipelinedConnection.execute, iter(range(times))
 
-    async def lossy(line: Line, packed: Sequence[bytes]) -> list[Any]:
+    async def lossy(line: PipelinedConnection, packed: Sequence[bytes]) -> list[Any]:
         replies = await ask(line, packed)
         if any(b"file://" in command for command in packed) and next(left, None) is not None:
             raise RedisConnectionError("lost")
         return replies
 
-    monkeypatch.setattr(Line, "ask", lossy)
+    monkeypatch.setattr(PipelinedConnection, "execute", lossy)
 
 
 @pytest.mark.parametrize("lost", [0, 1])

@@ -124,5 +124,5 @@ def test_the_doctor_looks_at_redis_and_says_what_to_install_for_the_rest(
     assert done.returncode == 0, done.stderr
     found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert found["redis"]["level"] == "ok"
-    assert "no worker is installed here" in found["worker"]["seen"]
-    assert "pip install" in found["worker"]["mend"]
+    assert "no worker is installed here" in found["worker"]["observed"]
+    assert "pip install" in found["worker"]["fix"]

@@ -53,11 +53,11 @@ def test_the_doctor_sees_redis_queue_and_this_machines_worker_at_once(
     assert (status, diagnosis["status"]) == (0, "ok"), output
     found = by_check(diagnosis["findings"])
     assert len([each for each in diagnosis["findings"] if each["check"] == "persistence"]) == 1
-    assert found["workers"]["seen"] == "1 alive, demo-int8 on cpu"
-    assert found["recogniser"]["seen"] == "the group runs this model"
-    assert found["device"]["seen"] == "cpu asked for, cpu given"
-    assert found["audio_roots"]["seen"] == f"{clips} is readable"
-    assert found["outcomes"]["seen"].startswith("1 kept, the last ")
+    assert found["workers"]["observed"] == "1 alive, demo-int8 on cpu"
+    assert found["recogniser"]["observed"] == "the group runs this model"
+    assert found["device"]["observed"] == "cpu asked for, cpu given"
+    assert found["audio_roots"]["observed"] == f"{clips} is readable"
+    assert found["outcomes"]["observed"].startswith("1 kept, the last ")
 
 
 def test_a_shell_without_a_model_is_a_warning_though_a_worker_would_refuse_to_start(
@@ -66,8 +66,8 @@ def test_a_shell_without_a_model_is_a_warning_though_a_worker_would_refuse_to_st
     status, output = run("sensestream", "doctor", "--json", SENSESTREAM_REDIS_URL=redis_url)
     model = by_check(json.loads(output)["findings"])["model"]
     assert (status, model["level"]) == (0, "warning")
-    assert "SENSESTREAM_MODEL is not set" in model["seen"]
-    assert "environment of a worker" in model["mend"]
+    assert "SENSESTREAM_MODEL is not set" in model["observed"]
+    assert "environment of a worker" in model["fix"]
 
 
 def test_a_wrong_setting_is_a_finding_like_any_other() -> None:
@@ -78,9 +78,9 @@ def test_a_wrong_setting_is_a_finding_like_any_other() -> None:
     found = [json.loads(line) for line in output.splitlines()]
     assert status == 1
     assert [finding["level"] for finding in found] == ["fault", "fault"]
-    seen = " ".join(finding["seen"] for finding in found)
-    assert "SENSESTREAM_AUDIO_ROOTS='/nowhere/at/all'" in seen
-    assert "SENSESTREAM_MAX_ATTEMPTS='many'" in seen
+    observed = " ".join(finding["observed"] for finding in found)
+    assert "SENSESTREAM_AUDIO_ROOTS='/nowhere/at/all'" in observed
+    assert "SENSESTREAM_MAX_ATTEMPTS='many'" in observed
 
 
 def test_a_workers_start_warns_of_a_redis_that_may_lose_the_queue(
@@ -88,9 +88,9 @@ def test_a_workers_start_warns_of_a_redis_that_may_lose_the_queue(
 ) -> None:
     careless = own_redis(maxmemory=2**30, maxmemory_policy="allkeys-lru")
     worker = start_worker(url=careless.url)
-    told = {each["check"]: each for each in worker.events() if each["event"] == "precaution"}
-    assert "every queued request, upload and id is lost" in told["eviction"]["seen"]
-    assert "volatile-lfu" in told["eviction"]["mend"]
-    assert "a restart of Redis loses all requests" in told["persistence"]["seen"]
+    told = {each["check"]: each for each in worker.events() if each["event"] == "preflight_warning"}
+    assert "every queued request, upload and id is lost" in told["eviction"]["observed"]
+    assert "volatile-lfu" in told["eviction"]["fix"]
+    assert "a restart of Redis loses all requests" in told["persistence"]["observed"]
     careful = own_redis(appendonly=True, maxmemory=2**30)
-    assert not start_worker(url=careful.url).logged("precaution")
+    assert not start_worker(url=careful.url).logged("preflight_warning")

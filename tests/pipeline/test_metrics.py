@@ -88,7 +88,7 @@ def test_a_scrape_counts_what_was_asked_and_how_it_was_answered(
     pipeline.submit("clip.wav")
     pipeline.submit(clips.joinpath("none.wav").as_uri(), high=True)
     # A worker counts what it has answered once Redis has told it so.
-    seen = wait_until_sync(lambda: scraped(port, "wait_seconds_count", 4))
+    seen = wait_until_sync(lambda: scraped(port, "queue_wait_seconds_count", 4))
     assert value(seen, "deliveries_total", source="new") == 4
     assert value(seen, "outcomes_total", status="completed", cache="miss", error="") == 1
     assert value(seen, "outcomes_total", status="completed", cache="hit", error="") == 1

@@ -71,7 +71,7 @@ def test_a_worker_started_before_its_redis_waits_for_it(
     server = own_redis()
     server.kill()
     worker = start_worker(url=server.url, ready=False)
-    wait_until_sync(lambda: worker.logged("redis_call_waits"), timeout=30)
+    wait_until_sync(lambda: worker.logged("redis_retrying"), timeout=30)
     server.restart()
     worker.wait_ready()
     with Redis.from_url(server.url) as redis:
@@ -108,7 +108,7 @@ def test_an_outcome_that_cannot_be_written_keeps_its_request(
     pipeline.redis.set(key, "not a stream")
     worker = start_worker(reclaim_after=2)
     entry = pipeline.submit(clips.joinpath("none.wav").as_uri())
-    wait_until_sync(lambda: worker.logged("redis_call_waits"))
+    wait_until_sync(lambda: worker.logged("redis_retrying"))
     assert pipeline.redis.xlen(KEYS.requests) == 1
     wait_until_sync(lambda: any(key in str(e.get("error")) for e in worker.events()))
     pipeline.redis.delete(key)

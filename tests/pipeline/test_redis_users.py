@@ -58,7 +58,7 @@ class GuardedRedis:
         """Refusals but those of CONFIG GET, which would tell passwords, and is asked in vain; and
         of the terms for repeats, which tell a client that these are not for it.
         """
-        terms = ("client", "key", KEYS.repeats)
+        terms = ("client", "key", KEYS.reuse_policy)
         return [
             each for each in self.refusals() if not each[2].startswith("config") and each != terms
         ]
@@ -90,8 +90,13 @@ async def test_each_role_can_do_its_work(
         failed = await client.transcribe((clips / "none.wav").as_uri(), id="missing")
         assert heard.completed
         assert (uploaded.cache, uploaded.worker) == ("hit", worker.consumer)
-        guarded.admin.hset(KEYS.repeats, "wary_until", 1)  # as of one that trusted no digest
-        wait_until_sync(lambda: guarded.admin.hget(KEYS.repeats, "wary_until") == b"0", timeout=10)
+        guarded.admin.hset(
+            KEYS.reuse_policy, "untrusted_digest_until", 1
+        )  # as of one that trusted no digest
+        wait_until_sync(
+            lambda: guarded.admin.hget(KEYS.reuse_policy, "untrusted_digest_until") == b"0",
+            timeout=10,
+        )
         async with Client(guarded.url("gateway")) as trusted:
             repeat = await trusted.transcribe(reference, digest=uploaded.digest)
         assert repeat.worker.startswith("client-")
@@ -203,7 +208,9 @@ def test_the_operators_doctor_reads_all_but_the_configuration(guarded: GuardedRe
     doctor = ["--redis-url", guarded.url("operator"), "doctor", "--json", "--no-worker"]
     told = CliRunner().invoke(sensestream, doctor)
     assert told.exit_code == 0, told.output
-    unread = [each for each in json.loads(told.stdout)["findings"] if "not be read" in each["seen"]]
+    unread = [
+        each for each in json.loads(told.stdout)["findings"] if "not be read" in each["observed"]
+    ]
     assert [finding["check"] for finding in unread] == ["persistence"]
     refused_commands = [(who, what.partition("|")[0]) for who, _, what in guarded.refusals()]
     assert refused_commands == [("operator", "config")]

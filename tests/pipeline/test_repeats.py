@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sensestream_common.connections.pipelined_connection import Line, pack
+from sensestream_common.connections.pipelined_connection import PipelinedConnection, pack
 from sensestream_common.contract.errors import PipelineError, RedisUnavailable, SubmitRefused
 from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_producer import Client, Outcome, Receipt, Submission
@@ -205,12 +205,16 @@ async def test_an_answer_is_what_the_stream_has(heard: Heard, client: Client) ->
 
 @pytest.mark.parametrize(
     ("field", "value", "answers"),
-    [("result_ttl", "soon", False), ("request_ttl", "x", False), ("wary_until", "x", False)],
+    [
+        ("result_ttl", "soon", False),
+        ("request_ttl", "x", False),
+        ("untrusted_digest_until", "x", False),
+    ],
 )
 async def test_terms_that_make_no_sense_answer_nothing(
     heard: Heard, client: Client, pipeline: Pipeline, field: str, value: str, answers: bool
 ) -> None:
-    pipeline.redis.hset(KEYS.repeats, field, value)
+    pipeline.redis.hset(KEYS.reuse_policy, field, value)
     assert bool((await client.submit(GONE, digest=heard.digest)).answer) is answers
 
 
@@ -231,19 +235,19 @@ async def test_results_of_before_an_upgrade_are_not_sent_after_it(
 ) -> None:
     """Two batches are under way: one reads new terms while the other looks up by the old ones."""
     await client.submit(GONE)
-    entered, held, ask = asyncio.Event(), asyncio.Event(), Line.ask
+    entered, held, ask = asyncio.Event(), asyncio.Event(), PipelinedConnection.execute
 
-    async def slow(line: Line, packed: Any) -> Any:
+    async def slow(line: PipelinedConnection, packed: Any) -> Any:
         replies = await ask(line, packed)
         if any(b":result:" in command and b"HMGET" in command for command in packed):
             entered.set()
             await held.wait()
         return replies
 
-    monkeypatch.setattr(Line, "ask", slow)
+    monkeypatch.setattr(PipelinedConnection, "execute", slow)
     first = asyncio.create_task(client.submit(GONE, digest=heard.digest))
     await entered.wait()
-    pipeline.redis.hset(KEYS.repeats, "recogniser", "another")
+    pipeline.redis.hset(KEYS.reuse_policy, "recogniser", "another")
     repeats = client._submitter._repeats
     assert repeats is not None
     repeats._look_again = 0.001  # the ten seconds are over
@@ -306,7 +310,7 @@ async def test_another_recognisers_results_are_none(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     assert (await client.submit(GONE, digest=heard.digest)).answer
-    pipeline.redis.hset(KEYS.repeats, "recogniser", "another")
+    pipeline.redis.hset(KEYS.reuse_policy, "recogniser", "another")
     assert not (await client.submit(GONE, digest=heard.digest)).answer
     assert not (await client.submit(GONE, digest=heard.digest)).answer
 
@@ -314,7 +318,7 @@ async def test_another_recognisers_results_are_none(
 async def test_where_no_worker_lives_nothing_is_answered(
     heard: Heard, redis_url: str, pipeline: Pipeline
 ) -> None:
-    pipeline.redis.delete(KEYS.repeats)  # as its end of life does
+    pipeline.redis.delete(KEYS.reuse_policy)  # as its end of life does
     async with Client(redis_url) as client:
         assert not (await client.submit(GONE, digest=heard.digest)).answer
         assert not (await client.submit_file(heard.clip)).answer
@@ -425,7 +429,7 @@ async def test_a_lost_reply_answers_once(
 ) -> None:
     await client.transcribe(GONE, digest=heard.digest)
     count = len(pipeline.outcomes())
-    losses, ask = iter([True]), Line.ask
+    losses, ask = iter([True]), PipelinedConnection.execute
 
     async def lossy(*arguments: Any) -> Any:
         replies = await ask(*arguments)
@@ -433,7 +437,7 @@ async def test_a_lost_reply_answers_once(
             raise RedisConnectionError("lost")
         return replies
 
-    monkeypatch.setattr(Line, "ask", lossy)
+    monkeypatch.setattr(PipelinedConnection, "execute", lossy)
     outcome = await client.transcribe(GONE, digest=heard.digest, timeout=10)
     assert outcome.cache == "hit"
     assert len(pipeline.outcomes()) == count + 1
@@ -499,14 +503,14 @@ async def test_patience_is_for_the_whole_of_a_submit(
     async with Client(redis_url, patience=0.5) as client:
         client._link.redis.connection_pool.connection_kwargs["socket_timeout"] = 1.0
         await client.transcribe(GONE, digest=heard.digest)
-        ask = Line.ask
+        execute = PipelinedConnection.execute
 
-        async def unanswered(line: Line, _: Any) -> Any:
+        async def unanswered(line: PipelinedConnection, _: Any) -> Any:
             nonlocal asked
             asked += 1
-            return await ask(line, [pack("BLPOP", "nothing", "5")])
+            return await execute(line, [pack("BLPOP", "nothing", "5")])
 
-        monkeypatch.setattr(Line, "ask", unanswered)
+        monkeypatch.setattr(PipelinedConnection, "execute", unanswered)
         with pytest.raises(RedisUnavailable, match="no reply within"):
             await client.submit(GONE, digest=heard.digest)
     assert asked == 1
@@ -518,7 +522,7 @@ async def test_the_order_of_what_is_queued_is_kept_beside_repeats(
     """Two batches are under way at once: the second must not overtake the first in its lane."""
     await client.transcribe(GONE, digest=heard.digest)
     entered, held = asyncio.Event(), asyncio.Event()
-    calls, ask = iter([None, held]), Line.ask  # the first goes ahead, by itself
+    calls, ask = iter([None, held]), PipelinedConnection.execute  # the first goes ahead, by itself
 
     async def slow(*arguments: Any) -> Any:
         if wait := next(calls, None):
@@ -526,7 +530,7 @@ async def test_the_order_of_what_is_queued_is_kept_beside_repeats(
             await wait.wait()
         return await ask(*arguments)
 
-    monkeypatch.setattr(Line, "ask", slow)
+    monkeypatch.setattr(PipelinedConnection, "execute", slow)
     repeat = Submission(audio=GONE, digest=heard.digest)
     several = [repeat, repeat, Submission(audio=GONE, id="first")]
     first = asyncio.create_task(client.submit_many(several))

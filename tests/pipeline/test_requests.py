@@ -57,7 +57,7 @@ def test_what_a_worker_was_told_to_warm_up_is_known(
     listed = tmp_path / "warm.txt"
     listed.write_text(f"{clip} en\n")
     for _ in range(2):  # the second worker finds it done
-        start_worker(warm=listed)
+        start_worker(warm_list=listed)
     [warmed] = pipeline.wait_for(1)
     assert (warmed["cache"], warmed["metadata"]) == ("miss", '{"warm": true}')
     pipeline.submit(clip, language="en")

@@ -129,7 +129,7 @@ def test_a_worker_that_waits_for_its_redis_ends_when_it_is_told_to(
     server = own_redis()
     server.kill()
     worker = start_worker(url=server.url, ready=False)
-    wait_until_sync(lambda: worker.logged("redis_call_waits"), timeout=30)
+    wait_until_sync(lambda: worker.logged("redis_retrying"), timeout=30)
     worker.signal(signal.SIGTERM)
     assert worker.process.wait(10) == 0
 

@@ -50,13 +50,13 @@ class Counted:
     def watch(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         """Count what a client sends."""
         line = client._link.line
-        ask = line.ask
+        ask = line.execute
 
         async def counting(packed: Sequence[bytes]) -> list[Any]:
             self.trips.append([_name(command) for command in packed])
             return await ask(packed)
 
-        monkeypatch.setattr(line, "ask", counting)
+        monkeypatch.setattr(line, "execute", counting)
 
     def of(self, *names: str) -> tuple[dict[str, int], int]:
         """How often these commands were sent, and in how many round trips."""

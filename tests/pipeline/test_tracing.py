@@ -107,11 +107,11 @@ if sys.argv[1] == "absent":
     sys.modules["opentelemetry"] = None  # as if it were not installed
 import redis.asyncio  # looks for it by itself
 before = set(sys.modules)
-import sensestream_consumer.worker, sensestream_consumer.exporting, sensestream_producer
+import sensestream_consumer.worker, sensestream_consumer.telemetry.span_export, sensestream_producer
 print(sorted(name for name in set(sys.modules) - before if name.startswith("opentelemetry")))
 from sensestream_producer.testing import ScriptedPipeline
-from sensestream_consumer.tracing import Tracing
-from sensestream_common.keys import Keys
+from sensestream_consumer.telemetry.tracing import Tracing
+from sensestream_common.contract.keys import Keys
 with ScriptedPipeline().blocking_client() as client:
     print(repr(client.transcribe("file:///a").traceparent))
     print(client.transcribe("file:///a", traceparent="00-1-2-01").traceparent)

@@ -72,7 +72,7 @@ def test_a_worker_finds_a_converted_model_without_loading_onnx(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path, modules_file: Path
 ) -> None:
     model = build(tmp_path / "tiny", TINY)
-    settings = {"model": model, "cache_dir": tmp_path / "cache"}
+    settings = {"model": model, "model_cache_dir": tmp_path / "cache"}
     start_worker(**settings).terminate()  # converts it, where the processor gains by that
     worker = start_worker(**settings)
     pipeline.submit(write_clip(clips, 1))

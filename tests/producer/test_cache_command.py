@@ -106,20 +106,22 @@ def test_nothing_but_results_is_forgotten(invoke: Invoke, redis: Redis) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--min-hit-rate", "0.5"), "the hit rate is 20.0%, below 50.0%"),
-        (("--max-results", "0"), "1 results are kept, more than 0"),
+        (("--fail-hit-rate-below", "0.5"), "the hit rate is 20.0%, below 50.0%"),
+        (("--fail-results-above", "0"), "1 results are kept, more than 0"),
     ],
 )
 def test_a_cache_out_of_bounds_is_an_exit_status_and_a_sentence(
     invoke: Invoke, redis: Redis, arguments: tuple[str, str], told: str
 ) -> None:
     keep(redis, "a", "model")
-    assert invoke("stats", *arguments).exit_code == int(arguments[0] == "--max-results")
+    assert invoke("stats", *arguments).exit_code == int(arguments[0] == "--fail-results-above")
     redis.hset(KEYS.stats, mapping={"hits": 1, "coalesced": 1, "misses": 8})
     result = invoke("stats", *arguments)
     assert result.exit_code == 1
     assert told in result.stderr
-    assert invoke("stats", "--min-hit-rate", "0.2", "--max-results", "1").exit_code == 0
+    assert (
+        invoke("stats", "--fail-hit-rate-below", "0.2", "--fail-results-above", "1").exit_code == 0
+    )
 
 
 @pytest.mark.parametrize("arguments", [("clear",), ("clear", "--all", "--model", "a"), ("warm",)])

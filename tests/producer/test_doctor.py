@@ -78,8 +78,8 @@ def hold(redis: Any, consumer: str, count: int = 1) -> None:
 def assert_mended(finding: Finding, level: Level, *words: str) -> None:
     assert finding.level is level, finding
     for word in words:
-        assert word in f"{finding.seen} → {finding.mend}", finding
-    assert finding.mend
+        assert word in f"{finding.observed} → {finding.fix}", finding
+    assert finding.fix
 
 
 # -- a pipeline as it should be, and how it is shown -------------------------------------------
@@ -93,11 +93,11 @@ def test_of_a_healthy_pipeline_everything_is_ok(own_redis: OwnRedis) -> None:
         hold(redis, "host-1")
     diagnosis = look(server.url)
     assert (diagnosis.status, diagnosis.level) == (0, "ok")
-    assert "two seconds" in diagnosis["persistence"].seen
-    assert "volatile-lfu" in diagnosis["eviction"].seen
-    assert "1 alive, demo-int8 on cpu" in diagnosis["workers"].seen
-    assert "1 requests, 1 of them with workers" in diagnosis["backlog"].seen
-    assert any("1 pending, the oldest submitted" in each.seen for each in diagnosis.findings)
+    assert "two seconds" in diagnosis["persistence"].observed
+    assert "volatile-lfu" in diagnosis["eviction"].observed
+    assert "1 alive, demo-int8 on cpu" in diagnosis["workers"].observed
+    assert "1 requests, 1 of them with workers" in diagnosis["backlog"].observed
+    assert any("1 pending, the oldest submitted" in each.observed for each in diagnosis.findings)
 
 
 def test_a_person_reads_a_line_for_each_finding_and_its_mend_below(redis: Any) -> None:
@@ -171,8 +171,8 @@ def test_what_a_crash_of_redis_takes_back_is_told(
     server = own_redis(appendonly=appendonly, appendfsync=appendfsync)
     finding = look(server.url)["persistence"]
     assert finding.level is level
-    assert words in finding.seen
-    assert bool(finding.mend) == (level is not Level.OK)
+    assert words in finding.observed
+    assert bool(finding.fix) == (level is not Level.OK)
 
 
 def test_a_snapshot_that_fails_is_a_fault_because_redis_then_refuses_writes(
@@ -243,8 +243,8 @@ def test_a_user_without_info_gets_could_not_be_read_and_no_fault(own_redis: OwnR
         redis.acl_setuser("narrow", enabled=True, commands=["+info"])
         diagnosis = look(narrow)
         assert (diagnosis.status, diagnosis.level) == (0, "ok")
-        assert "appendfsync could not be read" in diagnosis["persistence"].seen
-        assert "volatile-lfu" in diagnosis["eviction"].seen
+        assert "appendfsync could not be read" in diagnosis["persistence"].observed
+        assert "volatile-lfu" in diagnosis["eviction"].observed
 
 
 def test_a_user_who_may_not_read_the_queue_is_told_so(own_redis: OwnRedis) -> None:
@@ -283,7 +283,7 @@ def test_a_redis_too_old_is_a_fault() -> None:
 
 def test_valkey_is_called_by_its_name() -> None:
     finding = findings_of(redis_version="7.2.4", valkey_version="8.1.1")["redis_version"]
-    assert (finding.level, finding.seen) == (Level.OK, "Valkey 8.1.1, as Redis 7.2.4")
+    assert (finding.level, finding.observed) == (Level.OK, "Valkey 8.1.1, as Redis 7.2.4")
 
 
 def test_fragmentation_is_told_only_where_there_is_enough_memory_to_tell() -> None:

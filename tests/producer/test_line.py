@@ -19,7 +19,11 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 from sensestream_common.connections.connection import connect
-from sensestream_common.connections.pipelined_connection import Line, pack, packed
+from sensestream_common.connections.pipelined_connection import (
+    PipelinedConnection,
+    encode_args,
+    pack,
+)
 from sensestream_common.connections.scripts import Script
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
@@ -31,9 +35,9 @@ WAIT = pack("BLPOP", "nothing", "10")  # holds up this connection, and no other
 
 
 @pytest.fixture
-async def line(redis_url: str) -> AsyncIterator[Line]:
+async def line(redis_url: str) -> AsyncIterator[PipelinedConnection]:
     async with connect(redis_url, name="line") as redis:
-        line = Line(redis)
+        line = PipelinedConnection(redis)
         yield line
         await line.close()
 
@@ -42,52 +46,58 @@ def echo(text: str) -> list[bytes]:
     return [pack("ECHO", text)]
 
 
-async def waiting(line: Line) -> asyncio.Task[list[object]]:
+async def waiting(line: PipelinedConnection) -> asyncio.Task[list[object]]:
     """A question that Redis has, and does not answer yet."""
-    asked = asyncio.create_task(line.ask([WAIT]))
+    asked = asyncio.create_task(line.execute([WAIT]))
     while line._wire is None or not line._wire._asked:  # noqa: ASYNC110  (of the next loop's turns)
         await asyncio.sleep(0)
     return asked
 
 
-async def identity(line: Line) -> object:
-    [identity] = await line.ask([pack("CLIENT", "ID")])
+async def identity(line: PipelinedConnection) -> object:
+    [identity] = await line.execute([pack("CLIENT", "ID")])
     return identity
 
 
-async def test_each_has_its_own_replies(line: Line) -> None:
+async def test_each_has_its_own_replies(line: PipelinedConnection) -> None:
     texts = [str(n) for n in range(200)]
-    replies = await asyncio.gather(*(line.ask([*echo(text), *echo("+")]) for text in texts))
+    replies = await asyncio.gather(*(line.execute([*echo(text), *echo("+")]) for text in texts))
     assert replies == [[text.encode(), b"+"] for text in texts]
 
 
-async def test_a_refusal_is_an_element_and_spoils_no_other(line: Line) -> None:
-    replies = await line.ask([*echo("a"), pack("NOTHING"), *echo("b")])
+async def test_a_refusal_is_an_element_and_spoils_no_other(line: PipelinedConnection) -> None:
+    replies = await line.execute([*echo("a"), pack("NOTHING"), *echo("b")])
     assert replies[::2] == [b"a", b"b"]
     assert isinstance(replies[1], ResponseError)
 
 
-async def test_who_was_cancelled_leaves_the_others_replies_alone(line: Line, redis: Redis) -> None:
+async def test_who_was_cancelled_leaves_the_others_replies_alone(
+    line: PipelinedConnection, redis: Redis
+) -> None:
     first = await waiting(line)
-    second = asyncio.create_task(line.ask(echo("mine")))
+    second = asyncio.create_task(line.execute(echo("mine")))
     first.cancel()
     await asyncio.wait([first])
     await redis.lpush("nothing", "now")
     assert await second == [b"mine"]
 
 
-async def test_a_lost_connection_fails_what_is_under_way_alone(line: Line, redis: Redis) -> None:
+async def test_a_lost_connection_fails_what_is_under_way_alone(
+    line: PipelinedConnection, redis: Redis
+) -> None:
     before = await identity(line)
-    asked = [await waiting(line), asyncio.create_task(line.ask(echo("never")))]
+    asked = [await waiting(line), asyncio.create_task(line.execute(echo("never")))]
     await redis.client_kill_filter(_id=str(before))
     for each in asked:
         with pytest.raises(RedisConnectionError):
             await each
-    assert await line.ask(echo("again")) == [b"again"]
+    assert await line.execute(echo("again")) == [b"again"]
     assert await identity(line) != before
 
 
-async def test_a_connection_that_idled_away_is_replaced(line: Line, redis: Redis) -> None:
+async def test_a_connection_that_idled_away_is_replaced(
+    line: PipelinedConnection, redis: Redis
+) -> None:
     before = await identity(line)
     wire = line._wire
     assert wire is not None
@@ -95,54 +105,56 @@ async def test_a_connection_that_idled_away_is_replaced(line: Line, redis: Redis
     async with asyncio.timeout(5):
         while not wire.broken:  # noqa: ASYNC110  (until the loop has noticed)
             await asyncio.sleep(0.01)
-    assert await line.ask(echo("a")) == [b"a"]
+    assert await line.execute(echo("a")) == [b"a"]
 
 
 async def test_a_reply_that_does_not_come_is_given_up(redis_url: str) -> None:
     async with connect(redis_url, name="line") as redis:
         redis.connection_pool.connection_kwargs["socket_timeout"] = 0.2
-        line = Line(redis)
+        line = PipelinedConnection(redis)
         before = await identity(line)
         with pytest.raises(RedisTimeoutError, match=r"no reply within 0\.2 s"):
-            await line.ask([WAIT])
+            await line.execute([WAIT])
         assert await identity(line) != before  # its reply may come yet, and is nobody's
         await line.close()
 
 
-async def test_after_a_failover_the_master_is_looked_for_anew(line: Line) -> None:
+async def test_after_a_failover_the_master_is_looked_for_anew(line: PipelinedConnection) -> None:
     before = await identity(line)
     refusal = pack("EVAL", "return redis.error_reply('READONLY a replica')", "0")
-    [reply] = await line.ask([refusal])
+    [reply] = await line.execute([refusal])
     assert isinstance(reply, ReadOnlyError)
     assert await identity(line) != before
 
 
-async def test_a_script_is_loaded_where_redis_does_not_know_it(line: Line, redis: Redis) -> None:
+async def test_a_script_is_loaded_where_redis_does_not_know_it(
+    line: PipelinedConnection, redis: Redis
+) -> None:
     script = Script("sum", "return ARGV[1] + #KEYS")
-    assert await line.call(script, [packed("k")], [packed(41)]) == 42
+    assert await line.run_script(script, [encode_args("k")], [encode_args(41)]) == 42
     await redis.script_flush()
-    assert await line.call(script, [packed("k")], [packed(41)]) == 42
+    assert await line.run_script(script, [encode_args("k")], [encode_args(41)]) == 42
     with pytest.raises(ResponseError, match="broken"):
-        await line.call(Script("broken", "return redis.error_reply('ERR broken')"), [], [])
+        await line.run_script(Script("broken", "return redis.error_reply('ERR broken')"), [], [])
 
 
 async def test_the_connection_goes_back_to_its_pool(redis_url: str) -> None:
     async with connect(redis_url, name="line", connections=1) as redis:
-        line = Line(redis)
-        await line.ask(echo("a"))
+        line = PipelinedConnection(redis)
+        await line.execute(echo("a"))
         asked = await waiting(line)
         await line.close()
         with pytest.raises(RedisConnectionError, match="closed"):
             await asked
         assert await redis.ping()  # there is but one connection
-        assert await line.ask(echo("later")) == [b"later"]
+        assert await line.execute(echo("later")) == [b"later"]
         await line.close()
 
 
 async def test_it_goes_back_though_who_closes_the_line_is_cancelled(redis_url: str) -> None:
     async with connect(redis_url, name="line", connections=1) as redis:
-        line = Line(redis)
-        await line.ask(echo("a"))
+        line = PipelinedConnection(redis)
+        await line.execute(echo("a"))
         closing = asyncio.create_task(line.close())
         await asyncio.sleep(0)
         closing.cancel()
@@ -152,8 +164,8 @@ async def test_it_goes_back_though_who_closes_the_line_is_cancelled(redis_url: s
 
 async def test_what_is_opened_while_the_line_is_closed_goes_back(redis_url: str) -> None:
     async with connect(redis_url, name="line", connections=1) as redis:
-        line = Line(redis)
-        asked = asyncio.create_task(line.ask(echo("a")))
+        line = PipelinedConnection(redis)
+        asked = asyncio.create_task(line.execute(echo("a")))
         await asyncio.sleep(0)  # it connects
         await line.close()
         with pytest.raises(RedisConnectionError, match="closed"):
@@ -186,9 +198,9 @@ async def over_tls(redis_url: str) -> AsyncIterator[str]:
 async def test_replies_come_whole_over_tls(over_tls: str, size: int) -> None:
     """TLS hands over a record of 16 KB at a time, and several of them at once."""
     async with connect(over_tls, name="line") as redis:
-        line = Line(redis)
+        line = PipelinedConnection(redis)
         texts = [bytes([97 + n]) * size for n in range(3)]
-        replies = await asyncio.gather(*(line.ask([pack("ECHO", text)]) for text in texts))
+        replies = await asyncio.gather(*(line.execute([pack("ECHO", text)]) for text in texts))
         assert replies == [[text] for text in texts]
         await line.close()
 
@@ -201,12 +213,12 @@ async def test_a_redis_that_reads_nothing_is_given_up(
     server = own_redis()
     async with connect(server.url, name="line") as redis:
         redis.connection_pool.connection_kwargs["socket_timeout"] = 0.5
-        line = Line(redis)
-        await line.ask(echo("a"))
+        line = PipelinedConnection(redis)
+        await line.execute(echo("a"))
         os.kill(server.pid, signal.SIGSTOP)
         try:
             with pytest.raises((RedisTimeoutError, RedisConnectionError)):
-                await asyncio.wait_for(line.ask(echo("x" * size)), 10)
+                await asyncio.wait_for(line.execute(echo("x" * size)), 10)
             await asyncio.wait_for(line.close(), 10)
         finally:
             os.kill(server.pid, signal.SIGCONT)
@@ -220,7 +232,7 @@ async def test_a_dead_connection_is_not_opened_anew_under_its_reader(
     server = own_redis()
     with server.client() as admin:
         async with connect(server.url, name="line") as redis:
-            line = Line(redis)
+            line = PipelinedConnection(redis)
             number = await identity(line)
             admin.execute_command("CLIENT", "KILL", "ID", str(number))
             time.sleep(0.05)  # noqa: ASYNC251  (the loop is held up: nobody has noticed)
@@ -228,7 +240,7 @@ async def test_a_dead_connection_is_not_opened_anew_under_its_reader(
             async def late(turns: int) -> None:
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                await line.ask([WAIT])
+                await line.execute([WAIT])
 
             tasks = [asyncio.create_task(late(n)) for n in range(turns + 1)]
             await asyncio.wait(tasks, timeout=0.2)

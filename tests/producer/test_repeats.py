@@ -26,7 +26,7 @@ def ask(number: int) -> Ask:
 async def repeats(redis_url: str, redis: Redis, keys: Keys) -> AsyncIterator[Repeats]:
     """Those of a pipeline that keeps three results."""
     terms: Any = {"recogniser": "r", "result_ttl": "60", "request_ttl": "60"}
-    await redis.hset(keys.repeats, mapping=terms)
+    await redis.hset(keys.reuse_policy, mapping=terms)
     for number in range(3):
         audio = sha256(str(number).encode()).hexdigest()
         await redis.set(keys.audio(ask(number).digest), audio)

@@ -63,23 +63,23 @@ def _memory(info: Mapping[str, Any]) -> Finding:
             f"{_size(used)} used and no maxmemory: the cache grows until the kernel ends Redis",
             "CONFIG SET maxmemory to what it may take (and the same in redis.conf).",
         )
-    seen = f"{_size(used)} of {_size(limit)} used"
+    observed = f"{_size(used)} of {_size(limit)} used"
     if _may_evict(info):
-        return fine("memory", seen)
+        return fine("memory", observed)
     if used >= limit:
         return fault(
             "memory",
-            f"{seen} and nothing that may be evicted: submits are refused and nothing is cached, "
-            "while workers go on answering what is queued, which makes room",
+            f"{observed} and nothing that may be evicted: submits are refused and nothing is "
+            "cached, while workers go on answering what is queued, which makes room",
             f"Let the workers catch up, raise maxmemory, or let cached results go: {_NEW_POLICY}.",
         )
     if used >= limit * _NEARLY_FULL:
         return warning(
             "memory",
-            f"{seen} and nothing that may be evicted: soon submits are refused",
+            f"{observed} and nothing that may be evicted: soon submits are refused",
             f"Add workers, raise maxmemory, or {_NEW_POLICY}.",
         )
-    return fine("memory", seen)
+    return fine("memory", observed)
 
 
 def _may_evict(info: Mapping[str, Any]) -> bool:

@@ -27,7 +27,7 @@ from redis.exceptions import (
 from sensestream_common.connections.connection import is_outage
 from sensestream_common.connections.scripts import Script
 
-__all__ = ["Line", "Packed", "pack", "packed", "word"]
+__all__ = ["EncodedArgs", "PipelinedConnection", "encode_arg", "encode_args", "pack"]
 
 _READ_BYTES = 1 << 16
 _CLOSED = "the client was closed"
@@ -40,44 +40,44 @@ def pack(*command: str | bytes | int) -> bytes:
     return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]  # a tuple of any length
 
 
-class Packed(NamedTuple):
+class EncodedArgs(NamedTuple):
     """Arguments as they stand in a command."""
 
     words: int
     content: bytes
 
 
-def packed(*arguments: str | bytes | int) -> Packed:
+def encode_args(*arguments: str | bytes | int) -> EncodedArgs:
     """Arguments made ready: those that many commands have in common need it only once."""
-    return Packed(len(arguments), pack(*arguments).partition(b"\r\n")[2])
+    return EncodedArgs(len(arguments), pack(*arguments).partition(b"\r\n")[2])
 
 
-def word(text: str) -> Packed:
+def encode_arg(text: str) -> EncodedArgs:
     """The same for one of them, in less time."""
     content = text.encode()
-    return Packed(1, b"$%d\r\n%b\r\n" % (len(content), content))
+    return EncodedArgs(1, b"$%d\r\n%b\r\n" % (len(content), content))
 
 
 @lru_cache
-def _evalsha(sha: str, keys: int) -> Packed:
-    return packed("EVALSHA", sha, keys)
+def _evalsha(sha: str, keys: int) -> EncodedArgs:
+    return encode_args("EVALSHA", sha, keys)
 
 
-def _joined(parts: Sequence[Packed]) -> bytes:
+def _joined(parts: Sequence[EncodedArgs]) -> bytes:
     words = sum([part.words for part in parts])
     return b"*%d\r\n%b" % (words, b"".join([part.content for part in parts]))
 
 
-class Line:
+class PipelinedConnection:
     """A connection of the pool of `redis`: taken with the first question, kept until it fails."""
 
     def __init__(self, redis: Redis) -> None:
         self._pool: Any = redis.connection_pool  # its methods have no types
         self._opening = asyncio.Lock()
         self._closed = 0  # times
-        self._wire: _Wire | None = None
+        self._wire: _Protocol | None = None
 
-    async def ask(self, commands: Sequence[bytes]) -> list[Any]:
+    async def execute(self, commands: Sequence[bytes]) -> list[Any]:
         """The replies to packed commands, in order; a refusal is an element.
 
         Anything else that redis-py raises (the connection, a time-out) fails all that is under way.
@@ -88,10 +88,10 @@ class Line:
         wire = self._wire
         if wire is None or wire.broken:
             wire = await self._open()
-        return await wire.ask(commands)
+        return await wire.execute(commands)
 
-    async def call(
-        self, script: Script, keys: Sequence[Packed], arguments: Sequence[Packed]
+    async def run_script(
+        self, script: Script, keys: Sequence[EncodedArgs], arguments: Sequence[EncodedArgs]
     ) -> Any:
         """A script's reply; it is loaded where Redis does not know it (any more).
 
@@ -99,9 +99,9 @@ class Line:
         """
         count = sum([part.words for part in keys])
         command = _joined([_evalsha(script.sha, count), *keys, *arguments])
-        [answer] = await self.ask([command])
+        [answer] = await self.execute([command])
         if isinstance(answer, NoScriptError):
-            _, answer = await self.ask([pack("SCRIPT", "LOAD", script.source), command])
+            _, answer = await self.execute([pack("SCRIPT", "LOAD", script.source), command])
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -112,18 +112,18 @@ class Line:
         if self._wire is not None:
             await self._wire.close()
 
-    async def _open(self) -> _Wire:
+    async def _open(self) -> _Protocol:
         closed = self._closed
         async with self._opening:
             if self._wire is None or self._wire.broken:
-                self._wire = _Wire(self._pool, await self._pool.get_connection())
+                self._wire = _Protocol(self._pool, await self._pool.get_connection())
             if self._closed > closed:  # meanwhile
                 await self._wire.close()
                 raise RedisConnectionError(_CLOSED)
             return self._wire
 
 
-class _Asked:
+class _PendingReplies:
     """Commands that have been written, and their replies so far."""
 
     __slots__ = ("count", "future", "replies", "since")
@@ -135,7 +135,7 @@ class _Asked:
         self.since = loop.time()
 
 
-class _Wire(asyncio.BufferedProtocol):
+class _Protocol(asyncio.BufferedProtocol):
     """One connection while it works, and what is under way on it.
 
     redis-py has opened it, with its TLS, passwords and sentinels; what it reads comes here from
@@ -148,7 +148,7 @@ class _Wire(asyncio.BufferedProtocol):
         self._connection = connection
         self._limit: float = connection.socket_timeout
         self._loop = asyncio.get_running_loop()
-        self._asked: deque[_Asked] = deque()
+        self._asked: deque[_PendingReplies] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._given_back: asyncio.Task[None] | None = None
         self._reader = hiredis.Reader(
@@ -161,9 +161,9 @@ class _Wire(asyncio.BufferedProtocol):
         self._opener: Any = self._transport.get_protocol()
         self._transport.set_protocol(self)
 
-    def ask(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
+    def execute(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
         """The replies to come. What the socket has no room for is kept until it has."""
-        asked = _Asked(self._loop, len(commands))
+        asked = _PendingReplies(self._loop, len(commands))
         if self._transport.is_closing():
             self._break(RedisConnectionError(_LOST))
         if self.broken:

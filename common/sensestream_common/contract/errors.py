@@ -53,7 +53,7 @@ class ErrorCode(StrEnum):
 
     @property
     def dead_letter(self) -> bool:
-        """Whether a person could mend it, so that the request is kept to be replayed."""
+        """Whether a person could fix it, so that the request is kept to be replayed."""
         return self not in _NOT_WORTH_KEEPING
 
     @classmethod
@@ -92,7 +92,7 @@ class RequestError(SensestreamError):
     """One request cannot be answered with a transcript.
 
     `message` is one sentence for the person who sent the request: it names the value and the
-    way to mend it, and holds no secrets (no user info, no query strings).
+    way to fix it, and holds no secrets (no user info, no query strings).
     """
 
     def __init__(self, code: ErrorCode, message: str) -> None:

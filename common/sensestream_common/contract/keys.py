@@ -74,7 +74,7 @@ KEY_MAP: tuple[KeyKind, ...] = (
     KeyKind("request:*", "hash", Retention.QUEUED),
     KeyKind("upload:*", "string", Retention.QUEUED),
     KeyKind("recogniser", "string", Retention.TTL),
-    KeyKind("repeats", "hash", Retention.TTL),
+    KeyKind("reuse-policy", "hash", Retention.TTL),
     KeyKind("worker:*", "hash", Retention.TTL),
     KeyKind("janitor", "string", Retention.TTL),
     KeyKind("warmed:*", "string", Retention.TTL),
@@ -103,7 +103,7 @@ class Keys:
         self.dead = self.prefix + "dead"
         self.webhooks = self.prefix + "webhooks"
         self.recogniser = self.prefix + "recogniser"
-        self.repeats = self.prefix + "repeats"
+        self.reuse_policy = self.prefix + "reuse-policy"
         self.janitor = self.prefix + "janitor"
         self.stats = self.prefix + "stats"
         # Stands for "no such key" in a script's KEYS, which may not be empty; never written.

@@ -24,10 +24,10 @@ __all__ = [
     "CacheUse",
     "Outcome",
     "Status",
-    "json_of",
     "outcome_from_entry",
     "outcome_from_json",
-    "said",
+    "to_json_text",
+    "transcript_fields",
 ]
 
 
@@ -97,7 +97,7 @@ class Outcome(_Deferred):
         return self.status is Status.COMPLETED
 
     def with_transcript(self, transcript: Transcript) -> Outcome:
-        return replace(self, **said(transcript))
+        return replace(self, **transcript_fields(transcript))
 
     def to_json(self) -> dict[str, Any]:
         """The outcome with native types, absent fields left out: what the channel carries.
@@ -109,7 +109,7 @@ class Outcome(_Deferred):
 
     def dumps(self) -> str:
         """The JSON text of `to_json`; the metadata stands in it byte for byte as it was sent."""
-        return json_of(self.encode())
+        return to_json_text(self.encode())
 
     def encode(self) -> dict[str, str]:
         """The fields of the stream entry: every value a UTF-8 string."""
@@ -123,7 +123,7 @@ class Outcome(_Deferred):
         return entry
 
 
-def said(transcript: Transcript) -> dict[str, Any]:
+def transcript_fields(transcript: Transcript) -> dict[str, Any]:
     """The fields of an outcome that a transcript gives."""
     return {
         "text": transcript.text,
@@ -136,7 +136,7 @@ def said(transcript: Transcript) -> dict[str, Any]:
     }
 
 
-def json_of(entry: Mapping[str, str]) -> str:
+def to_json_text(entry: Mapping[str, str]) -> str:
     """The JSON object that says the same as the fields of an encoded outcome."""
     members = [
         f'"{name}":{value if name in _NATIVE else encode_basestring(value)}'

@@ -7,16 +7,24 @@ and the code of one request stays a straight line of awaits.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
-from sensestream_common.connections.pipelined_connection import Line, pack
+from sensestream_common.connections.connection import is_out_of_memory, is_outage
+from sensestream_common.connections.pipelined_connection import PipelinedConnection, pack
+from sensestream_common.connections.retry import retry
 from sensestream_common.connections.scripts import Script
 
 from sensestream_consumer.telemetry.connection_state import Contact
+from sensestream_consumer.telemetry.metrics import RETRIES
 
-__all__ = ["Commands"]
+__all__ = ["Commands", "retry_until_available"]
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 _MOST_COMMANDS = 512  # in one pipeline: bounds the reply that is parsed in one go
 
@@ -26,7 +34,7 @@ class Commands:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self.line = Line(redis)
+        self.line = PipelinedConnection(redis)
         self.contact = Contact("commands")
         self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
@@ -52,7 +60,7 @@ class Commands:
         await self.line.close()
 
     async def _exchange(self, packed: list[bytes]) -> list[Any]:
-        return await self.line.ask(packed)
+        return await self.line.execute(packed)
 
     async def _send_all(self) -> None:
         try:
@@ -81,3 +89,22 @@ class Commands:
                 future.set_exception(reply)
             else:
                 future.set_result(reply)
+
+
+async def retry_until_available(call: Callable[[], Awaitable[T]], operation: str) -> T:
+    """The reply to a call that may be repeated, however long Redis is away or its memory full.
+
+    `operation` names the call in the log. Only for calls that do no harm when an earlier try went
+    through and its reply was lost.
+    """
+
+    def on_retry(error: Exception, tries: int) -> None:
+        if tries % 8 == 1:
+            log.warning("redis_retrying", operation=operation, error=str(error))
+        RETRIES.labels("redis").inc()
+
+    return await retry(call, is_retryable=_may_pass, on_retry=on_retry)
+
+
+def _may_pass(error: Exception) -> bool:
+    return is_outage(error) or is_out_of_memory(error) or "NOTSTREAM" in str(error)

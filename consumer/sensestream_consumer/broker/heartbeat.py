@@ -184,7 +184,7 @@ class Heartbeat:
         for lease in leases:
             run(_RENEW_KEY, [lease.key], [lease.value, self._expiry])
         keys = self._keys
-        names = [keys.worker(self._presence.consumer), keys.recogniser, keys.repeats]
+        names = [keys.worker(self._presence.consumer), keys.recogniser, keys.reuse_policy]
         run(_SHOW, names, self._facts())
         pipe.time()
         return list(pipe.execute(raise_on_error=False))

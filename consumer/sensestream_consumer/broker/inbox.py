@@ -13,6 +13,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from sensestream_common.connections.connection import is_out_of_memory, is_outage
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import PipelineError
 from sensestream_common.contract.keys import (
@@ -24,7 +25,6 @@ from sensestream_common.contract.keys import (
 )
 
 from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.backoff import Backoff
 from sensestream_consumer.broker.deliveries import Held
 from sensestream_consumer.telemetry.connection_state import Contact
 from sensestream_consumer.telemetry.metrics import (
@@ -240,7 +240,7 @@ class Inbox:
                 log.warning("group_not_created", error=str(failure))
         elif "WRONGTYPE" in text:
             log.error("requests_key_is_no_stream", streams=self._streams,
-                      mend="rename or delete the key: the worker goes on by itself")  # fmt: skip
+                      fix="rename or delete the key: the worker goes on by itself")  # fmt: skip
         else:
             log.error("redis_refused", error=text)
 

@@ -11,8 +11,7 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import PipelineError
 from sensestream_common.contract.keys import REQUESTS_GROUP
 
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.backoff import until_redis_answers
+from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
 from sensestream_consumer.broker.deliveries import Held, Holding
 from sensestream_consumer.broker.heartbeat import Heartbeat
 from sensestream_consumer.broker.inbox import Inbox
@@ -29,7 +28,7 @@ _RELEASE = load_script("sensestream_consumer.broker.lua", "release_key")
 async def knock(redis: Redis, url: str) -> None:
     """Wait until Redis answers, and look at it.
 
-    Raises `PipelineError` for a refused password, which will not mend itself as an outage does.
+    Raises `PipelineError` for a refused password, which no wait will cure.
     """
 
     async def ping() -> None:
@@ -41,8 +40,8 @@ async def knock(redis: Redis, url: str) -> None:
                 f"{error} (setting SENSESTREAM_REDIS_URL)"
             ) from error
 
-    await until_redis_answers(ping, "connect")
-    await until_redis_answers(lambda: look_at_redis(redis), "look at Redis")
+    await retry_until_available(ping, "connect")
+    await retry_until_available(lambda: look_at_redis(redis), "look at Redis")
 
 
 class Membership:
@@ -72,15 +71,15 @@ class Membership:
 
         In this order: of two workers that start together at least one sees the other.
         """
-        await until_redis_answers(
+        await retry_until_available(
             lambda: asyncio.to_thread(self._heartbeat.beat), "first heartbeat"
         )
         ours = self._recogniser.fingerprint.encode()
         key = self._keys.recogniser
-        named = await until_redis_answers(lambda: self._commands("GET", key), "join")
+        named = await retry_until_available(lambda: self._commands("GET", key), "join")
         if named in (None, ours) or self._settings.allow_mixed:
             return  # none: a full Redis refused it, and will not when a beat next offers it
-        if not await until_redis_answers(self._others_alive, "join"):
+        if not await retry_until_available(self._others_alive, "join"):
             await self._commands.run(_RELEASE, [key], [named])
             await asyncio.to_thread(self._heartbeat.beat)
             named = await self._commands("GET", key)

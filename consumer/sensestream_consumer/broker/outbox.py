@@ -13,10 +13,9 @@ from redis.exceptions import ResponseError
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
-from sensestream_common.contract.outcome import CacheUse, Outcome, json_of
+from sensestream_common.contract.outcome import CacheUse, Outcome, to_json_text
 
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.backoff import until_redis_answers
+from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
 from sensestream_consumer.broker.deliveries import Held, Holding, Lease
 
 __all__ = ["Commit", "Keep", "Outbox", "Settled"]
@@ -103,12 +102,12 @@ class Outbox:
                 raise ResponseError(reply[1].decode())
             return reply
 
-        reply = await until_redis_answers(attempt, "commit")
+        reply = await retry_until_available(attempt, "commit")
         return self._settle(commit, reply) is Settled.OURS
 
     async def commit_all(self, commits: Sequence[Commit]) -> list[Settled]:
         """Answer several requests in one step of Redis's, and wait for none of them longer."""
-        replies = await until_redis_answers(lambda: self._send(commits), "commit")
+        replies = await retry_until_available(lambda: self._send(commits), "commit")
         return [self._settle(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
 
     async def _send(self, commits: Sequence[Commit]) -> Any:
@@ -158,7 +157,7 @@ class Outbox:
         return [
             held.entry,
             0 if outcome.completed else 1,
-            json_of(entry),
+            to_json_text(entry),
             outcome.status.value,
             1 if held.fields.get(b"id") else 0,
             upload_ttl,
@@ -195,7 +194,7 @@ def _upload(held: Held, keys: Keys) -> str:
 
 
 def _dead_letter(held: Held, outcome: Outcome) -> dict[Any, Any]:
-    """The request whole, and why it was given up; empty where nobody could mend it."""
+    """The request whole, and why it was given up; empty where nobody could fix it."""
     if outcome.error is None or not outcome.error.dead_letter:
         return {}
     letter: dict[Any, Any] = {**held.fields}

@@ -11,7 +11,7 @@ from sys import getsizeof
 
 from sensestream_common.contract.identity import checksum
 from sensestream_common.contract.transcript import Segments, Transcript
-from sensestream_common.lru_cache import Bounded
+from sensestream_common.lru_cache import LruCache
 
 __all__ = ["Known", "Recall"]
 
@@ -35,8 +35,8 @@ class Recall:
     """Aliases and transcripts, the least recently used forgotten first."""
 
     def __init__(self) -> None:
-        self._aliases: Bounded[str, str] = Bounded(_ALIASES)
-        self._known: Bounded[str, Known] = Bounded(_TRANSCRIPTS)
+        self._aliases: LruCache[str, str] = LruCache(_ALIASES)
+        self._known: LruCache[str, Known] = LruCache(_TRANSCRIPTS)
 
     def audio(self, digest: str) -> str:
         """The identity of the audio in the bytes with this digest; empty where not remembered."""

@@ -45,12 +45,12 @@ class CacheWatch:
     """
 
     def __init__(
-        self, commands: Commands, keys: Keys, *, min_hit_rate: float, max_results: int
+        self, commands: Commands, keys: Keys, *, warn_hit_rate_below: float, warn_results_above: int
     ) -> None:
         self._commands = commands
         self._keys = keys
-        self._min_hit_rate = min_hit_rate
-        self._max_results = max_results
+        self._min_hit_rate = warn_hit_rate_below
+        self._max_results = warn_results_above
         self._before: _Counters | None = None
         self._said: set[str] = set()
 
@@ -62,7 +62,7 @@ class CacheWatch:
             count = await count_results(self._commands, self._keys)
             self._tell(
                 "cache_too_large", count > self._max_results, results=count,
-                most=self._max_results, mend="shorten SENSESTREAM_RESULT_TTL, or forget a retired "
+                most=self._max_results, fix="shorten SENSESTREAM_RESULT_TTL, or forget a retired "
                 "model's results with sensestream cache clear --model",
             )  # fmt: skip
 
@@ -77,7 +77,7 @@ class CacheWatch:
         self._before = now
         self._tell(
             "hit_rate_too_low", rate < self._min_hit_rate, hit_rate=round(rate, 3),
-            least=self._min_hit_rate, requests=completed, mend="do repeats name the same language "
+            least=self._min_hit_rate, requests=completed, fix="do repeats name the same language "
             "and ITN, and does SENSESTREAM_RESULT_TTL outlast the time between?",
         )  # fmt: skip
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import ResponseError
 from sensestream_common.connections.connection import is_out_of_memory
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.identity import checksum, is_identity, result_identity
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import MALFORMED, Transcript, read_transcript
 
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.backoff import Backoff, until_redis_answers
+from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
 from sensestream_consumer.broker.deliveries import Holding, Lease
 from sensestream_consumer.cache.local import Known, Recall
 
@@ -114,7 +114,7 @@ class Cache:
         """
         lease = Lease(self._keys.lease(identity), f"{self._consumer}:{secrets.token_hex(8)}")
         taken, transcript = await asyncio.gather(
-            until_redis_answers(lambda: self._set_lease(lease), "lease"), self.result(identity)
+            retry_until_available(lambda: self._set_lease(lease), "lease"), self.result(identity)
         )
         if taken is None:
             return None, False, transcript
@@ -125,7 +125,7 @@ class Cache:
 
     async def release(self, lease: Lease) -> None:
         self._holding.discard_lease(lease)
-        await until_redis_answers(
+        await retry_until_available(
             lambda: self._commands.run(_RELEASE, [lease.key], [lease.value]), "release"
         )
 
@@ -160,7 +160,7 @@ class Cache:
     async def _get(self, *command: str) -> bytes | None:
         """A value of the cache; one that cannot be read is one that is not there."""
         try:
-            value = await until_redis_answers(lambda: self._commands(*command), "look-up")
+            value = await retry_until_available(lambda: self._commands(*command), "look-up")
         except ResponseError as error:
             log.warning("cache_entry_unusable", key=command[1], error=str(error))
             return None

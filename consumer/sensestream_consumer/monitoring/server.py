@@ -65,7 +65,7 @@ class _Endpoint:
                 async with asyncio.timeout(_PATIENCE):
                     await self._exchange(reader, writer)
         except (TimeoutError, OSError, h11.RemoteProtocolError) as error:
-            log.debug("endpoint_gave_up", error=repr(error))
+            log.debug("metrics_request_timeout", error=repr(error))
         finally:
             self._open -= 1
             writer.close()

@@ -10,8 +10,7 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.backoff import until_redis_answers
+from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
 from sensestream_consumer.broker.deliveries import Held
 from sensestream_consumer.processing.slots import EngineRoom
 
@@ -71,7 +70,7 @@ class Starts:
             REQUESTS_GROUP, self._consumer, held.entry, self._most, _CRASH_TTL_MS, int(alone),
             held.starts,
         ]  # fmt: skip
-        what, starts, crashes = await until_redis_answers(
+        what, starts, crashes = await retry_until_available(
             lambda: self._commands.run(_START, keys, arguments), "start"
         )
         if what == b"lost":

@@ -6,11 +6,11 @@ import asyncio
 
 from redis.exceptions import RedisError
 from sensestream_common.connections.connection import is_outage
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 from sensestream_common.contract.request import Request
 
 from sensestream_consumer.audio import Fetched, Fetcher
-from sensestream_consumer.broker.backoff import Backoff
 from sensestream_consumer.processing.deadlines import Deadlines
 from sensestream_consumer.telemetry.metrics import RETRIES
 from sensestream_consumer.telemetry.stages import Stage, stage

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from sensestream_common.contract.errors import ErrorCode, RequestError
-from sensestream_common.contract.outcome import CacheUse, Outcome, Status, said
+from sensestream_common.contract.outcome import CacheUse, Outcome, Status, transcript_fields
 from sensestream_common.contract.request import BadRequest, Request, decode_request
 from sensestream_common.redaction import redacted
 
@@ -68,7 +68,7 @@ class Handler:
         except (NoRoom, EntryLost):
             raise
         except Exception as error:
-            log.exception("request_failed_inside")
+            log.exception("request_internal_error")
             await self._fail(held, request, _mistake(error), picked_up)
         else:
             await self._complete(held, request, answer, picked_up)
@@ -132,7 +132,7 @@ class Handler:
             held,
             request,
             Status.COMPLETED,
-            **said(answer.transcript),
+            **transcript_fields(answer.transcript),
             cache=answer.cache,
             digest=answer.digest,
             model=self._model,
@@ -176,7 +176,7 @@ def _mistake(error: Exception) -> RequestError:
     return RequestError(
         ErrorCode.INTERNAL,
         f"the worker failed on it ({type(error).__name__}): its log tells more; "
-        "replay the dead letter once that is mended",
+        "replay the dead letter once that is fixed",
     )
 
 

@@ -16,8 +16,7 @@ from sensestream_common.contract.outcome import CacheUse
 from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import Transcript
 
-from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, audio_identity
-from sensestream_consumer.audio.decoding import decode
+from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, audio_identity, decode
 from sensestream_consumer.broker.deliveries import Held, Lease
 from sensestream_consumer.broker.outbox import Keep
 from sensestream_consumer.cache.results import Cache

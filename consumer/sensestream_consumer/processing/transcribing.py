@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import structlog
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.contract.errors import TransientError
 from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import Transcript
 
-from sensestream_consumer.broker.backoff import Backoff
 from sensestream_consumer.engine import Engine, NotStarted
 from sensestream_consumer.processing.deadlines import Deadlines, expired
 from sensestream_consumer.telemetry.metrics import RETRIES

@@ -38,8 +38,8 @@ async def check(settings: WorkerSettings) -> list[Finding]:
         if isinstance(loaded, Finding):
             return [*found, loaded]
         fingerprint = loaded.fingerprint
-        seen = f"{loaded.name} from {settings.model}, fingerprint {fingerprint}"
-        found += [fine("model", seen), _device(settings.device, loaded.device)]
+        observed = f"{loaded.name} from {settings.model}, fingerprint {fingerprint}"
+        found += [fine("model", observed), _device(settings.device, loaded.device)]
         loaded.close()
         if found[0].level is not Level.FAULT:
             found.append(await _group(redis, settings, fingerprint))
@@ -52,47 +52,47 @@ def _load(settings: WorkerSettings) -> Recogniser | Finding:
     try:
         choose_device(settings.device)
     except SensestreamError as error:
-        mend = "Install the runtime for the device (one of them only), or SENSESTREAM_DEVICE=cpu."
-        return fault("device", str(error), mend)
+        fix = "Install the runtime for the device (one of them only), or SENSESTREAM_DEVICE=cpu."
+        return fault("device", str(error), fix)
     try:
         return load_recogniser(settings, warm_up=False)
     except SensestreamError as error:
-        mend = "Name a whole model directory in SENSESTREAM_MODEL; demo is always there."
-        return fault("model", str(error), mend)
+        fix = "Name a whole model directory in SENSESTREAM_MODEL; demo is always there."
+        return fault("model", str(error), fix)
 
 
 def _device(asked: str, given: str) -> Finding:
-    seen = f"{asked} asked for, {given} given"
+    observed = f"{asked} asked for, {given} given"
     if given == "cpu" and asked == "auto" and any(_DEVICES.glob("nvidia[0-9]*")):
         return warning(
             "device",
-            f"{seen}, though this machine has an NVIDIA GPU",
+            f"{observed}, though this machine has an NVIDIA GPU",
             "Install sensestream-consumer[gpu] without onnxruntime beside it, or say "
             "SENSESTREAM_DEVICE=cpu.",
         )
-    return fine("device", seen)
+    return fine("device", observed)
 
 
 async def _group(redis: Redis, settings: WorkerSettings, ours: str) -> Finding:
     try:
         named: Any = await redis.get(settings.keys.recogniser)
     except (RedisError, OSError) as error:
-        mend = "Let this user read below the pipeline's prefix (ACL)."
-        return warning("recogniser", f"the group's could not be read: {error}", mend)
+        fix = "Let this user read below the pipeline's prefix (ACL)."
+        return warning("recogniser", f"the group's could not be read: {error}", fix)
     if named is None:
         return fine("recogniser", "no worker lives whose model this one would have to match")
     theirs = named.decode("utf-8", "replace")
     if theirs == ours:
         return fine("recogniser", "the group runs this model")
-    seen = f"the group's workers run {theirs}, and this model is {ours}"
+    observed = f"the group's workers run {theirs}, and this model is {ours}"
     if settings.allow_mixed:
         return warning(
             "recogniser",
-            f"{seen}: they share no results, and an answer depends on who gives it",
+            f"{observed}: they share no results, and an answer depends on who gives it",
             "Run one model in one pipeline.",
         )
     return fault(
         "recogniser",
-        f"{seen}: a worker started here refuses to join while they live",
+        f"{observed}: a worker started here refuses to join while they live",
         "Stop them first, use another SENSESTREAM_PIPELINE, or set SENSESTREAM_ALLOW_MIXED=1.",
     )

@@ -29,15 +29,15 @@ def load_recogniser(settings: WorkerSettings, *, warm_up: bool = True) -> Recogn
     device = choose_device(settings.device)
     limits = BatchLimits(
         rows=max(1, round(settings.batch_seconds / _ROW_SECONDS)),
-        max_wait=settings.max_wait_ms / 1000,
+        max_wait=settings.max_batch_delay_ms / 1000,
     )
     recogniser = Recogniser.load(
         resolve_model(settings.model, allow_download=settings.allow_download),
         device=device,
-        vad=Path(settings.vad).expanduser() if settings.vad else None,
+        vad=Path(settings.vad_model).expanduser() if settings.vad_model else None,
         batching=None if device == "cpu" else limits,
         gpu_mem_limit=settings.gpu_mem_limit,
-        cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
+        cache=Path(settings.model_cache_dir).expanduser() if settings.model_cache_dir else None,
     )
     if warm_up:
         recogniser.warm_up()

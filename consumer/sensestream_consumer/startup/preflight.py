@@ -30,7 +30,7 @@ async def look_at_redis(redis: Redis) -> None:
     _warn(findings)
     for finding in findings:
         if finding.level is Level.FAULT and finding.check == _REFUSED:
-            raise PipelineError(f"{finding.seen}. {finding.mend}")
+            raise PipelineError(f"{finding.observed}. {finding.fix}")
 
 
 def look_at_host(settings: WorkerSettings) -> None:
@@ -42,4 +42,6 @@ def _warn(findings: Iterable[Finding]) -> None:
     for finding in findings:
         if finding.level is not Level.OK:
             tell = log.error if finding.level is Level.FAULT else log.warning
-            tell("precaution", check=finding.check, seen=finding.seen, mend=finding.mend)
+            tell(
+                "preflight_warning", check=finding.check, observed=finding.observed, fix=finding.fix
+            )

@@ -24,12 +24,12 @@ __all__ = [
     "LATE_ANSWERS",
     "LEASES_LOST",
     "OUTCOMES",
+    "QUEUE_WAIT_SECONDS",
     "REDIS_RECONNECTS",
     "REGISTRY",
     "REQUEST_SECONDS",
     "RETRIES",
     "STAGE_SECONDS",
-    "WAIT_SECONDS",
     "count_outcome",
 ]
 
@@ -108,8 +108,8 @@ AUDIO_SECONDS = _counter(
     "Seconds of audio in completed requests.",
     "cache", (use.value for use in CacheUse),
 )  # fmt: skip
-WAIT_SECONDS = _histogram(
-    "sensestream_wait_seconds",
+QUEUE_WAIT_SECONDS = _histogram(
+    "sensestream_queue_wait_seconds",
     "From the submission of a request until this worker began with it.",
 )
 REQUEST_SECONDS = _histogram(
@@ -172,5 +172,5 @@ def count_outcome(outcome: Outcome, committed: bool, laps: Sequence[Lap]) -> Non
     submitted, started = outcome.submitted_at, outcome.started_at
     if submitted and started and outcome.finished_at:
         # A sender's own `submitted_at` may lie in the future.
-        WAIT_SECONDS.observe(max(0, started - submitted) / 1e3)
+        QUEUE_WAIT_SECONDS.observe(max(0, started - submitted) / 1e3)
         kind.seconds.observe(max(0, outcome.finished_at - submitted) / 1e3)

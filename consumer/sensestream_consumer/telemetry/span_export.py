@@ -35,7 +35,7 @@ def start_exporting() -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ModuleNotFoundError:
-        log.warning("no_traces", mend="install the extra [otel], or unset OTEL_TRACES_EXPORTER")
+        log.warning("no_traces", fix="install the extra [otel], or unset OTEL_TRACES_EXPORTER")
         return
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return

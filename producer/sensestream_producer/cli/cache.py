@@ -28,7 +28,7 @@ def cache() -> None:
     """The results that workers keep, so that nothing is transcribed twice.
 
     \b
-    sensestream cache stats --min-hit-rate 0.2 --max-results 1000000
+    sensestream cache stats --fail-hit-rate-below 0.2 --fail-results-above 1000000
     sensestream cache warm --language en greetings/*.wav
     sensestream cache clear --model SenseVoiceSmall
     """
@@ -36,12 +36,14 @@ def cache() -> None:
 
 @cache.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--min-hit-rate", type=click.FloatRange(0, 1), metavar="SHARE",
+@click.option("--fail-hit-rate-below", type=click.FloatRange(0, 1), metavar="SHARE",
               help="Exit status 1 when fewer requests than that were repeats.")  # fmt: skip
-@click.option("--max-results", type=click.IntRange(min=0), metavar="NUMBER",
+@click.option("--fail-results-above", type=click.IntRange(min=0), metavar="NUMBER",
               help="Exit status 1 when more results than that are kept.")  # fmt: skip
 @click.pass_obj
-def stats(setup: Setup, as_json: bool, min_hit_rate: float | None, max_results: int | None) -> None:
+def stats(
+    setup: Setup, as_json: bool, fail_hit_rate_below: float | None, fail_results_above: int | None
+) -> None:
     """Print how many results are kept, of which models, and how many requests were repeats.
 
     Counts with SCAN, which never holds Redis up.
@@ -58,7 +60,7 @@ def stats(setup: Setup, as_json: bool, min_hit_rate: float | None, max_results: 
     else:
         for name, value in _rows(found):
             click.echo(f"{name:<14}{shown(str(value))}")
-    alarms = _alarms(found, min_hit_rate, max_results)
+    alarms = _alarms(found, fail_hit_rate_below, fail_results_above)
     for alarm in alarms:
         note(f"sensestream: {alarm}")
     if alarms:
@@ -161,16 +163,23 @@ def _rows(found: CacheStats) -> Iterator[tuple[str, object]]:
     yield "evicted", "not told" if found.evicted is None else f"{found.evicted} keys of this Redis"
 
 
-def _alarms(found: CacheStats, min_hit_rate: float | None, max_results: int | None) -> list[str]:
+def _alarms(
+    found: CacheStats, fail_hit_rate_below: float | None, fail_results_above: int | None
+) -> list[str]:
     alarms = []
-    if min_hit_rate is not None and found.hit_rate is not None and found.hit_rate < min_hit_rate:
+    if (
+        fail_hit_rate_below is not None
+        and found.hit_rate is not None
+        and found.hit_rate < fail_hit_rate_below
+    ):
         alarms.append(
-            f"the hit rate is {found.hit_rate:.1%}, below {min_hit_rate:.1%}: do repeats name the "
-            "same language and ITN, and does SENSESTREAM_RESULT_TTL outlast the time between?"
+            f"the hit rate is {found.hit_rate:.1%}, below "
+            f"{fail_hit_rate_below:.1%}: do repeats name the same language and ITN, and does "
+            "SENSESTREAM_RESULT_TTL outlast the time between?"
         )
-    if max_results is not None and found.results > max_results:
+    if fail_results_above is not None and found.results > fail_results_above:
         alarms.append(
-            f"{found.results} results are kept, more than {max_results}: shorten "
+            f"{found.results} results are kept, more than {fail_results_above}: shorten "
             "SENSESTREAM_RESULT_TTL, or forget a retired model's with `cache clear --model`"
         )
     return alarms

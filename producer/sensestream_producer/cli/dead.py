@@ -55,7 +55,7 @@ _secrets = click.option(
 
 @click.group(short_help="List, show, replay and purge requests given up on.")
 def dead() -> None:
-    """Requests given up on that a person could mend, kept whole.
+    """Requests given up on that a person could fix, kept whole.
 
     \b
     sensestream dead list --error audio_not_found --newer-than 12h

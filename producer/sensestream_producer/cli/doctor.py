@@ -1,4 +1,4 @@
-"""`sensestream doctor`: what is wrong, what may go wrong, and how to mend it."""
+"""`sensestream doctor`: what is wrong, what may go wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 _LEVEL, _INDENT = 9, 27  # the widths of the first column, and of the first two
 
 
-@click.command(short_help="What is wrong with the pipeline, and how to mend it.")
+@click.command(short_help="What is wrong with the pipeline, and how to fix it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: status and findings.")
 @click.option(
     "--worker/--no-worker",
@@ -29,7 +29,7 @@ _LEVEL, _INDENT = 9, 27  # the widths of the first column, and of the first two
 )
 @click.pass_obj
 def doctor(setup: Setup, as_json: bool, worker: bool) -> None:
-    """What is wrong with Redis, queue, clocks and this machine's worker, and how to mend it.
+    """What is wrong with Redis, queue, clocks and this machine's worker, and how to fix it.
 
     It writes nothing, and may run beside a busy pipeline. The exit status is 1 when there is a
     fault (requests are not answered, or are being lost), and 0 with warnings (something may be
@@ -37,7 +37,7 @@ def doctor(setup: Setup, as_json: bool, worker: bool) -> None:
 
     \b
     sensestream doctor
-    sensestream doctor --json | jq -r '.findings[] | select(.level != "ok") | .seen'
+    sensestream doctor --json | jq -r '.findings[] | select(.level != "ok") | .observed'
     """
     findings = run(examine(setup.settings(), worker=worker))
     status = worst(findings)
@@ -52,10 +52,10 @@ def doctor(setup: Setup, as_json: bool, worker: bool) -> None:
 
 
 def _print(finding: Finding) -> None:
-    """Level, check, what was seen and its mend; wrapped at a terminal."""
+    """Level, check, what was seen and its fix; wrapped at a terminal."""
     width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else sys.maxsize
     indent = " " * _INDENT
-    texts = [finding.seen, f"→ {finding.mend}"] if finding.mend else [finding.seen]
+    texts = [finding.observed, f"→ {finding.fix}"] if finding.fix else [finding.observed]
     said = "\n".join(
         textwrap.fill(
             shown(text), max(width, 2 * _INDENT), initial_indent=indent, subsequent_indent=indent

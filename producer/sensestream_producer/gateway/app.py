@@ -130,7 +130,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        log.error("request_failed_inside", path=request.url.path, exc_info=error)
+        log.error("request_internal_error", path=request.url.path, exc_info=error)
         message = "this service failed on it; its operator's log tells more"
         return response_of(request.url.path, Refusal(500, "internal", message))
 

@@ -37,7 +37,7 @@ _PROBLEM = {
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "One sentence: what is wrong, and its mend."},
+        "detail": {"type": "string", "description": "One sentence: what is wrong, and its fix."},
         "code": {"type": "string"},
         "param": {"type": "string", "description": "The field that is wrong."},
     },

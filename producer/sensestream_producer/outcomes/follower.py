@@ -86,7 +86,7 @@ async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Follow
                 if not passes(error):
                     raise link.translate(error) from error
                 if not away:
-                    log.warning("redis is away", reason=str(error))
+                    log.warning("redis_away", reason=str(error))
                 away = True
                 await backoff.wait()
                 continue

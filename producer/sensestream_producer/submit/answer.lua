@@ -39,7 +39,7 @@ end
 local time = redis.call('TIME')
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = string.format('%.0f', at)  -- a Lua number of this size would print as 1.7e+12
-local kept = redis.pcall('HMGET', terms, 'recogniser', 'wary_until')
+local kept = redis.pcall('HMGET', terms, 'recogniser', 'untrusted_digest_until')
 local ours = kept[1] == recogniser
 local wary = ours and kept[2] and (tonumber(kept[2]) or at) >= at
 local answered, duplicates = 0, 0

@@ -1,8 +1,9 @@
 """Repeats: what the workers' cache keeps is answered by whoever submits it, and never queued.
 
-A worker would only look it up and send it back. Its terms stand in `{name}:repeats`, which workers
-write: whose results may be used, and whether a digest that is only claimed counts. What was looked
-up once is remembered, and believed only as far as the script can check it when it is sent again.
+A worker would only look it up and send it back. Its terms stand in `{name}:reuse-policy`, which
+workers write: whose results may be used, and whether a digest that is only claimed counts. What
+was looked up once is remembered, and believed only as far as the script can
+check it when it is sent again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,25 @@ from typing import Any, NamedTuple
 
 import structlog
 from redis.exceptions import NoPermissionError, ResponseError
-from sensestream_common.connections.pipelined_connection import Packed, pack, packed, word
+from sensestream_common.connections.pipelined_connection import (
+    EncodedArgs,
+    encode_arg,
+    encode_args,
+    pack,
+)
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.identity import checksum, is_identity, result_identity
 from sensestream_common.contract.keys import Keys, Lane
-from sensestream_common.contract.outcome import CacheUse, Outcome, Status, json_of, said
+from sensestream_common.contract.outcome import (
+    CacheUse,
+    Outcome,
+    Status,
+    to_json_text,
+    transcript_fields,
+)
 from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import MALFORMED, read_transcript
-from sensestream_common.lru_cache import Bounded
+from sensestream_common.lru_cache import LruCache
 from sensestream_common.redaction import redacted
 
 from sensestream_producer.transport import Link
@@ -59,7 +71,7 @@ class _Terms:
     recogniser: str
     result_ttl: int
     wary: bool  # a digest that is only claimed does not count
-    packed: Packed  # recogniser and request_ttl
+    packed: EncodedArgs  # recogniser and request_ttl
 
 
 @dataclass(slots=True)
@@ -67,11 +79,11 @@ class Repeat:
     """An answer that is kept, ready for any request that asks for it."""
 
     recogniser: str
-    keys: Packed  # of the result, of the alias
+    keys: EncodedArgs  # of the result, of the alias
     checksum: str  # of the transcript; empty for one that is not remembered
     found: dict[str, Any]  # of the outcome, without what is a request's own
     fields: int  # of the same, how many words there are as the script takes it
-    packed: Packed  # these words, then the same as members of a JSON object
+    packed: EncodedArgs  # these words, then the same as members of a JSON object
     # Prolonged by so many milliseconds, and by monotonic time when that is worth another look.
     _prolonged: int = 0
     _look_again: float = 0.0
@@ -108,13 +120,13 @@ class Case:
         ttl = 1000 * (result_ttl if self.request.ttl is None else self.request.ttl)
         return ttl if self.repeat.lacks(ttl) else 0
 
-    def arguments(self, retention: int) -> tuple[Packed, Packed]:
+    def arguments(self, retention: int) -> tuple[EncodedArgs, EncodedArgs]:
         """As the script takes it."""
         request, repeat, own = self.request, self.repeat, self._own
         fields = [part for pair in own.items() for part in pair]
-        return packed(
+        return encode_args(
             self.lane.value, 1 if self.ask.claimed else 0, repeat.checksum, retention,
-            request.callback_url, request.id, len(fields) + repeat.fields, json_of(own)[1:-1],
+            request.callback_url, request.id, len(fields) + repeat.fields, to_json_text(own)[1:-1],
             *fields,
         ), repeat.packed  # fmt: skip
 
@@ -130,15 +142,15 @@ class Repeats:
     def __init__(self, link: Link, keys: Keys, *, role: str) -> None:
         self._link = link
         self._keys = keys
-        self._shared = packed(
+        self._shared = encode_args(
             keys.requests, keys.requests_high, keys.transcripts, keys.webhooks, keys.stats,
-            keys.repeats,
+            keys.reuse_policy,
         )  # fmt: skip
         # Who answered, as an outcome says it: named as workers name themselves.
         self._name = f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
         self._terms: _Terms | None = None
         self._look_again = 0.0
-        self._remembered: Bounded[Ask, Repeat] = Bounded(_REMEMBERED)
+        self._remembered: LruCache[Ask, Repeat] = LruCache(_REMEMBERED)
 
     def answers(self, *, claimed: bool) -> bool:
         """Whether anything may be answered by a digest that is only claimed, or by one that is
@@ -181,10 +193,10 @@ class Repeats:
         for case, retention in zip(cases, retentions, strict=True):
             if case.repeat.recogniser != terms.recogniser:  # they changed since it was found
                 return [[b"gone"] for _ in cases]
-            keys += [word(self._keys.request(case.request.id)), case.repeat.keys]
+            keys += [encode_arg(self._keys.request(case.request.id)), case.repeat.keys]
             arguments += case.arguments(retention)
         try:
-            answers: list[Any] = await self._link.line.call(_ANSWER, keys, arguments)
+            answers: list[Any] = await self._link.line.run_script(_ANSWER, keys, arguments)
         except ResponseError as error:
             if not _is_forbidden(error):
                 raise
@@ -202,8 +214,8 @@ class Repeats:
         """As they were a moment ago; sooner anew where they refuse something."""
         if time.monotonic() < self._look_again:
             return self._terms
-        fields = ("recogniser", "result_ttl", "request_ttl", "wary_until")
-        [found] = await self._link.line.ask([pack("HMGET", self._keys.repeats, *fields)])
+        fields = ("recogniser", "result_ttl", "request_ttl", "untrusted_digest_until")
+        [found] = await self._link.line.execute([pack("HMGET", self._keys.reuse_policy, *fields)])
         forbidden = isinstance(found, ResponseError) and _is_forbidden(found)
         self._terms = None if isinstance(found, ResponseError) else _terms(found)
         fresh = _FRESH if self._terms and not self._terms.wary else _LOOK_AGAIN
@@ -216,7 +228,7 @@ class Repeats:
 
     async def _look_up(self, asks: Iterable[Ask], terms: _Terms) -> dict[Ask, Repeat]:
         asked = list(asks)
-        aliases = await self._link.line.ask(
+        aliases = await self._link.line.execute(
             [pack("GET", self._keys.audio(ask.digest)) for ask in asked]
         )
         results = {
@@ -224,7 +236,7 @@ class Repeats:
             for ask, audio in zip(asked, aliases, strict=True)
             if isinstance(audio, bytes) and is_identity(audio)
         }
-        kept = await self._link.line.ask(
+        kept = await self._link.line.execute(
             [
                 pack("HMGET", self._keys.result(identity), "transcript", "model")
                 for identity in results.values()
@@ -249,7 +261,7 @@ class Repeats:
             log.warning("cache_entry_unusable", key=key, error=repr(error))
             return None
         found = {
-            **said(transcript), "segments": tuple(transcript.segments),
+            **transcript_fields(transcript), "segments": tuple(transcript.segments),
             "status": Status.COMPLETED, "cache": CacheUse.HIT, "digest": ask.digest,
             "model": model.decode("utf-8", "replace"), "worker": self._name,
         }  # fmt: skip
@@ -258,11 +270,11 @@ class Repeats:
         short = len(value) <= _LONGEST
         repeat = Repeat(
             recogniser=terms.recogniser,
-            keys=packed(key, self._keys.audio(ask.digest)),
+            keys=encode_args(key, self._keys.audio(ask.digest)),
             checksum=checksum(value) if short else "",
             found=found,
             fields=len(words),
-            packed=packed(*words, json_of(entry)[1:-1]),
+            packed=encode_args(*words, to_json_text(entry)[1:-1]),
         )
         if short:
             self._remembered.put(ask, repeat, _OVERHEAD + 7 * len(value))
@@ -271,15 +283,15 @@ class Repeats:
 
 def _terms(found: list[bytes | None]) -> _Terms | None:
     """The terms in a reply; `None` where no worker lives that has written them."""
-    recogniser, result_ttl, request_ttl, wary_until = found
+    recogniser, result_ttl, request_ttl, untrusted_digest_until = found
     if not (recogniser and result_ttl and request_ttl):
         return None
     try:
-        wary = int(wary_until or 0) > 0
-        named = packed(recogniser, int(request_ttl))
+        wary = int(untrusted_digest_until or 0) > 0
+        named = encode_args(recogniser, int(request_ttl))
         return _Terms(recogniser.decode(), int(result_ttl), wary, named)
     except ValueError as error:
-        log.warning("terms_for_repeats_unusable", error=repr(error))
+        log.warning("reuse_policy_invalid", error=repr(error))
         return None
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import RedisError, ResponseError
-from sensestream_common.connections.pipelined_connection import packed
+from sensestream_common.connections.pipelined_connection import encode_args
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import BacklogFull, PipelineError, SensestreamError
 from sensestream_common.contract.keys import Keys, Lane
@@ -254,7 +254,11 @@ class Submitter:
         for submit in submits:
             keys += submit.keys(names)
             arguments += submit.arguments()
-        return list(await self._link.line.call(_SUBMIT, [packed(*keys)], [packed(*arguments)]))
+        return list(
+            await self._link.line.run_script(
+                _SUBMIT, [encode_args(*keys)], [encode_args(*arguments)]
+            )
+        )
 
     def _resolve(self, submit: Submit, future: asyncio.Future[Receipt], answer: Any) -> None:
         if future.done():  # its caller has been cancelled; the request stands all the same

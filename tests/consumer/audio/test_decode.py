@@ -17,8 +17,8 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
-from sensestream_consumer.audio import SAMPLE_RATE, AudioPolicy, audio_identity
-from sensestream_consumer.audio.decoding import decode, mixdown
+from sensestream_consumer.audio import SAMPLE_RATE, AudioPolicy, audio_identity, decode
+from sensestream_consumer.audio.decoding import mixdown
 
 from .recordings import (
     amr,

@@ -11,8 +11,7 @@ import numpy as np
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
-from sensestream_consumer.audio import AudioPolicy
-from sensestream_consumer.audio.decoding import decode
+from sensestream_consumer.audio import AudioPolicy, decode
 
 from .recordings import as_fetched, every_format
 

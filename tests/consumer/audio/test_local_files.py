@@ -148,9 +148,9 @@ async def test_devices_are_refused_even_below_a_root() -> None:
 UNPRIVILEGED = """
 import asyncio, os, sys
 from pathlib import Path
-from sensestream_common.errors import RequestError
+from sensestream_common.contract.errors import RequestError
 from sensestream_consumer.audio import AudioPolicy, parse_reference
-from sensestream_consumer.audio.local_files import open_file
+from sensestream_consumer.audio.sources.local_files import open_file
 if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)

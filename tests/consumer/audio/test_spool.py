@@ -35,7 +35,7 @@ def test_one_byte_too_many_is_refused() -> None:
 
 FULL_DISK = """
 import resource
-from sensestream_common.errors import TransientError
+from sensestream_common.contract.errors import TransientError
 from sensestream_consumer.audio import Spool
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:

@@ -64,7 +64,7 @@ def _entry(cache: Path) -> Path:
 
 def _events(logs: Any) -> list[str]:
     """What was told, but for what every start tells on a processor without VNNI."""
-    return [entry["event"] for entry in logs if entry["event"] != "weights_stay_unsigned"]
+    return [entry["event"] for entry in logs if entry["event"] != "int8_signed_weights_disabled"]
 
 
 @pytest.mark.parametrize("signed", FORMS)
@@ -132,7 +132,7 @@ def test_the_next_start_takes_it_from_the_cache_without_loading_onnx(
 import json, sys
 from pathlib import Path
 from sensestream_consumer.engine import Recogniser
-from sensestream_consumer.engine.int8 import example_features
+from sensestream_consumer.engine.graph.int8 import example_features
 graph = Recogniser.load(Path(sys.argv[1]), device="cpu", cache=Path(sys.argv[2]))._graph
 logits = graph.run(example_features(12, 560)[None], [12], [0], [14])
 print(json.dumps([graph.one_clip, "onnx" in sys.modules, logits[0, -1].tolist()]))
@@ -228,12 +228,15 @@ def test_without_any_folder_to_write_the_model_works_as_it_is(
 
 
 @pytest.mark.parametrize("features", [frozenset(), AVX2])
-def test_without_exact_signed_products_weights_stay_unsigned_and_the_log_says_so(
+def test_without_exact_signed_products_int8_signed_weights_disabled_and_the_log_says_so(
     features: frozenset[str], tiny: Path, tmp_path: Path
 ) -> None:
     with capture_logs() as logs:
         assert _open(tiny, tmp_path, features).one_clip
-    assert [entry["event"] for entry in logs][:2] == ["weights_stay_unsigned", "converting_model"]
+    assert [entry["event"] for entry in logs][:2] == [
+        "int8_signed_weights_disabled",
+        "converting_model",
+    ]
     assert "without VNNI" in logs[0]["reason"]
     assert logs[1]["signed"] is False
     model = onnx.load(str(_entry(tmp_path) / "graph.onnx"), load_external_data=False)

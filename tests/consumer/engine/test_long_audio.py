@@ -75,14 +75,14 @@ def test_another_way_of_cutting_is_another_recogniser(tmp_path: Path) -> None:
 def test_a_worker_s_setting_names_the_voice_activity_model(tmp_path: Path) -> None:
     model = TinyModel().write(tmp_path / "tiny")
     settings = load_settings(
-        WorkerSettings, model=str(model), device="cpu", vad=str(tmp_path / "nowhere")
+        WorkerSettings, model=str(model), device="cpu", vad_model=str(tmp_path / "nowhere")
     )
-    with pytest.raises(ModelError, match=r"SENSESTREAM_VAD"):
+    with pytest.raises(ModelError, match=r"SENSESTREAM_VAD_MODEL"):
         load_recogniser(settings)
     plain = load_recogniser(load_settings(WorkerSettings, model=str(model), device="cpu"))
     vad = str(write_vad(tmp_path / "vad"))
     cutting = load_recogniser(
-        load_settings(WorkerSettings, model=str(model), device="cpu", vad=vad)
+        load_settings(WorkerSettings, model=str(model), device="cpu", vad_model=vad)
     )
     assert cutting.fingerprint != plain.fingerprint
     assert (plain.clips_in_flight, plain.tally) == (1, None)

@@ -175,7 +175,7 @@ def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_none_is_named_with_its_setting(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nowhere is no directory.*SENSESTREAM_VAD"):
+    with pytest.raises(ModelError, match=r"nowhere is no directory.*SENSESTREAM_VAD_MODEL"):
         FsmnVad.load(tmp_path / "nowhere")
 
 

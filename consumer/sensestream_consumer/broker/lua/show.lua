@@ -18,11 +18,11 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[4] == '0' then
-  redis.pcall('HSET', KEYS[3], 'wary_until', string.format('%.0f', now + ARGV[2]))
+  redis.pcall('HSET', KEYS[3], 'untrusted_digest_until', string.format('%.0f', now + ARGV[2]))
 else
-  local wary = redis.pcall('HGET', KEYS[3], 'wary_until')
+  local wary = redis.pcall('HGET', KEYS[3], 'untrusted_digest_until')
   if type(wary) == 'string' and wary ~= '0' and (tonumber(wary) or 0) < now then
-    redis.pcall('HSET', KEYS[3], 'wary_until', '0')
+    redis.pcall('HSET', KEYS[3], 'untrusted_digest_until', '0')
   end
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[2])

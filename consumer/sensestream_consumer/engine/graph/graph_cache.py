@@ -109,7 +109,7 @@ class GraphCache:
             except OSError as error:
                 log.warning(
                     "model_cache_not_writable", folder=str(self.folder), error=str(error),
-                    hint="set SENSESTREAM_CACHE_DIR, or each start converts the model again",
+                    hint="set SENSESTREAM_MODEL_CACHE_DIR, or each start converts the model again",
                 )  # fmt: skip
                 scratch = tempfile.mkdtemp(prefix="sensestream-")
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)

@@ -71,7 +71,7 @@ def open_cpu_graph(
         return Graph(files, device="cpu", threads=threads)
     signed = multiplies_signed_exactly(features)
     if not signed:
-        log.info("weights_stay_unsigned", graph=str(files.graph), reason=_SATURATES)
+        log.info("int8_signed_weights_disabled", graph=str(files.graph), reason=_SATURATES)
     store = GraphCache(cache or default_cache_folder())
     key = _key(inspected, features)
     graph = _from_cache(files, store, key, threads)

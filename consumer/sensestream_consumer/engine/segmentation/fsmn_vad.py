@@ -60,8 +60,8 @@ class FsmnVad:
         """
         if not directory.is_dir():
             raise ModelError(
-                f"{directory} is no directory: expected an FSMN-VAD model (SENSESTREAM_VAD names "
-                "its directory; empty means cutting by loudness)"
+                f"{directory} is no directory: expected an FSMN-VAD model "
+                "(SENSESTREAM_VAD_MODEL names its directory; empty means cutting by loudness)"
             )
         graphs = [directory / name for name in _GRAPHS]
         graph = next((path for path in graphs if path.is_file()), graphs[0])

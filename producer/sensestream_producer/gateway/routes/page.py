@@ -16,7 +16,7 @@ from sensestream_producer.gateway.errors import Refusal
 
 __all__ = ["mount_files", "router"]
 
-_FOLDER = Path(__file__).with_name("static")
+_FOLDER = Path(__file__).parents[1] / "static"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; media-src 'self' blob:; base-uri 'none'; "

@@ -74,33 +74,33 @@ def _workers(status: PipelineStatus, reading: int) -> Finding:
     if not status.workers:
         return warning("workers", "no worker lives", "Start one: sensestream-worker.")
     kinds = sorted({f"{worker.model} on {worker.device}" for worker in status.workers})
-    seen = f"{len(status.workers)} alive, {', '.join(kinds)}"
+    observed = f"{len(status.workers)} alive, {', '.join(kinds)}"
     if len({worker.model for worker in status.workers}) > 1:
         return warning(
             "workers",
-            f"{seen}: they share no results, and an answer depends on who gives it",
+            f"{observed}: they share no results, and an answer depends on who gives it",
             "Run one model in one pipeline; another SENSESTREAM_PIPELINE is for the other.",
         )
-    return fine("workers", seen)
+    return fine("workers", observed)
 
 
 def _backlog(status: PipelineStatus, most: int) -> Finding:
     waiting = status.backlog + status.backlog_high
     oldest = "" if status.oldest_ms is None else f", the oldest for {status.oldest_ms / 1000:.0f} s"
-    seen = f"{waiting} requests, {status.pending} of them with workers{oldest}"
+    observed = f"{waiting} requests, {status.pending} of them with workers{oldest}"
     if waiting >= most:
         return fault(
             "backlog",
-            f"{seen}: submits are refused from {most} on",
+            f"{observed}: submits are refused from {most} on",
             "Add workers, or raise SENSESTREAM_MAX_BACKLOG where Redis has the memory for it.",
         )
     if waiting >= most * _NEARLY_FULL:
         return warning(
             "backlog",
-            f"{seen}: submits are refused from {most} on",
+            f"{observed}: submits are refused from {most} on",
             "Add workers before it is reached.",
         )
-    return fine("backlog", seen)
+    return fine("backlog", observed)
 
 
 async def _group(redis: Redis, stream: str) -> list[Finding]:
@@ -110,8 +110,8 @@ async def _group(redis: Redis, stream: str) -> list[Finding]:
     if group is None and not first:
         return []
     if group is None:
-        mend = "Start a worker: the first one makes it, from the first entry on."
-        return [warning("group", f"{stream} has no consumer group yet", mend)]
+        fix = "Start a worker: the first one makes it, from the first entry on."
+        return [warning("group", f"{stream} has no consumer group yet", fix)]
     if first and await _orphaned(redis, stream, first[0][0]):
         return [
             fault(
@@ -122,8 +122,8 @@ async def _group(redis: Redis, stream: str) -> list[Finding]:
                 "again.",
             )
         ]
-    seen = f"{stream}: {group['pending']} pending{await _oldest(redis, stream)}"
-    return [fine("group", seen)]
+    observed = f"{stream}: {group['pending']} pending{await _oldest(redis, stream)}"
+    return [fine("group", observed)]
 
 
 async def _find_group(redis: Redis, stream: str) -> dict[str, Any] | None:
@@ -172,14 +172,14 @@ async def _silent(
         return []
     if await redis.exists(keys.worker(name)):
         return []
-    seen = (
+    observed = (
         f"{name} holds {consumer['pending']} entries of {stream} and has been silent for "
         f"{consumer['idle'] / 1000:.0f} s"
     )
     if alive:
-        mend = "Nothing to do: another worker takes them after SENSESTREAM_RECLAIM_AFTER."
-        return [warning("silent_consumers", seen, mend)]
-    return [fault("silent_consumers", seen, "Start a worker: it takes them over.")]
+        fix = "Nothing to do: another worker takes them after SENSESTREAM_RECLAIM_AFTER."
+        return [warning("silent_consumers", observed, fix)]
+    return [fault("silent_consumers", observed, "Start a worker: it takes them over.")]
 
 
 async def _progress(redis: Redis, keys: Keys, status: PipelineStatus) -> Finding:
@@ -202,8 +202,8 @@ async def _progress(redis: Redis, keys: Keys, status: PipelineStatus) -> Finding
 def _letters(status: PipelineStatus) -> Finding:
     if not status.dead:
         return fine("dead_letters", "none")
-    mend = "sensestream dead list shows them; replay or purge them."
-    return fine("dead_letters", f"{status.dead} requests given up on", mend)
+    fix = "sensestream dead list shows them; replay or purge them."
+    return fine("dead_letters", f"{status.dead} requests given up on", fix)
 
 
 def _precedes(entry: bytes, last: bytes) -> bool:

@@ -27,8 +27,8 @@ async def worker_findings(settings: ProducerSettings, *, command: str = "") -> l
     try:
         command = command or find_worker()
     except WorkerMissing as missing:
-        seen = "no worker is installed here: model, device and audio roots were not looked at"
-        return [fine("worker", seen, f"Run doctor where workers run, or: {missing}.")]
+        observed = "no worker is installed here: model, device and audio roots were not looked at"
+        return [fine("worker", observed, f"Run doctor where workers run, or: {missing}.")]
     status, output, errors = await _run(command, settings)
     try:
         found = [Finding.from_json(json.loads(line)) for line in output.splitlines()]
@@ -75,6 +75,6 @@ async def _run(command: str, settings: ProducerSettings) -> tuple[int | str, str
 def _as_seen_from_here(finding: Finding) -> Finding:
     """No model in this environment is a fault of a worker, but not of who asks from a shell."""
     if finding.check == "model" and not os.environ.get(f"{ENVIRONMENT_PREFIX}MODEL"):
-        mend = "Run doctor with the environment of a worker, to have its model looked at."
-        return replace(finding, level=Level.WARNING, mend=mend)
+        fix = "Run doctor with the environment of a worker, to have its model looked at."
+        return replace(finding, level=Level.WARNING, fix=fix)
     return finding
