@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Case:
+class CachedReply:
     """One line of the table."""
 
     name: str
@@ -124,31 +124,31 @@ def measure_engine(options: argparse.Namespace, directory: Path) -> None:
         f"warmed up in {time.perf_counter() - loaded:.1f} s",
         flush=True,
     )
-    cases = [Case("engine, 10 s, one by one", _noises(options.clips // 4, 10.0), 1)]
+    cases = [CachedReply("engine, 10 s, one by one", _noises(options.clips // 4, 10.0), 1)]
     cases += [
-        Case(f"engine, {seconds:g} s", _noises(options.clips, seconds), 64)
+        CachedReply(f"engine, {seconds:g} s", _noises(options.clips, seconds), 64)
         for seconds in (5.0, 10.0, 30.0)
     ]
-    cases.append(Case("engine, 2 to 20 s", _noises(options.clips, MIXED), 64))
+    cases.append(CachedReply("engine, 2 to 20 s", _noises(options.clips, MIXED), 64))
     asyncio.run(_engine_rounds(recogniser, cases, options.rounds))
     for case in cases:
         print(case.line(), flush=True)
     recogniser.close()
 
 
-async def _engine_rounds(recogniser: Recogniser, cases: Sequence[Case], rounds: int) -> None:
+async def _engine_rounds(recogniser: Recogniser, cases: Sequence[CachedReply], rounds: int) -> None:
     engine = Engine(recogniser, concurrency=os.cpu_count() or 1)
-    tally = recogniser.tally
-    assert tally is not None  # it batches
+    batch_stats = recogniser.batch_stats
+    assert batch_stats is not None  # it batches
 
     async def hear(clip: Samples) -> None:
         await engine.transcribe(clip, "auto", True)
 
     for _ in range(rounds):
         for case in cases:
-            before = dataclasses.replace(tally)
+            before = dataclasses.replace(batch_stats)
             await case.run(hear, case.clips)
-            recent = tally.since(before)
+            recent = batch_stats.since(before)
             case.note = f"of {recent.clips / recent.batches:.1f} clips, {recent.waste:.0%} padding"
     await engine.aclose()
 
@@ -156,8 +156,8 @@ async def _engine_rounds(recogniser: Recogniser, cases: Sequence[Case], rounds: 
 def measure_worker(options: argparse.Namespace, directory: Path, scratch: Path) -> None:
     """Everything: files, a Redis of its own, `sensestream-worker`, a client that waits."""
     cases = [
-        Case("worker, 10 s", _noises(options.clips, 10.0, seed=1000), 128),
-        Case("worker, 2 to 20 s", _noises(options.clips, MIXED, seed=2000), 128),
+        CachedReply("worker, 10 s", _noises(options.clips, 10.0, seed=1000), 128),
+        CachedReply("worker, 2 to 20 s", _noises(options.clips, MIXED, seed=2000), 128),
     ]
     with EmbeddedRedis() as redis:
         worker, log = _start_worker(options, directory, scratch, redis.url)
@@ -171,7 +171,9 @@ def measure_worker(options: argparse.Namespace, directory: Path, scratch: Path) 
         print(case.line(), flush=True)
 
 
-async def _worker_rounds(url: str, cases: Sequence[Case], rounds: int, scratch: Path) -> None:
+async def _worker_rounds(
+    url: str, cases: Sequence[CachedReply], rounds: int, scratch: Path
+) -> None:
     async with Client(url) as client:
 
         async def hear(audio: str) -> None:

@@ -69,7 +69,7 @@ class Producer(threading.Thread):
 
     async def _submit_all(self) -> None:
         number = 0
-        async with Client(self._url, patience=1.0, max_backlog=_MAX_BACKLOG) as client:
+        async with Client(self._url, retry_timeout=1.0, max_backlog=_MAX_BACKLOG) as client:
             while not self.ended.is_set():
                 batch = [self._request(number + offset) for offset in range(self._mix.batch)]
                 number += self._mix.batch

@@ -149,9 +149,9 @@ async def come_to_rest(
     await until(lambda: redis.xlen(KEYS.transcripts) <= chosen["transcripts_max"], _SWEEP)
 
 
-async def until(condition: Callable[[], bool], patience: float) -> None:
+async def until(condition: Callable[[], bool], retry_timeout: float) -> None:
     """Wait for it; what has not come to pass by then is for the report to tell."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + retry_timeout
     while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110 (in other processes)
         await asyncio.sleep(0.5)
 

@@ -25,10 +25,10 @@ from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_common.logs import configure_logs
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.deliveries import Held, Holding
+from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.deliveries import Delivery, InFlight
 from sensestream_consumer.broker.inbox import Inbox
-from sensestream_consumer.broker.outbox import Keep, Outbox
+from sensestream_consumer.broker.outbox import CacheWrite, Outbox
 from sensestream_producer import Client
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
@@ -69,9 +69,9 @@ class Scales:
         self._server = server
         self._redis: Redis = connect(server.url, name="sizes")
         self._client = Client(server.url)
-        self._commands = Commands(self._redis)
+        self._commands = AutoPipeline(self._redis)
         self._inbox = Inbox(self._redis, self._commands, KEYS, CONSUMER)
-        self._outbox = Outbox(self._commands, KEYS, Holding(), CONSUMER, request_ttl=86_400)
+        self._outbox = Outbox(self._commands, KEYS, InFlight(), CONSUMER, request_ttl=86_400)
 
     async def weigh(self, *steps: Step, count: int = 0) -> float:
         """Bytes that the steps leave behind in an empty Redis, for each of `count`."""
@@ -125,7 +125,7 @@ class Scales:
         return step
 
 
-def _outcome(held: Held, heard: Transcript | None) -> Outcome:
+def _outcome(held: Delivery, heard: Transcript | None) -> Outcome:
     outline = Outcome(
         id=held.fields.get(b"id", held.entry.encode()).decode(), entry=held.entry,
         status=Status.COMPLETED, audio=held.fields[b"audio"].decode(),
@@ -139,11 +139,11 @@ def _outcome(held: Held, heard: Transcript | None) -> Outcome:
     return replace(outline, status=Status.FAILED, error=ErrorCode.AUDIO_NOT_FOUND, message=message)
 
 
-def _keep(number: int, heard: Transcript | None, *, keep: bool) -> Keep | None:
+def _keep(number: int, heard: Transcript | None, *, keep: bool) -> CacheWrite | None:
     if heard is None or not keep:
         return None
     name = sha256(str(number).encode()).hexdigest()
-    return Keep(
+    return CacheWrite(
         result=KEYS.result(name), transcript=heard.dumps(),
         alias=KEYS.audio(f"sha256:{name}"), alias_of=name, ttl_ms=WEEK,
     )  # fmt: skip

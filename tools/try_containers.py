@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 
 from container_engine import BASE, REDIS_RECIPE, Engine, missing, until
-from sensestream_producer import Followed
+from sensestream_producer import FollowedOutcome
 from sensestream_producer.blocking import Client
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,7 +190,7 @@ class Pipeline:
             self.compose("start", "worker")
             until(lambda: client.pipeline_status().backlog == 0, ANSWER_TIMEOUT, "the rest")
         kept = islice(client.follow("0"), client.pipeline_status().transcripts)
-        outcomes = Counter(one.outcome.id for one in kept if isinstance(one, Followed))
+        outcomes = Counter(one.outcome.id for one in kept if isinstance(one, FollowedOutcome))
         assert all(outcomes[one] == 1 for one in ids), "an outcome is missing, or there twice"
 
     def inside(self, name: str, script: str) -> str:

@@ -28,7 +28,7 @@ from sensestream_consumer.telemetry.span_export import start_exporting, stop_exp
 
 if TYPE_CHECKING:
     from sensestream_consumer.engine import Recogniser
-    from sensestream_consumer.monitoring.readiness import Vitals
+    from sensestream_consumer.monitoring.readiness import Readiness
     from sensestream_consumer.worker import Worker
 
 __all__ = ["main", "run_until_stopped"]
@@ -134,17 +134,17 @@ def _end(status: int, message: str = "") -> NoReturn:
 
 
 async def _run(settings: WorkerSettings, load: Callable[[], Recogniser]) -> None:
-    from sensestream_consumer.monitoring.readiness import Vitals
+    from sensestream_consumer.monitoring.readiness import Readiness
     from sensestream_consumer.worker import Worker
 
-    vitals = Vitals()
+    vitals = Readiness()
     async with _watched(settings, vitals):
         worker = Worker(settings, load, vitals)
         _heed_signals(worker)
         await worker.run()
 
 
-def _watched(settings: WorkerSettings, vitals: Vitals) -> AbstractAsyncContextManager[None]:
+def _watched(settings: WorkerSettings, vitals: Readiness) -> AbstractAsyncContextManager[None]:
     """The endpoint, where a port is set for it."""
     if not settings.metrics_port:
         return nullcontext()

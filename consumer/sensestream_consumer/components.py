@@ -13,25 +13,25 @@ from sensestream_common.connections.connection import connect, connect_blocking
 from sensestream_common.contract.keys import Keys
 
 from sensestream_consumer.audio import AudioPolicy, Fetcher
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.deliveries import Held, Holding
-from sensestream_consumer.broker.heartbeat import Heartbeat, Presence
+from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.deliveries import Delivery, InFlight
+from sensestream_consumer.broker.heartbeat import Heartbeat, WorkerInfo
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.broker.janitor import Janitor
 from sensestream_consumer.broker.membership import Membership
 from sensestream_consumer.broker.outbox import Outbox
-from sensestream_consumer.cache.monitor import CacheWatch
+from sensestream_consumer.cache.monitor import CacheMonitor
 from sensestream_consumer.cache.results import Cache
 from sensestream_consumer.engine import Engine, Recogniser
-from sensestream_consumer.processing.attempts import Starts
-from sensestream_consumer.processing.flow_control import Intake
+from sensestream_consumer.processing.attempts import Attempts
+from sensestream_consumer.processing.flow_control import FlowControl
 from sensestream_consumer.processing.handler import Handler
-from sensestream_consumer.processing.resolver import Answers
-from sensestream_consumer.processing.slots import Crowd, EngineRoom, Places
+from sensestream_consumer.processing.resolver import Resolver
+from sensestream_consumer.processing.slots import SharedExclusiveGate, SlotPool, TooManyWaiters
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.telemetry.tracing import Tracing
 
-__all__ = ["Connections", "Parts", "assemble", "open_connections"]
+__all__ = ["Components", "Connections", "build_components", "open_connections"]
 
 _PLACES_PER_SLOT = 4  # misses in hand for each that the engine runs: it never waits for a fetch
 
@@ -50,22 +50,22 @@ class Connections:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Components:
     """What a worker is made of. Nothing here has spoken to Redis, and no thread beats yet."""
 
     pipeline: str
     consumer: str
     keys: Keys
-    commands: Commands
+    commands: AutoPipeline
     inbox: Inbox
-    intake: Intake
-    holding: Holding
+    intake: FlowControl
+    holding: InFlight
     heartbeat: Heartbeat
     membership: Membership
     engine: Engine
-    places: Places
+    places: SlotPool
     fetcher: Fetcher
-    answers: Answers
+    answers: Resolver
     handler: Handler
     janitor: Janitor
 
@@ -80,54 +80,56 @@ def open_connections(settings: WorkerSettings, consumer: str) -> Connections:
     )
 
 
-def assemble(
+def build_components(
     settings: WorkerSettings,
     recogniser: Recogniser,
     connections: Connections,
     consumer: str,
     *,
     changed: Callable[[], None],
-    on_lost: Callable[[Held], None],
-) -> Parts:
+    on_lost: Callable[[Delivery], None],
+) -> Components:
     """All parts of the worker called `consumer`.
 
     `changed` is called when there is room again, `on_lost` with an entry that somebody else has
     taken over. Call it once Redis answers, in the event loop: a newcomer's grace begins here.
     """
     keys = settings.keys
-    holding = Holding()
-    commands = Commands(connections.pool)
+    holding = InFlight()
+    commands = AutoPipeline(connections.pool)
     inbox = Inbox(connections.reader, commands, keys, consumer)
     heartbeat = _heartbeat(settings, recogniser, connections.name, consumer, holding, on_lost)
     engine = Engine(recogniser, concurrency=settings.concurrency)
-    places = Places(engine.capacity * _PLACES_PER_SLOT, changed)
+    places = SlotPool(engine.capacity * _PLACES_PER_SLOT, changed)
     policy = _audio_policy(settings)
     fetcher = Fetcher(policy, connections.pool, keys.upload_prefix)
     cache = Cache(
         commands, keys, holding, consumer, recogniser.fingerprint,
         lease_ms=int(settings.reclaim_after * 1000),
     )  # fmt: skip
-    answers = Answers(
+    answers = Resolver(
         cache=cache,
         engine=engine,
         fetcher=fetcher,
-        starts=Starts(commands, keys, EngineRoom(), consumer, most=settings.max_attempts),
+        starts=Attempts(
+            commands, keys, SharedExclusiveGate(), consumer, most=settings.max_attempts
+        ),
         places=places,
         # Half of what may be held: followers of one hot clip must not fill every place.
-        following=Places(max(1, settings.read_ahead // 2), changed, refusal=Crowd),
+        following=SlotPool(max(1, settings.read_ahead // 2), changed, refusal=TooManyWaiters),
         policy=policy,
         clock=heartbeat.now_ms,
         result_ttl=settings.result_ttl,
         trust_digest=settings.trust_digest,
     )
     outbox = Outbox(commands, keys, holding, consumer, request_ttl=settings.request_ttl)
-    return Parts(
+    return Components(
         pipeline=settings.pipeline,
         consumer=consumer,
         keys=keys,
         commands=commands,
         inbox=inbox,
-        intake=Intake(inbox, places, heartbeat, settings.read_ahead, settings.reclaim_after),
+        intake=FlowControl(inbox, places, heartbeat, settings.read_ahead, settings.reclaim_after),
         holding=holding,
         heartbeat=heartbeat,
         membership=Membership(
@@ -148,7 +150,7 @@ def assemble(
 
 def _heartbeat(
     settings: WorkerSettings, recogniser: Recogniser, name: str, consumer: str,
-    holding: Holding, on_lost: Callable[[Held], None],
+    holding: InFlight, on_lost: Callable[[Delivery], None],
 ) -> Heartbeat:  # fmt: skip
     facts = {
         "host": socket.gethostname(),
@@ -161,7 +163,7 @@ def _heartbeat(
     return Heartbeat(
         connect_blocking(settings.redis_url, name=f"{name}:heartbeat", timeout=timeout),
         settings.keys,
-        Presence(
+        WorkerInfo(
             consumer, recogniser.fingerprint, facts,
             trust_digest=settings.trust_digest, result_ttl=settings.result_ttl,
             request_ttl=settings.request_ttl,
@@ -184,14 +186,14 @@ def _audio_policy(settings: WorkerSettings) -> AudioPolicy:
     )
 
 
-def _janitor(settings: WorkerSettings, commands: Commands) -> Janitor:
+def _janitor(settings: WorkerSettings, commands: AutoPipeline) -> Janitor:
     return Janitor(
         commands,
         settings.keys,
         transcripts_ttl=settings.transcripts_ttl,
         transcripts_max=settings.transcripts_max,
         dead_max=settings.dead_max,
-        watch=CacheWatch(
+        watch=CacheMonitor(
             commands, settings.keys,
             warn_hit_rate_below=settings.warn_hit_rate_below,
             warn_results_above=settings.warn_results_above,

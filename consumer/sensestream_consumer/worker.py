@@ -16,15 +16,15 @@ from sensestream_common.connections.connection import redacted_url
 from sensestream_common.contract.errors import PipelineError
 
 from sensestream_consumer.broker.autopipeline import retry_until_available
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.broker.membership import knock
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.membership import wait_for_redis
 from sensestream_consumer.broker.outbox import Commit
 from sensestream_consumer.cache.warm_up import warm_up
-from sensestream_consumer.components import Parts, assemble, open_connections
+from sensestream_consumer.components import Components, build_components, open_connections
 from sensestream_consumer.engine import Recogniser
-from sensestream_consumer.monitoring.readiness import Vitals
-from sensestream_consumer.processing.attempts import EntryLost
-from sensestream_consumer.processing.slots import Crowd, NoRoom
+from sensestream_consumer.monitoring.readiness import Readiness
+from sensestream_consumer.processing.attempts import DeliveryLost
+from sensestream_consumer.processing.slots import AtCapacity, TooManyWaiters
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.telemetry.metrics import ENTRIES_LOST
 from sensestream_consumer.warm_list import read_warm_list
@@ -46,14 +46,14 @@ class Worker:
     """One consumer of the group. `run` returns after `stop` and the drain."""
 
     def __init__(
-        self, settings: WorkerSettings, load: Callable[[], Recogniser], vitals: Vitals
+        self, settings: WorkerSettings, load: Callable[[], Recogniser], vitals: Readiness
     ) -> None:
         """`load` gives the model, in a thread; `vitals` are told how the worker does."""
         self.consumer = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._settings = settings
         self._load = load
         self._vitals = vitals
-        self._tasks: dict[asyncio.Task[None], tuple[Held, ...]] = {}
+        self._tasks: dict[asyncio.Task[None], tuple[Delivery, ...]] = {}
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._changed = asyncio.Event()
@@ -102,7 +102,7 @@ class Worker:
         recogniser = await asyncio.to_thread(self._load)
         self._connections = open_connections(settings, self.consumer)
         self._vitals.hinder("Redis has not answered yet")
-        await knock(self._connections.pool, settings.redis_url)
+        await wait_for_redis(self._connections.pool, settings.redis_url)
         self._parts = parts = self._assemble(recogniser)
         self._vitals.put_together(parts)
         self._vitals.hinder("it has not joined the group yet")
@@ -127,8 +127,8 @@ class Worker:
             lambda: warm_up(commands, keys, fingerprint, wanted, ttl), "warm up"
         )
 
-    def _assemble(self, recogniser: Recogniser) -> Parts:
-        return assemble(
+    def _assemble(self, recogniser: Recogniser) -> Components:
+        return build_components(
             self._settings, recogniser, self._connections, self.consumer,
             changed=self._changed.set, on_lost=self._drop,
         )  # fmt: skip
@@ -195,7 +195,7 @@ class Worker:
     def _held(self) -> int:
         return sum(map(len, self._tasks.values()))
 
-    async def _read(self) -> list[Held]:
+    async def _read(self) -> list[Delivery]:
         """New entries, as many as there is room for; none after a moment without any."""
         count = await self._parts.intake.room(self._held)
         if not count:
@@ -213,12 +213,12 @@ class Worker:
         except TimeoutError:
             return
 
-    async def _begin_known(self, entries: list[Held]) -> list[Held]:
+    async def _begin_known(self, entries: list[Delivery]) -> list[Delivery]:
         """Begin with the repeats that are remembered, some at a time; the other entries.
 
         So Redis and the subscribers have the first ones while the next ones are put together.
         """
-        others: list[Held] = []
+        others: list[Delivery] = []
         for start in range(0, len(entries), _TOGETHER):
             some = entries[start : start + _TOGETHER]
             known, unknown = self._parts.handler.recall(some)
@@ -228,10 +228,10 @@ class Worker:
                 await asyncio.sleep(0)
         return others
 
-    def _begin(self, held: Held) -> None:
+    def _begin(self, held: Delivery) -> None:
         self._begin_task(self._handle(held), held)
 
-    def _begin_task(self, work: Coroutine[Any, Any, None], *mine: Held) -> None:
+    def _begin_task(self, work: Coroutine[Any, Any, None], *mine: Delivery) -> None:
         for held in mine:
             self._parts.holding.add(held)
         task = asyncio.create_task(work, name=f"request {mine[0].entry}")
@@ -253,7 +253,7 @@ class Worker:
             for held in mine:
                 log.error("request_task_failed", entry=held.entry, exc_info=error)
 
-    def _leave(self, mine: tuple[Held, ...]) -> None:
+    def _leave(self, mine: tuple[Delivery, ...]) -> None:
         """Renewed no more, they are replayed after RECLAIM_AFTER."""
         for held in mine:
             self._parts.holding.discard(held)
@@ -271,19 +271,19 @@ class Worker:
             if not self._stopping.is_set():  # else it is handed back with all that is held
                 self._begin(held)
 
-    async def _handle(self, held: Held) -> None:
+    async def _handle(self, held: Delivery) -> None:
         try:
             await self._parts.handler.handle(held)
-        except NoRoom as full:
-            await self._return(held, crowd=isinstance(full, Crowd))
-        except EntryLost:
+        except AtCapacity as full:
+            await self._return(held, crowd=isinstance(full, TooManyWaiters))
+        except DeliveryLost:
             self._parts.holding.discard(held)
 
-    async def _return(self, held: Held, *, crowd: bool) -> None:
+    async def _return(self, held: Delivery, *, crowd: bool) -> None:
         await retry_until_available(lambda: self._parts.membership.hand_back([held]), "hand back")
         self._parts.intake.returned(crowd=crowd)
 
-    def _drop(self, held: Held) -> None:
+    def _drop(self, held: Delivery) -> None:
         """Somebody else holds it: stop working on it (a transcript already made still counts)."""
         held.lost = True
         ENTRIES_LOST.inc()

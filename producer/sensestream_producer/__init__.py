@@ -27,13 +27,13 @@ from sensestream_common.settings import load_settings
 from sensestream_producer.client import Client
 from sensestream_producer.operations.dead_letters import (
     DeadLetter,
+    DeadLetterFilter,
     DeadLetters,
     Replay,
     ReplayResult,
-    Selection,
 )
 from sensestream_producer.operations.status import PipelineStatus, RequestStatus, WorkerStatus
-from sensestream_producer.outcomes.follower import Followed, Gap, GapReason
+from sensestream_producer.outcomes.follower import FollowedOutcome, Gap, GapReason
 from sensestream_producer.settings import ProducerSettings
 from sensestream_producer.submit.submission import Receipt, Submission, SubmitOptions
 
@@ -42,9 +42,10 @@ __all__ = [
     "CacheUse",
     "Client",
     "DeadLetter",
+    "DeadLetterFilter",
     "DeadLetters",
     "ErrorCode",
-    "Followed",
+    "FollowedOutcome",
     "Gap",
     "GapReason",
     "Lane",
@@ -59,7 +60,6 @@ __all__ = [
     "RequestError",
     "RequestStatus",
     "Segment",
-    "Selection",
     "SensestreamError",
     "SettingsError",
     "Status",

@@ -23,9 +23,9 @@ from sensestream_common.contract.outcome import Outcome
 
 from sensestream_producer import client as asynchronous
 from sensestream_producer.loop_thread import LoopThread, ThreadClosed
-from sensestream_producer.operations.dead_letters import DeadLetter, ReplayResult, Selection
+from sensestream_producer.operations.dead_letters import DeadLetter, DeadLetterFilter, ReplayResult
 from sensestream_producer.operations.status import PipelineStatus, RequestStatus
-from sensestream_producer.outcomes.follower import Followed, Gap
+from sensestream_producer.outcomes.follower import FollowedOutcome, Gap
 from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
 from sensestream_producer.submit.submission import Receipt, Submission, SubmitOptions
 
@@ -50,7 +50,7 @@ class Client:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        patience: float = asynchronous.PATIENCE,
+        retry_timeout: float = asynchronous.PATIENCE,
         answer_repeats: bool = True,
     ) -> None:
         def make() -> asynchronous.Client:
@@ -59,7 +59,7 @@ class Client:
                 pipeline,
                 max_backlog=max_backlog,
                 max_upload_bytes=max_upload_bytes,
-                patience=patience,
+                retry_timeout=retry_timeout,
                 answer_repeats=answer_repeats,
             )
 
@@ -79,14 +79,14 @@ class Client:
 
     @classmethod
     def from_settings(
-        cls, settings: ProducerSettings, *, patience: float = asynchronous.PATIENCE
+        cls, settings: ProducerSettings, *, retry_timeout: float = asynchronous.PATIENCE
     ) -> Self:
         return cls(
             settings.redis_url,
             settings.pipeline,
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
-            patience=patience,
+            retry_timeout=retry_timeout,
             answer_repeats=settings.answer_repeats,
         )
 
@@ -149,7 +149,7 @@ class Client:
         """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
         return self._engine.run(lambda client: client.wait(request_id, timeout=timeout))
 
-    def follow(self, position: str = "$") -> Generator[Followed | Gap]:
+    def follow(self, position: str = "$") -> Generator[FollowedOutcome | Gap]:
         """All outcomes behind `position`, until the client is closed, from the stream.
 
         `"0"` begins with the oldest that is kept, `"$"` with the next. Keep the `position` of
@@ -182,7 +182,7 @@ class DeadLetters:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def select(self, selection: Selection | None = None) -> Generator[DeadLetter]:
+    def select(self, selection: DeadLetterFilter | None = None) -> Generator[DeadLetter]:
         """The letters of a selection, oldest first."""
         yield from self._client._engine.iterate(lambda client: client.dead.select(selection))
 

@@ -21,23 +21,23 @@ from sensestream_producer.operations.status import (
     pipeline_status,
     request_status,
 )
-from sensestream_producer.outcomes.follower import Followed, Gap, follow
+from sensestream_producer.outcomes.follower import FollowedOutcome, Gap, follow
 from sensestream_producer.outcomes.listener import listen
 from sensestream_producer.outcomes.stream_ids import id_text, last_id
-from sensestream_producer.outcomes.waiter import Tail
+from sensestream_producer.outcomes.waiter import OutcomeWaiter
 from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
-from sensestream_producer.submit.cached_answers import Repeats
+from sensestream_producer.submit.cached_answers import CachedAnswers
 from sensestream_producer.submit.submission import (
     Receipt,
     Submission,
     SubmitOptions,
     new_request_id,
 )
-from sensestream_producer.submit.submitter import Submit, Submitter, UploadVanished
+from sensestream_producer.submit.submitter import PendingSubmit, Submitter, UploadVanished
 from sensestream_producer.submit.tracing import traced
 from sensestream_producer.submit.uploads import Staged, Uploads
 from sensestream_producer.time_limit import TimeLimit
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
 __all__ = ["PATIENCE", "Client", "identified", "submission_of"]
 
@@ -49,7 +49,7 @@ _STAGINGS = 3
 class Client:
     """A client of the pipeline called `pipeline` in the Redis at `url`.
 
-    An outage of Redis is met with retries for `patience` seconds, then with `RedisUnavailable`.
+    An outage of Redis is retried for `retry_timeout` seconds, then raises `RedisUnavailable`.
     At most `max_backlog` requests may wait in the pipeline; an upload has at most
     `max_upload_bytes`. What the workers have heard before is answered at once, by the client
     itself, as far as they allow it; without `answer_repeats` they answer everything. Use it as
@@ -63,27 +63,27 @@ class Client:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        patience: float = PATIENCE,
+        retry_timeout: float = PATIENCE,
         answer_repeats: bool = True,
     ) -> None:
         self.keys = Keys(pipeline)
-        self._link = Link(url, patience=patience)
+        self._link = RedisTransport(url, retry_timeout=retry_timeout)
         self._submitter = Submitter(
             self._link, self.keys, max_backlog=max_backlog,
-            repeats=Repeats(self._link, self.keys, role="client") if answer_repeats else None,
+            repeats=CachedAnswers(self._link, self.keys, role="client") if answer_repeats else None,
         )  # fmt: skip
         self._uploads = Uploads(self._link, self.keys, max_bytes=max_upload_bytes)
-        self._tail = Tail(self._link, self.keys)
+        self._tail = OutcomeWaiter(self._link, self.keys)
         self.dead = DeadLetters(self._link, self.keys, max_backlog=max_backlog)
 
     @classmethod
-    def from_settings(cls, settings: ProducerSettings, *, patience: float = PATIENCE) -> Self:
+    def from_settings(cls, settings: ProducerSettings, *, retry_timeout: float = PATIENCE) -> Self:
         return cls(
             settings.redis_url,
             settings.pipeline,
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
-            patience=patience,
+            retry_timeout=retry_timeout,
             answer_repeats=settings.answer_repeats,
         )
 
@@ -169,7 +169,7 @@ class Client:
             async with self._tail.expecting(request_id) as expected:
                 return await self._tail.look_up(expected)
 
-    def follow(self, position: str = "$") -> AsyncGenerator[Followed | Gap]:
+    def follow(self, position: str = "$") -> AsyncGenerator[FollowedOutcome | Gap]:
         """All outcomes behind `position`, for ever, from the stream.
 
         `"0"` begins with the oldest that is kept, `"$"` with the next. Keep the `position` of
@@ -223,21 +223,21 @@ class Client:
     async def _submit(self, submission: Submission) -> Receipt:
         """Send a submission that has its id; staged bytes are never left behind."""
         request = submission.request(submission.id, self.keys)
-        submit = Submit(request, submission.lane, submission.time_left)
+        submit = PendingSubmit(request, submission.lane, submission.time_left)
         if isinstance(submission.audio, str):
             return await self._submitter.send(submit)
         return await self._recall(submission.audio, submit) or await self._upload(
             submission.audio, submit
         )
 
-    async def _recall(self, audio: Path | bytes, submit: Submit) -> Receipt | None:
+    async def _recall(self, audio: Path | bytes, submit: PendingSubmit) -> Receipt | None:
         """The receipt of bytes that are known: they are not sent."""
         if not self._submitter.answers(claimed=False):
             return None
         request = replace(submit.request, digest=await self._uploads.digest(audio))
         return await self._submitter.recall(replace(submit, request=request, hashed=True))
 
-    async def _upload(self, audio: Path | bytes, submit: Submit) -> Receipt:
+    async def _upload(self, audio: Path | bytes, submit: PendingSubmit) -> Receipt:
         for _ in range(_STAGINGS):
             staged = await self._uploads.stage(audio)
             request = replace(submit.request, digest=staged.digest)

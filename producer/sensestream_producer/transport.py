@@ -1,6 +1,6 @@
 """The client's way to Redis: commands with patience in an outage, and errors in our own words.
 
-Only what may run twice goes through `Link.run`: it is tried again when a reply was lost.
+Only what may run twice goes through `RedisTransport.run`: it is tried again when a reply was lost.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sensestream_common.contract.errors import (
     SubmitRefused,
 )
 
-__all__ = ["Backoff", "Link", "cancellations", "heeding", "passes"]
+__all__ = ["Backoff", "RedisTransport", "cancellations", "is_retryable", "raise_if_cancelled"]
 
 _FIRST_PAUSE = 0.05  # seconds
 _LONGEST_PAUSE = 2.0
@@ -41,7 +41,7 @@ _LONGEST_PAUSE = 2.0
 T = TypeVar("T")
 
 
-def passes(error: BaseException) -> bool:
+def is_retryable(error: BaseException) -> bool:
     """Whether waiting may help: an outage, but not a refused password (redis-py mixes them)."""
     refused = (AuthenticationError, AuthorizationError)
     return isinstance(error, Exception) and is_outage(error) and not isinstance(error, refused)
@@ -53,7 +53,7 @@ def cancellations() -> int:
     return task.cancelling() if task else 0
 
 
-async def heeding(operation: Awaitable[T], since: int | None = None) -> T:
+async def raise_if_cancelled(operation: Awaitable[T], since: int | None = None) -> T:
     """The result of a command of redis-py, or the cancellation that came meanwhile.
 
     Python 3.11's `wait_for`, through which redis-py sends, drops a cancellation that arrives
@@ -86,12 +86,12 @@ class Backoff:
         await asyncio.sleep(self.next())
 
 
-class Link:
-    """One pipeline's Redis; `patience` is for how many seconds an outage is met with retries."""
+class RedisTransport:
+    """One pipeline's Redis; an outage is retried for `retry_timeout` seconds."""
 
-    def __init__(self, url: str, *, patience: float) -> None:
+    def __init__(self, url: str, *, retry_timeout: float) -> None:
         self.url = url
-        self.patience = patience
+        self.retry_timeout = retry_timeout
         self.redis: Redis = connect(url, name="sensestream-client")
         self.line = PipelinedConnection(self.redis)
 
@@ -107,7 +107,7 @@ class Link:
         """
         began, before = time.monotonic(), cancellations()
         try:
-            return await heeding(operation(), before)
+            return await raise_if_cancelled(operation(), before)
         except (RedisError, OSError) as error:
             return await self.again(operation, error, began, before)
 
@@ -121,11 +121,11 @@ class Link:
         backoff = Backoff()
         while True:
             pause = backoff.next()
-            if not passes(error) or time.monotonic() + pause > began + self.patience:
+            if not is_retryable(error) or time.monotonic() + pause > began + self.retry_timeout:
                 raise self.translate(error) from error
             await asyncio.sleep(pause)
             try:
-                return await heeding(operation(), before)
+                return await raise_if_cancelled(operation(), before)
             except (RedisError, OSError) as another:
                 error = another
 

@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.outbox import Keep
+from sensestream_consumer.broker.outbox import CacheWrite
 
 from tests.consumer.conftest import KEYS, MakeParts, submit
 from tests.consumer.test_commits import transcript_of
 
 pytestmark = pytest.mark.anyio
 
-KEEP = Keep(result="x", transcript=Transcript("t").dumps(), alias="sha256:0", alias_of="a" * 64,
-            ttl_ms=10_000)  # fmt: skip
+KEEP = CacheWrite(
+    result="x",
+    transcript=Transcript("t").dumps(),
+    alias="sha256:0",
+    alias_of="a" * 64,
+    ttl_ms=10_000,
+)
 
 
 WHOLE: dict[str, Any] = {"text": "a", "language": "", "emotion": "", "events": [], "segments": [],

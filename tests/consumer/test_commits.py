@@ -10,32 +10,32 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP, Lane
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.broker.outbox import Keep
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.outbox import CacheWrite
 
-from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.consumer.conftest import KEYS, Components, MakeParts, submit
 
 pytestmark = pytest.mark.anyio
 
 
-def transcript_of(held: Held, text: str = "one two", **fields: Any) -> Outcome:
+def transcript_of(held: Delivery, text: str = "one two", **fields: Any) -> Outcome:
     return Outcome(
         id=fields.pop("id", held.entry), entry=held.entry, status=Status.COMPLETED,
         cache=CacheUse.MISS, digest="sha256:" + "0" * 64, model="m", **fields,
     ).with_transcript(Transcript(text))  # fmt: skip
 
 
-def failure_of(held: Held, error: ErrorCode = ErrorCode.AUDIO_NOT_FOUND) -> Outcome:
+def failure_of(held: Delivery, error: ErrorCode = ErrorCode.AUDIO_NOT_FOUND) -> Outcome:
     return Outcome(
         id=held.entry, entry=held.entry, status=Status.FAILED, error=error, message="gone"
     )
 
 
-async def outcomes(parts: Parts) -> list[bytes]:
+async def outcomes(parts: Components) -> list[bytes]:
     return [fields[b"status"] for _, fields in await parts.redis.xrange(KEYS.transcripts)]
 
 
-async def two_holders(make_parts: MakeParts) -> tuple[Parts, Held, Parts, Held]:
+async def two_holders(make_parts: MakeParts) -> tuple[Components, Delivery, Components, Delivery]:
     """One worker that has lost its entry without knowing, and the one that has it now."""
     old, new = make_parts("old"), make_parts("new")
     await old.inbox.create_groups()
@@ -114,7 +114,7 @@ async def test_the_lease_of_a_commit_goes_with_it_and_anothers_stays(
     assert lease is not None
     assert not elsewhere
     assert (await two.cache.acquire("x"))[:2] == (None, True)
-    keep = Keep(result="x", transcript=Transcript("t").dumps(), ttl_ms=10_000)
+    keep = CacheWrite(result="x", transcript=Transcript("t").dumps(), ttl_ms=10_000)
     assert await one.outbox.commit(first, transcript_of(first), keep=keep, lease=lease)
     assert (await two.cache.look("x"))[0] is False
     assert (await two.cache.result("x")) == Transcript("t")
@@ -236,7 +236,7 @@ async def test_a_hit_mends_an_alias_that_has_become_something_else(make_parts: M
     digest = "sha256:" + "0" * 64
     await parts.redis.rpush(KEYS.audio(digest), "not yours")
     await parts.redis.expire(KEYS.audio(digest), 3)
-    keep = Keep(result="r", alias=digest, alias_of="a" * 64, ttl_ms=60_000)
+    keep = CacheWrite(result="r", alias=digest, alias_of="a" * 64, ttl_ms=60_000)
     assert await parts.outbox.commit(held, transcript_of(held), keep=keep)
     assert await parts.redis.get(KEYS.audio(digest)) == b"a" * 64
     assert 50 < await parts.redis.ttl(KEYS.audio(digest)) <= 60

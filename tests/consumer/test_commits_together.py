@@ -12,12 +12,12 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.broker.outbox import Commit, Keep, Settled
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.outbox import CacheWrite, Commit, CommitResult
 from sensestream_producer.local.redis_server import EmbeddedRedis
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.consumer.conftest import KEYS, Components, MakeParts, submit
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -27,23 +27,25 @@ TRANSCRIPT = Transcript("one two").dumps()
 CHECKSUM = hashlib.sha1(TRANSCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
-def repeat_of(held: Held, checksum: str = CHECKSUM, callback_url: str = "") -> Commit:
+def repeat_of(held: Delivery, checksum: str = CHECKSUM, callback_url: str = "") -> Commit:
     outcome = Outcome(
         id=held.entry, entry=held.entry, status=Status.COMPLETED, cache=CacheUse.HIT,
         digest=DIGEST, model="m",
     ).with_transcript(Transcript("one two"))  # fmt: skip
-    return Commit(held, outcome, Keep("r", ttl_ms=60_000, expected=checksum), None, callback_url)
+    return Commit(
+        held, outcome, CacheWrite("r", ttl_ms=60_000, expected=checksum), None, callback_url
+    )
 
 
-def failure_of(held: Held) -> Commit:
+def failure_of(held: Delivery) -> Commit:
     outcome = Outcome(
         id=held.entry, entry=held.entry, status=Status.FAILED,
         error=ErrorCode.AUDIO_NOT_FOUND, message="gone",
     )  # fmt: skip
-    return Commit(held, outcome, Keep())
+    return Commit(held, outcome, CacheWrite())
 
 
-async def worker_with(make_parts: MakeParts, entries: int) -> tuple[Parts, list[Held]]:
+async def worker_with(make_parts: MakeParts, entries: int) -> tuple[Components, list[Delivery]]:
     """A worker that holds so many entries, and a transcript that is kept as `r`."""
     parts = make_parts("worker")
     await parts.inbox.create_groups()
@@ -54,7 +56,7 @@ async def worker_with(make_parts: MakeParts, entries: int) -> tuple[Parts, list[
     return parts, await parts.read(entries)
 
 
-async def outcomes(parts: Parts) -> dict[str, bytes]:
+async def outcomes(parts: Components) -> dict[str, bytes]:
     return {
         fields[b"entry"].decode(): fields[b"status"]
         for _, fields in await parts.redis.xrange(KEYS.transcripts)
@@ -64,7 +66,7 @@ async def outcomes(parts: Parts) -> dict[str, bytes]:
 async def test_each_has_its_outcome_and_all_are_counted(make_parts: MakeParts) -> None:
     parts, held = await worker_with(make_parts, 5)
     commits = [repeat_of(one) for one in held[:4]] + [failure_of(held[4])]
-    assert await parts.outbox.commit_all(commits) == [Settled.OURS] * 5
+    assert await parts.outbox.commit_all(commits) == [CommitResult.COMMITTED] * 5
     assert await outcomes(parts) == {
         **{one.entry: b"completed" for one in held[:4]},
         held[4].entry: b"failed",
@@ -79,9 +81,11 @@ async def test_one_that_another_answered_does_not_hinder_its_neighbours(
     make_parts: MakeParts,
 ) -> None:
     parts, held = await worker_with(make_parts, 3)
-    assert await make_parts("other").outbox.commit_all([repeat_of(held[1])]) == [Settled.OURS]
+    assert await make_parts("other").outbox.commit_all([repeat_of(held[1])]) == [
+        CommitResult.COMMITTED
+    ]
     assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [
-        Settled.OURS, Settled.ANOTHERS, Settled.OURS,
+        CommitResult.COMMITTED, CommitResult.ALREADY_ANSWERED, CommitResult.COMMITTED,
     ]  # fmt: skip
     assert len(await parts.redis.xrange(KEYS.transcripts)) == 3
     assert await parts.redis.hget(KEYS.stats, "hits") == b"3"
@@ -99,7 +103,10 @@ async def test_what_is_not_kept_as_remembered_is_not_sent(
     elif kept == "a string":
         await parts.redis.set(KEYS.result("r"), TRANSCRIPT)
     settled = await parts.outbox.commit_all([repeat_of(held[0]), failure_of(held[1])])
-    assert settled == [Settled.OURS if kept is None else Settled.GONE, Settled.OURS]
+    assert settled == [
+        CommitResult.COMMITTED if kept is None else CommitResult.RESULT_CHANGED,
+        CommitResult.COMMITTED,
+    ]
     if kept is not None:
         assert await outcomes(parts) == {held[1].entry: b"failed"}
         assert await parts.owner(held[0]) == "worker"
@@ -111,7 +118,7 @@ async def test_one_that_is_refused_keeps_no_neighbour_waiting(make_parts: MakePa
     await parts.redis.set(KEYS.webhooks, "in the way")
     commits = [repeat_of(held[0]), repeat_of(held[1], callback_url="http://a/"), repeat_of(held[2])]
     assert await parts.outbox.commit_all(commits) == [
-        Settled.OURS, Settled.REFUSED, Settled.OURS,
+        CommitResult.COMMITTED, CommitResult.REJECTED, CommitResult.COMMITTED,
     ]  # fmt: skip
     assert (await outcomes(parts)).keys() == {held[0].entry, held[2].entry}
     assert await parts.owner(held[1]) == "worker"
@@ -135,11 +142,11 @@ async def test_a_stream_of_the_wrong_type_loses_none_of_them(make_parts: MakePar
     parts, held = await worker_with(make_parts, 2)
     await parts.redis.set(KEYS.transcripts, "in the way")
     commits = [repeat_of(one) for one in held]
-    assert await parts.outbox.commit_all(commits) == [Settled.REFUSED] * 2
+    assert await parts.outbox.commit_all(commits) == [CommitResult.REJECTED] * 2
     pending = await parts.redis.xpending(KEYS.requests, REQUESTS_GROUP)
     assert pending["pending"] == 2
     await parts.redis.delete(KEYS.transcripts)
-    assert await parts.outbox.commit_all(commits) == [Settled.OURS] * 2
+    assert await parts.outbox.commit_all(commits) == [CommitResult.COMMITTED] * 2
     assert (await outcomes(parts)).keys() == {one.entry for one in held}
 
 
@@ -158,7 +165,10 @@ async def test_what_could_not_be_done_names_its_request(make_parts: MakeParts) -
     parts, held = await worker_with(make_parts, 2)
     await parts.redis.set(KEYS.request(held[1].entry), "no hash")
     with capture_logs() as said:
-        assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [Settled.OURS] * 2
+        assert (
+            await parts.outbox.commit_all([repeat_of(one) for one in held])
+            == [CommitResult.COMMITTED] * 2
+        )
     [line] = [line for line in said if line["event"] == "commit_incomplete"]
     assert (line["id"], line["entry"]) == (held[1].entry, held[1].entry)
 
@@ -166,10 +176,13 @@ async def test_what_could_not_be_done_names_its_request(make_parts: MakeParts) -
 async def test_a_full_redis_takes_them_all(own_redis: Callable[..., EmbeddedRedis]) -> None:
     server = own_redis(maxmemory_policy="noeviction")
     redis = connect(server.url, name="one")
-    parts, held = await worker_with(lambda name: Parts(redis, name), 4)
+    parts, held = await worker_with(lambda name: Components(redis, name), 4)
     try:
         await redis.config_set("maxmemory", 1)
-        assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [Settled.OURS] * 4
+        assert (
+            await parts.outbox.commit_all([repeat_of(one) for one in held])
+            == [CommitResult.COMMITTED] * 4
+        )
         assert len(await outcomes(parts)) == 4
     finally:
         await redis.aclose()

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from sensestream_common.contract.errors import SettingsError
 from sensestream_consumer.monitoring import server as endpoint
-from sensestream_consumer.monitoring.readiness import Vitals
+from sensestream_consumer.monitoring.readiness import Readiness
 
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def port() -> AsyncIterator[int]:
     """Of an endpoint whose worker has just been started."""
     number = free_port()
-    async with endpoint.serve("127.0.0.1", number, Vitals()):
+    async with endpoint.serve("127.0.0.1", number, Readiness()):
         yield number
 
 
@@ -94,5 +94,5 @@ async def test_callers_that_say_nothing_keep_nobody_out_for_long(
 
 async def test_a_port_that_is_taken_is_told_with_its_setting(port: int) -> None:
     with pytest.raises(SettingsError, match=f"SENSESTREAM_METRICS_PORT={port}"):
-        async with endpoint.serve("127.0.0.1", port, Vitals()):
+        async with endpoint.serve("127.0.0.1", port, Readiness()):
             pass

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from sensestream_common.connections.connection import connect_blocking
 from sensestream_common.contract.keys import REQUESTS_GROUP
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.broker.heartbeat import Heartbeat, Presence
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.heartbeat import Heartbeat, WorkerInfo
 from sensestream_consumer.broker.membership import Membership
 from sensestream_consumer.settings import WorkerSettings
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.consumer.conftest import KEYS, Components, MakeParts, submit
 from tests.consumer.test_commits import transcript_of
 from tests.support.waiting import wait_until
 
@@ -27,14 +27,19 @@ class Beating:
     """Parts of a worker with a heartbeat that beats when the test says so."""
 
     def __init__(
-        self, parts: Parts, url: str, *, fingerprint: str = "fingerprint", trust_digest: bool = True
+        self,
+        parts: Components,
+        url: str,
+        *,
+        fingerprint: str = "fingerprint",
+        trust_digest: bool = True,
     ) -> None:
         self.parts = parts
-        self.lost: list[Held] = []
+        self.lost: list[Delivery] = []
         self.heartbeat = Heartbeat(
             connect_blocking(url, name="heartbeat", timeout=2),
             KEYS,
-            Presence(
+            WorkerInfo(
                 parts.consumer,
                 fingerprint,
                 {"host": "h"},
@@ -138,7 +143,7 @@ async def test_what_is_handed_back_and_whose_reply_is_on_the_way_is_not_reported
     )
     hand_back = parts.inbox.hand_back
 
-    async def slow(entries: list[Held]) -> None:
+    async def slow(entries: list[Delivery]) -> None:
         await hand_back(entries)
         await beating.beat()
 

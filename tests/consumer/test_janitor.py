@@ -9,23 +9,23 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 from sensestream_common.connections.connection import connect
 from sensestream_consumer.broker.janitor import Janitor
-from sensestream_consumer.cache.monitor import CacheWatch
+from sensestream_consumer.cache.monitor import CacheMonitor
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.consumer.conftest import KEYS, MakeParts, Parts
+from tests.consumer.conftest import KEYS, Components, MakeParts
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 
-def janitor(parts: Parts, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
+def janitor(parts: Components, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
     return Janitor(
         parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
-        watch=CacheWatch(parts.commands, KEYS, warn_hit_rate_below=0, warn_results_above=0),
+        watch=CacheMonitor(parts.commands, KEYS, warn_hit_rate_below=0, warn_results_above=0),
     )  # fmt: skip
 
 
-async def add(parts: Parts, key: str, age_seconds: int, count: int) -> list[bytes]:
+async def add(parts: Components, key: str, age_seconds: int, count: int) -> list[bytes]:
     seconds, _ = await parts.redis.time()
     return [
         await parts.redis.xadd(key, {"n": n}, id=f"{(seconds - age_seconds) * 1000}-{n + 1}")
@@ -92,7 +92,7 @@ async def test_an_upload_without_its_request_gets_an_end_and_a_queued_one_none(
 
 async def test_a_full_redis_is_trimmed_just_then(own_redis: Callable[..., EmbeddedRedis]) -> None:
     server = own_redis(maxmemory_policy="noeviction")
-    parts = Parts(connect(server.url, name="one"), "one")
+    parts = Components(connect(server.url, name="one"), "one")
     await parts.inbox.create_groups()
     await add(parts, KEYS.transcripts, 200, 3)
     await parts.redis.config_set("maxmemory", 1)

@@ -10,12 +10,12 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import HANDED_BACK_IDLE, REQUESTS_GROUP, Lane
 from sensestream_consumer.broker import janitor as janitor_module
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.processing.attempts import EntryLost
-from sensestream_consumer.processing.flow_control import Intake
-from sensestream_consumer.processing.slots import Places
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.processing.attempts import DeliveryLost
+from sensestream_consumer.processing.flow_control import FlowControl
+from sensestream_consumer.processing.slots import SlotPool
 
-from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.consumer.conftest import KEYS, Components, MakeParts, submit
 from tests.consumer.test_commits import failure_of, outcomes, transcript_of, two_holders
 from tests.consumer.test_heartbeat import RECLAIM_AFTER, Beating, beating
 from tests.consumer.test_janitor import janitor
@@ -28,14 +28,14 @@ LEAVE = load_script("sensestream_consumer.broker.lua", "leave")
 HALF_A_MINUTE, A_MINUTE = 30_000, 60_000  # milliseconds
 
 
-async def age(redis: Any, held: Held, consumer: str) -> None:
+async def age(redis: Any, held: Delivery, consumer: str) -> None:
     """As if its holder had last renewed it a minute ago."""
     await redis.xclaim(
         KEYS.lane(held.lane), REQUESTS_GROUP, consumer, 0, [held.entry], idle=A_MINUTE, justid=True
     )
 
 
-async def leave(parts: Parts) -> int:
+async def leave(parts: Components) -> int:
     keys = [KEYS.requests_high, KEYS.requests, KEYS.worker(parts.consumer)]
     return int(await parts.commands.run(LEAVE, keys, [REQUESTS_GROUP, parts.consumer]))
 
@@ -55,7 +55,7 @@ async def test_an_entry_of_anothers_is_acknowledged_by_no_failure(
 async def test_who_has_lost_an_entry_changes_nothing_about_it(make_parts: MakeParts) -> None:
     old, held, new, stolen = await two_holders(make_parts)
     await age(new.redis, stolen, "new")
-    with pytest.raises(EntryLost):
+    with pytest.raises(DeliveryLost):
         async with old.starts.start(held, held.entry, "sha256:0"):
             pass
     await old.inbox.hand_back([held])
@@ -113,9 +113,9 @@ async def test_a_follower_takes_over_once_the_lease_of_a_dead_holder_has_ended(
     assert not elsewhere
 
 
-def intake(beating: Beating) -> Intake:
-    places = Places(4, lambda: None)
-    return Intake(beating.parts.inbox, places, beating.heartbeat, 10, RECLAIM_AFTER)
+def intake(beating: Beating) -> FlowControl:
+    places = SlotPool(4, lambda: None)
+    return FlowControl(beating.parts.inbox, places, beating.heartbeat, 10, RECLAIM_AFTER)
 
 
 async def test_a_consumer_is_swept_away_only_when_it_holds_nothing(

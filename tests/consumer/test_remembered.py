@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sensestream_consumer.cache.monitor import CacheWatch, count_results
+from sensestream_consumer.cache.monitor import CacheMonitor, count_results
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import KEYS, MakeParts, Parts
+from tests.consumer.conftest import KEYS, Components, MakeParts
 
 pytestmark = pytest.mark.anyio
 
 
-async def keep(parts: Parts, results: int, *, others: int = 0) -> None:
+async def keep(parts: Components, results: int, *, others: int = 0) -> None:
     pipe = parts.redis.pipeline(transaction=False)
     for number in range(results):
         pipe.hset(KEYS.result(f"{number:064x}"), "transcript", "{}")
@@ -22,13 +22,13 @@ async def keep(parts: Parts, results: int, *, others: int = 0) -> None:
     await pipe.execute()
 
 
-async def answered(parts: Parts, **counts: int) -> None:
+async def answered(parts: Components, **counts: int) -> None:
     for name, count in counts.items():
         await parts.redis.hincrby(KEYS.stats, name, count)
 
 
-def watch(parts: Parts, *, rate: float = 0.0, most: int = 0) -> CacheWatch:
-    return CacheWatch(parts.commands, KEYS, warn_hit_rate_below=rate, warn_results_above=most)
+def watch(parts: Components, *, rate: float = 0.0, most: int = 0) -> CacheMonitor:
+    return CacheMonitor(parts.commands, KEYS, warn_hit_rate_below=rate, warn_results_above=most)
 
 
 def warnings(logs: list[Any]) -> list[str]:

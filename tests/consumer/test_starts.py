@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.contract.errors import ErrorCode, RequestError
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.processing.attempts import EntryLost
-from sensestream_consumer.processing.slots import EngineRoom, NoRoom, Places
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.processing.attempts import DeliveryLost
+from sensestream_consumer.processing.slots import AtCapacity, SharedExclusiveGate, SlotPool
 
-from tests.consumer.conftest import KEYS, MakeParts, Parts, submit
+from tests.consumer.conftest import KEYS, Components, MakeParts, submit
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 DIGEST = "sha256:" + "a" * 64
 
 
-async def first(make_parts: MakeParts) -> tuple[Parts, Held]:
+async def first(make_parts: MakeParts) -> tuple[Components, Delivery]:
     parts = make_parts("worker-0")
     await parts.inbox.create_groups()
     await submit(parts.redis, id="a")
@@ -28,7 +28,7 @@ async def first(make_parts: MakeParts) -> tuple[Parts, Held]:
     return parts, held
 
 
-async def start(parts: Parts, held: Held) -> None:
+async def start(parts: Components, held: Delivery) -> None:
     async with parts.starts.start(held, "a", DIGEST):
         pass
 
@@ -71,7 +71,7 @@ async def test_copies_of_bytes_that_killed_workers_are_refused_without_a_start(
 async def test_an_entry_that_is_anothers_now_is_not_started(make_parts: MakeParts) -> None:
     parts, held = await first(make_parts)
     await make_parts("thief").steal(held)
-    with pytest.raises(EntryLost):
+    with pytest.raises(DeliveryLost):
         await start(parts, held)
 
 
@@ -106,7 +106,7 @@ async def test_a_suspect_waits_until_it_is_alone_before_it_is_charged(
 
 
 async def test_a_room_admits_many_or_one_alone() -> None:
-    room = EngineRoom()
+    room = SharedExclusiveGate()
     order: list[str] = []
 
     async def visit(name: str, leave: asyncio.Event, *, alone: bool) -> None:
@@ -132,9 +132,9 @@ async def test_a_room_admits_many_or_one_alone() -> None:
 
 async def test_a_place_is_taken_or_refused_at_once() -> None:
     freed: list[bool] = []
-    places = Places(1, lambda: freed.append(True))
+    places = SlotPool(1, lambda: freed.append(True))
     with places.place():
-        with pytest.raises(NoRoom), places.place():
+        with pytest.raises(AtCapacity), places.place():
             pass
         assert places.free == 0
     assert places.free == 1
@@ -143,10 +143,10 @@ async def test_a_place_is_taken_or_refused_at_once() -> None:
 
 async def test_a_place_that_is_kept_is_nobody_elses() -> None:
     freed: list[bool] = []
-    places = Places(1, lambda: freed.append(True))
+    places = SlotPool(1, lambda: freed.append(True))
     places.keep("a")
     assert places.free == 0
-    with pytest.raises(NoRoom), places.place("b"):
+    with pytest.raises(AtCapacity), places.place("b"):
         pass
     with places.place("a"):
         assert places.free == 0
@@ -162,11 +162,11 @@ async def test_a_place_that_is_kept_is_nobody_elses() -> None:
 async def test_a_place_is_kept_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("sensestream_consumer.processing.slots.time.monotonic", lambda: now)
-    places = Places(1, lambda: None)
+    places = SlotPool(1, lambda: None)
     places.keep("held up by a slow site")
     assert places.free == 0
     now += 5
-    with places.place("another"), pytest.raises(NoRoom), places.place("held up by a slow site"):
+    with places.place("another"), pytest.raises(AtCapacity), places.place("held up by a slow site"):
         pass
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sensestream_common.contract.keys import HANDED_BACK
 from sensestream_producer.operations.pending import Pending, Release
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
 from tests.pipeline.test_crashes import exactly_once, started
@@ -134,7 +134,7 @@ async def test_nothing_is_taken_from_a_worker_that_got_hold_of_it_after_the_look
     for lane in (KEYS.requests, KEYS.requests_high):
         pipeline.redis.xgroup_create(lane, "workers", "0", mkstream=True)
     pipeline.redis.xreadgroup("workers", "silent-1", {KEYS.requests: ">"})
-    link = Link(redis_url, patience=5)
+    link = RedisTransport(redis_url, retry_timeout=5)
     pending = Pending(link, KEYS)
     [seen] = [request async for request in pending.select()]
     pipeline.redis.xclaim(KEYS.requests, "workers", "other-2", 0, [entry], justid=True)

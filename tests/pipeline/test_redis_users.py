@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from redis import Redis
 from redis.exceptions import RedisError
-from sensestream_producer import Client, Followed, Replay
+from sensestream_producer import Client, FollowedOutcome, Replay
 from sensestream_producer.cli import sensestream
 from sensestream_producer.gateway.signing import new_secret
 from sensestream_producer.local.redis_server import EmbeddedRedis
@@ -102,7 +102,7 @@ async def test_each_role_can_do_its_work(
         assert repeat.worker.startswith("client-")
         assert failed.error == "audio_not_found"
         followed = await asyncio.wait_for(following, 20)
-        assert isinstance(followed, Followed)
+        assert isinstance(followed, FollowedOutcome)
         assert followed.outcome.id == heard.id
         await asyncio.wait_for(listening, 20)
         assert await client.status("uploaded")

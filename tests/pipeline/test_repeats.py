@@ -21,7 +21,7 @@ from sensestream_common.connections.pipelined_connection import PipelinedConnect
 from sensestream_common.contract.errors import PipelineError, RedisUnavailable, SubmitRefused
 from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_producer import Client, Outcome, Receipt, Submission
-from sensestream_producer.outcomes.waiter import Tail
+from sensestream_producer.outcomes.waiter import OutcomeWaiter
 from sensestream_producer.submit.submission import RequestState
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
@@ -263,14 +263,14 @@ async def test_a_failed_outcome_is_found_though_its_id_was_taken_again(
 ) -> None:
     """Nobody listened yet when it came, and the id tells of the other request by now."""
     assert (await client.submit(GONE, digest=heard.digest)).answer
-    entered, held, start = asyncio.Event(), asyncio.Event(), Tail._start
+    entered, held, start = asyncio.Event(), asyncio.Event(), OutcomeWaiter._start
 
-    async def slow(tail: Tail) -> None:
+    async def slow(tail: OutcomeWaiter) -> None:
         entered.set()
         await held.wait()
         await start(tail)
 
-    monkeypatch.setattr(Tail, "_start", slow)
+    monkeypatch.setattr(OutcomeWaiter, "_start", slow)
     waiting = asyncio.create_task(
         client.transcribe(GONE, id="x", digest=f"sha256:{1:064x}", timeout=20)
     )
@@ -287,7 +287,7 @@ async def test_a_failed_outcome_is_found_though_its_id_was_taken_again(
 async def test_a_master_that_became_a_replica_is_met_with_patience(
     heard: Heard, redis_url: str, pipeline: Pipeline
 ) -> None:
-    async with Client(redis_url, patience=10) as client:
+    async with Client(redis_url, retry_timeout=10) as client:
         await client.submit(GONE, digest=heard.digest)
         pipeline.redis.execute_command("REPLICAOF", "127.0.0.1", "1")
         submitting = asyncio.create_task(client.submit(GONE, digest=heard.digest))
@@ -500,7 +500,7 @@ async def test_patience_is_for_the_whole_of_a_submit(
 ) -> None:
     """One time-out of the connection, and not another one after it."""
     asked = 0
-    async with Client(redis_url, patience=0.5) as client:
+    async with Client(redis_url, retry_timeout=0.5) as client:
         client._link.redis.connection_pool.connection_kwargs["socket_timeout"] = 1.0
         await client.transcribe(GONE, digest=heard.digest)
         execute = PipelinedConnection.execute

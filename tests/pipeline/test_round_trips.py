@@ -19,9 +19,9 @@ from sensestream_common.connections.connection import connect
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.autopipeline import AutoPipeline
 from sensestream_consumer.broker.outbox import Commit, Outbox
-from sensestream_consumer.monitoring.readiness import Vitals
+from sensestream_consumer.monitoring.readiness import Readiness
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.startup.model import load_recogniser
 from sensestream_consumer.worker import Worker
@@ -81,13 +81,13 @@ async def counted(
     async with _working(settings), Client(redis_url) as client:
         assert (await client.transcribe(write_clip(tmp_path, 1))).cache == "miss"
     counted = Counted()
-    exchange = Commands._exchange
+    exchange = AutoPipeline._exchange
 
-    async def counting(commands: Commands, packed: list[bytes]) -> list[Any]:
+    async def counting(commands: AutoPipeline, packed: list[bytes]) -> list[Any]:
         counted.trips.append([_name(command) for command in packed])
         return await exchange(commands, packed)
 
-    monkeypatch.setattr(Commands, "_exchange", counting)
+    monkeypatch.setattr(AutoPipeline, "_exchange", counting)
     async with _working(settings), Client(redis_url) as client:
         await client.transcribe("file:///gone.wav")  # fails; then the worker has started
         counted.trips.clear()
@@ -96,7 +96,7 @@ async def counted(
 
 @asynccontextmanager
 async def _working(settings: WorkerSettings) -> AsyncIterator[None]:
-    worker = Worker(settings, lambda: load_recogniser(settings), Vitals())
+    worker = Worker(settings, lambda: load_recogniser(settings), Readiness())
     running = asyncio.create_task(worker.run())
     yield
     worker.stop()

@@ -68,7 +68,7 @@ async def test_a_request_goes_its_way_over_tls(
 async def test_a_certificate_that_nobody_vouches_for_is_refused_with_its_reason(
     tls_url: str,
 ) -> None:
-    async with Client(tls_url, patience=0) as client:
+    async with Client(tls_url, retry_timeout=0) as client:
         with pytest.raises(RedisUnavailable, match=r"(?i)certificate verify failed") as refused:
             await client.submit("file:///data/a.wav")
     assert "s3cret" not in str(refused.value)

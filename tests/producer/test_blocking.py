@@ -83,7 +83,7 @@ def test_many_threads_share_one_client_and_its_connections(
 
 def test_making_one_connects_to_nothing_and_starts_no_thread() -> None:
     before = threads()
-    client = blocking.Client("redis://127.0.0.1:1/0", patience=0.1)
+    client = blocking.Client("redis://127.0.0.1:1/0", retry_timeout=0.1)
     assert threads() == before
     with pytest.raises(RedisUnavailable, match=r"127\.0\.0\.1:1"):
         client.submit(AUDIO)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from sensestream_producer import ErrorCode, Outcome, Replay, Selection, Status, blocking
+from sensestream_producer import DeadLetterFilter, ErrorCode, Outcome, Replay, Status, blocking
 from sensestream_producer.local.redis_server import EmbeddedRedis
 from sensestream_producer.testing import ScriptedPipeline
 
@@ -191,7 +191,7 @@ def test_a_broken_promise_is_told_and_leaves_no_letter(world: World, recording: 
     outcome = world.client.transcribe(audio, id="promise", digest=digest(b"another"))
     assert (outcome.status, outcome.error) == (Status.FAILED, ErrorCode.DIGEST_MISMATCH)
     assert (outcome.text, outcome.cache, outcome.attempt) == ("", None, 0)
-    assert list(world.client.dead.select(Selection(ids=frozenset({"promise"})))) == []
+    assert list(world.client.dead.select(DeadLetterFilter(ids=frozenset({"promise"})))) == []
 
 
 def test_a_failure_is_not_cached_and_its_letter_is_replayed_when_mended(
@@ -199,7 +199,7 @@ def test_a_failure_is_not_cached_and_its_letter_is_replayed_when_mended(
 ) -> None:
     failed = world.client.transcribe(world.missing("late.wav"), id="late")
     assert (failed.error, failed.attempt) == (ErrorCode.AUDIO_NOT_FOUND, 0)
-    [letter] = world.client.dead.select(Selection(ids=frozenset({"late"})))
+    [letter] = world.client.dead.select(DeadLetterFilter(ids=frozenset({"late"})))
     assert letter.about["entry"] == failed.entry
     assert letter.message == failed.message
     world.write("late.wav", recording)
@@ -211,7 +211,7 @@ def test_a_deadline_that_has_passed_is_expired(world: World, recording: bytes) -
     audio = world.write("a.wav", recording)
     outcome = world.client.transcribe(audio, id="old", deadline=datetime(2020, 1, 1, tzinfo=UTC))
     assert outcome.error is ErrorCode.EXPIRED
-    assert list(world.client.dead.select(Selection(ids=frozenset({"old"})))) == []
+    assert list(world.client.dead.select(DeadLetterFilter(ids=frozenset({"old"})))) == []
 
 
 def test_a_scheme_that_nobody_opens_is_a_bad_request(world: World) -> None:
@@ -234,7 +234,7 @@ def test_an_upload_that_failed_is_kept_for_its_letter(world: World) -> None:
         world.pipeline.answer(b"no recording", ErrorCode.AUDIO_UNREADABLE)
     failed = world.client.transcribe(b"no recording", id="noise")
     assert (failed.error, failed.attempt) == (ErrorCode.AUDIO_UNREADABLE, 1)
-    [letter] = world.client.dead.select(Selection(ids=frozenset({"noise"})))
+    [letter] = world.client.dead.select(DeadLetterFilter(ids=frozenset({"noise"})))
     assert world.client.dead.replay(letter).result is Replay.QUEUED
     again = world.client.wait("noise")
     assert again.error is ErrorCode.AUDIO_UNREADABLE

@@ -19,8 +19,9 @@ from sensestream_producer import (
     BacklogFull,
     Client,
     DeadLetter,
+    DeadLetterFilter,
     ErrorCode,
-    Followed,
+    FollowedOutcome,
     Gap,
     GapReason,
     Lane,
@@ -28,7 +29,6 @@ from sensestream_producer import (
     Receipt,
     Replay,
     RequestError,
-    Selection,
     SensestreamError,
     Status,
     Submission,
@@ -60,7 +60,7 @@ async def take(events: AsyncGenerator[Any], count: int) -> list[Any]:
 
 
 async def letters(client: Client, **conditions: Any) -> list[DeadLetter]:
-    return [letter async for letter in client.dead.select(Selection(**conditions))]
+    return [letter async for letter in client.dead.select(DeadLetterFilter(**conditions))]
 
 
 async def backlog(client: Client) -> int:
@@ -291,7 +291,7 @@ async def test_what_was_trimmed_behind_a_position_is_a_gap(world: World) -> None
         assert gap == Gap(third.position, GapReason.TRIMMED, first.position, third.position)
         assert followed.outcome.id == "d"
         [oldest] = await take(client.follow("0"), 1)
-        assert isinstance(oldest, Followed)
+        assert isinstance(oldest, FollowedOutcome)
 
 
 async def test_a_position_beyond_the_last_is_a_gap(world: World) -> None:
@@ -344,7 +344,7 @@ async def test_what_a_person_could_mend_becomes_a_letter_and_is_replayed_once(
 
         replayed = await client.dead.replay(letter)
         assert replayed.result is Replay.QUEUED
-        assert (await client.dead.replay(letter)).result is Replay.GONE
+        assert (await client.dead.replay(letter)).result is Replay.NOT_FOUND
         status = await client.status("x")
         assert status is not None
         assert (status.state, status.entry) == ("queued", replayed.detail)
@@ -359,10 +359,10 @@ async def test_a_letter_whose_id_was_submitted_again_is_not_replayed(world: Worl
         receipt = await client.submit(AUDIO, id="x")
         [letter] = await letters(client)
         standing = await client.dead.replay(letter)
-        assert (standing.result, standing.detail) == (Replay.STANDING, receipt.entry)
+        assert (standing.result, standing.detail) == (Replay.ALREADY_QUEUED, receipt.entry)
         async with world.answering():
             await client.wait("x")
-        assert (await client.dead.replay(letter)).result is Replay.ANSWERED
+        assert (await client.dead.replay(letter)).result is Replay.ALREADY_COMPLETED
         assert await client.dead.purge(letter)
         assert not await client.dead.purge(letter)
 

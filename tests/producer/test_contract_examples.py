@@ -16,7 +16,7 @@ from redis import Redis
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome, Status
 from sensestream_common.contract.request import Request, decode_request
-from sensestream_producer import Followed, blocking
+from sensestream_producer import FollowedOutcome, blocking
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.background import answered
@@ -141,5 +141,5 @@ def test_the_program_for_node_asks_and_gets_its_outcome(
     assert (done.stdout, done.stderr) == ("completed good morning\n", "")
     with blocking.Client(server.url) as client:
         event = next(client.follow("0"))
-    assert isinstance(event, Followed)
+    assert isinstance(event, FollowedOutcome)
     assert (event.outcome.id, event.outcome.metadata) == ("call-17", '{"ticket":7}')

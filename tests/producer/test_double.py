@@ -19,7 +19,7 @@ from sensestream_producer import (
     Client,
     DeadLetters,
     ErrorCode,
-    Followed,
+    FollowedOutcome,
     RedisUnavailable,
     Replay,
     RequestError,
@@ -189,7 +189,7 @@ async def test_the_bytes_beside_a_letter_are_kept_for_a_week(pipeline: ScriptedP
         await client.transcribe(b"noise")
         [letter] = [letter async for letter in client.dead.select()]
         pipeline.advance(timedelta(days=8))
-        assert (await client.dead.replay(letter)).result is Replay.LOST
+        assert (await client.dead.replay(letter)).result is Replay.UPLOAD_MISSING
 
 
 async def test_a_letter_past_its_deadline_is_replayed_only_without_it(
@@ -217,7 +217,7 @@ async def test_an_outage_is_told_at_once_and_ends(pipeline: ScriptedPipeline) ->
                     await verb
         assert (await waiting).id == "x"
         event = await anext(events)
-        assert isinstance(event, Followed)
+        assert isinstance(event, FollowedOutcome)
 
 
 def test_threads_and_loops_may_share_a_pipeline(pipeline: ScriptedPipeline) -> None:

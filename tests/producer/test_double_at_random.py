@@ -18,7 +18,7 @@ from sensestream_producer import (
     Client,
     DeadLetter,
     ErrorCode,
-    Followed,
+    FollowedOutcome,
     Lane,
     Outcome,
     Receipt,
@@ -142,7 +142,7 @@ class Walker:
         async with aclosing(self._client.follow("0")) as events:
             while len(found) < kept:
                 event = await anext(events)
-                assert isinstance(event, Followed)
+                assert isinstance(event, FollowedOutcome)
                 found.append(self.outcome(event.outcome))
         return sorted(found)
 

@@ -13,7 +13,7 @@ from sensestream_common.connections.connection import connect
 from sensestream_common.contract.errors import PipelineError, RedisUnavailable, SensestreamError
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome, Status
-from sensestream_producer import Client, Followed, Gap, GapReason
+from sensestream_producer import Client, FollowedOutcome, Gap, GapReason
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.support.pipeline import publish, write_outcome
@@ -36,11 +36,11 @@ class Subscriber:
     """Follows in the background and keeps what it is given."""
 
     def __init__(self) -> None:
-        self.events: list[Followed | Gap] = []
+        self.events: list[FollowedOutcome | Gap] = []
 
     @property
     def texts(self) -> list[str]:
-        return [event.outcome.text for event in self.events if isinstance(event, Followed)]
+        return [event.outcome.text for event in self.events if isinstance(event, FollowedOutcome)]
 
     @property
     def gaps(self) -> list[Gap]:
@@ -136,7 +136,7 @@ async def test_a_position_that_is_none_is_named(client: Client) -> None:
 
 
 async def test_a_follow_of_an_unreachable_redis_says_so() -> None:
-    async with Client("redis://127.0.0.1:1", patience=0.1) as client:
+    async with Client("redis://127.0.0.1:1", retry_timeout=0.1) as client:
         with pytest.raises(RedisUnavailable):
             await anext(client.follow("0"))
 

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from sensestream_common.contract.errors import ErrorCode, PipelineError
 from sensestream_common.contract.keys import Keys
-from sensestream_producer import Client, DeadLetter, Replay, Selection
+from sensestream_producer import Client, DeadLetter, DeadLetterFilter, Replay
 from sensestream_producer.outcomes.stream_ids import entries
 
 from tests.support.pipeline import dead_letter, requests
@@ -38,7 +38,7 @@ async def bury(redis: Redis, keys: Keys, request_id: str, **options: Any) -> str
 
 
 async def selected(client: Client, **conditions: Any) -> Sequence[DeadLetter]:
-    return [letter async for letter in client.dead.select(Selection(**conditions))]
+    return [letter async for letter in client.dead.select(DeadLetterFilter(**conditions))]
 
 
 async def test_letters_are_found_by_id_error_and_age(
@@ -89,7 +89,7 @@ async def test_a_letter_is_replayed_once_however_often_it_is_asked_for(
     await bury(redis, keys, "x")
     [letter] = await selected(client)
     results = await asyncio.gather(*(client.dead.replay(letter) for _ in range(10)))
-    assert sorted(each.result for each in results) == [*[Replay.GONE] * 9, Replay.QUEUED]
+    assert sorted(each.result for each in results) == [*[Replay.NOT_FOUND] * 9, Replay.QUEUED]
     assert await redis.xlen(keys.requests) == 1
 
 
@@ -111,11 +111,11 @@ async def test_a_letter_whose_id_was_submitted_again_stays(
     receipt = await client.submit(AUDIO, id="x")
     [letter] = await selected(client)
     result = await client.dead.replay(letter)
-    assert (result.result, result.detail) == (Replay.STANDING, receipt.entry)
+    assert (result.result, result.detail) == (Replay.ALREADY_QUEUED, receipt.entry)
     await redis.xdel(keys.requests, receipt.entry)
     about: Any = {"state": "done", "status": "completed", "outcome": "9-0"}
     await redis.hset(keys.request("x"), mapping=about)
-    assert (await client.dead.replay(letter)).result is Replay.ANSWERED
+    assert (await client.dead.replay(letter)).result is Replay.ALREADY_COMPLETED
     assert await redis.xlen(keys.dead) == 1
 
 
@@ -133,7 +133,7 @@ async def test_an_upload_no_longer_kept_cannot_be_replayed(
     await bury(redis, keys, "x", fields={"audio": f"redis:{keys.upload('x')}"})
     [letter] = await selected(client)
     result = await client.dead.replay(letter)
-    assert result.result is Replay.LOST
+    assert result.result is Replay.UPLOAD_MISSING
     assert "upload the file again" in result.sentence
     assert await redis.xlen(keys.dead) == 1
 

@@ -12,18 +12,18 @@ from sensestream_common.contract.identity import result_identity
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import Transcript
 from sensestream_producer.submit import cached_answers as module
-from sensestream_producer.submit.cached_answers import Ask, Repeats
-from sensestream_producer.transport import Link
+from sensestream_producer.submit.cached_answers import CachedAnswers, ResultKey
+from sensestream_producer.transport import RedisTransport
 
 pytestmark = pytest.mark.anyio
 
 
-def ask(number: int) -> Ask:
-    return Ask(f"sha256:{number:064x}", "auto", True, claimed=True)
+def ask(number: int) -> ResultKey:
+    return ResultKey(f"sha256:{number:064x}", "auto", True, claimed=True)
 
 
 @pytest.fixture
-async def repeats(redis_url: str, redis: Redis, keys: Keys) -> AsyncIterator[Repeats]:
+async def repeats(redis_url: str, redis: Redis, keys: Keys) -> AsyncIterator[CachedAnswers]:
     """Those of a pipeline that keeps three results."""
     terms: Any = {"recogniser": "r", "result_ttl": "60", "request_ttl": "60"}
     await redis.hset(keys.reuse_policy, mapping=terms)
@@ -32,8 +32,8 @@ async def repeats(redis_url: str, redis: Redis, keys: Keys) -> AsyncIterator[Rep
         await redis.set(keys.audio(ask(number).digest), audio)
         result = keys.result(result_identity(audio, "r", "auto", True))
         await redis.hset(result, "transcript", Transcript(f"text {number}").dumps())
-    link = Link(redis_url, patience=1)
-    yield Repeats(link, keys, role="client")
+    link = RedisTransport(redis_url, retry_timeout=1)
+    yield CachedAnswers(link, keys, role="client")
     await link.close()
 
 
@@ -42,7 +42,9 @@ async def look_ups(redis: Redis) -> int:
     return int(statistics.get("cmdstat_get", {}).get("calls", 0))
 
 
-async def test_what_is_remembered_is_not_looked_up_again(repeats: Repeats, redis: Redis) -> None:
+async def test_what_is_remembered_is_not_looked_up_again(
+    repeats: CachedAnswers, redis: Redis
+) -> None:
     found = await repeats.find([ask(0), None, ask(1), ask(7)])
     assert [each and each.found["text"] for each in found] == ["text 0", None, "text 1", None]
     before = await look_ups(redis)
@@ -53,10 +55,10 @@ async def test_what_is_remembered_is_not_looked_up_again(repeats: Repeats, redis
 
 
 async def test_what_was_used_longest_ago_is_forgotten_first(
-    repeats: Repeats, keys: Keys, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    repeats: CachedAnswers, keys: Keys, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REMEMBERED", 2 * module._OVERHEAD + 2000)  # two small ones
-    repeats = Repeats(repeats._link, keys, role="client")
+    repeats = CachedAnswers(repeats._link, keys, role="client")
     await repeats.find([ask(0)])
     await repeats.find([ask(1)])
     await repeats.find([ask(0)])

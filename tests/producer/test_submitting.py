@@ -23,7 +23,7 @@ from sensestream_common.contract.errors import (
 from sensestream_common.contract.keys import Keys, Lane
 from sensestream_producer import Client, Receipt, Submission
 from sensestream_producer.local.redis_server import EmbeddedRedis
-from sensestream_producer.submit.submitter import Submit
+from sensestream_producer.submit.submitter import PendingSubmit
 
 from tests.support.pipeline import answer, requests
 from tests.support.waiting import wait_until
@@ -263,7 +263,7 @@ async def test_on_a_full_redis_neighbours_do_not_change_each_others_answer(
         await client.submit_file(b"RIFF", id="before")
         staged = await client._uploads.stage(b"RIFF")
         request = Submission(audio="redis:a", id="before").request("before", keys)
-        duplicate = Submit(request, Lane.NORMAL, staged=staged.key)
+        duplicate = PendingSubmit(request, Lane.NORMAL, staged=staged.key)
         await redis.config_set("maxmemory", 1)
         first, second, third = await asyncio.gather(
             client._submitter.send(duplicate), client.submit(AUDIO, id="x"),
@@ -322,7 +322,7 @@ async def test_a_submit_survives_that_redis_forgets_its_scripts(
 
 async def test_submits_during_a_restart_are_added_once(own_redis: OwnRedis, keys: Keys) -> None:
     server = own_redis(appendonly=True, appendfsync="always")
-    async with Client(server.url, patience=60) as client:
+    async with Client(server.url, retry_timeout=60) as client:
         await client.submit(AUDIO, id="first")
         submits = asyncio.gather(*(client.submit(AUDIO, id=f"n{number}") for number in range(200)))
         await asyncio.to_thread(server.kill)
@@ -353,7 +353,7 @@ async def test_a_lost_reply_does_not_make_a_duplicate_of_a_made_up_id(
 
 
 async def test_an_unreachable_redis_is_named_without_its_password() -> None:
-    async with Client("redis://:secret@127.0.0.1:1/0", patience=0.1) as client:
+    async with Client("redis://:secret@127.0.0.1:1/0", retry_timeout=0.1) as client:
         with pytest.raises(RedisUnavailable) as raised:
             await client.submit(AUDIO)
     message = str(raised.value)
@@ -365,6 +365,6 @@ async def test_an_unreachable_redis_is_named_without_its_password() -> None:
 async def test_a_wrong_password_is_reported_at_once(own_redis: OwnRedis) -> None:
     server = own_redis(tcp=True)
     host = server.url.rpartition("@")[2]
-    async with Client(f"redis://:wrong@{host}", patience=600) as client:
+    async with Client(f"redis://:wrong@{host}", retry_timeout=600) as client:
         with pytest.raises(RedisUnavailable, match="password"):
             await client.submit(AUDIO)

@@ -137,7 +137,7 @@ async def test_bytes_staged_before_a_restart_without_data_are_staged_again(
     own_redis: Callable[..., EmbeddedRedis], keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = own_redis()
-    async with Client(server.url, patience=30) as client:
+    async with Client(server.url, retry_timeout=30) as client:
         stage = client._uploads.stage  # the moment between staging and submitting, held open
 
         async def stage_and_lose(source: Path | bytes) -> object:
@@ -159,7 +159,7 @@ async def test_what_an_outage_left_staged_goes_with_the_next_upload_or_the_end(
     own_redis: Callable[..., EmbeddedRedis], keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = own_redis(appendonly=True, appendfsync="always")
-    async with Client(server.url, patience=0.1) as client:
+    async with Client(server.url, retry_timeout=0.1) as client:
         stage = client._uploads.stage
 
         async def stage_and_go(source: Path | bytes) -> object:

@@ -125,7 +125,7 @@ async def test_a_wait_outlasts_a_restart_of_redis(
     own_redis: Callable[..., EmbeddedRedis], keys: Keys
 ) -> None:
     server = own_redis(appendonly=True, appendfsync="always")
-    async with Client(server.url, patience=30) as client:
+    async with Client(server.url, retry_timeout=30) as client:
         receipt = await client.submit(AUDIO)
         waiting = asyncio.create_task(client.wait(receipt.id, timeout=60))
         late = asyncio.create_task(client.transcribe(AUDIO, timeout=60))
@@ -181,7 +181,7 @@ async def test_what_is_closed_while_it_starts_leaves_nothing_behind(
 
 
 async def test_closing_does_not_wait_for_a_redis_that_is_away() -> None:
-    client = Client("redis://127.0.0.1:1/0", patience=60)
+    client = Client("redis://127.0.0.1:1/0", retry_timeout=60)
     waiting = asyncio.create_task(client.wait("anything", timeout=None))
     await asyncio.sleep(0.1)
     await asyncio.wait_for(client.close(), 5)

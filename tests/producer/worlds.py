@@ -18,7 +18,7 @@ from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.request import Request, decode_request
 from sensestream_producer import Client, blocking
 from sensestream_producer.testing import ScriptedPipeline
-from sensestream_producer.transport import heeding
+from sensestream_producer.transport import raise_if_cancelled
 
 __all__ = ["InMemory", "OnRedis", "World", "face"]
 
@@ -98,13 +98,13 @@ class OnRedis:
     async def _answer_all(self, text: str, error: ErrorCode | None) -> None:
         read: Any = {self._keys.requests: "0-0", self._keys.requests_high: "0-0"}
         while True:
-            news: Any = await heeding(self._redis.xread(read, block=50))
+            news: Any = await raise_if_cancelled(self._redis.xread(read, block=50))
             for stream, entries in news or ():
                 read[stream.decode()] = entries[-1][0].decode()
                 high = stream.decode() == self._keys.requests_high
                 lane = Lane.HIGH if high else Lane.NORMAL
                 for entry, raw in entries:
-                    await heeding(self._answer(entry.decode(), raw, lane, text, error))
+                    await raise_if_cancelled(self._answer(entry.decode(), raw, lane, text, error))
 
     async def _answer(
         self, entry: str, raw: Any, lane: Lane, text: str, error: ErrorCode | None

@@ -12,7 +12,7 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import Keys, Lane
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.request import Request, decode_request
-from sensestream_producer.transport import heeding
+from sensestream_producer.transport import raise_if_cancelled
 
 __all__ = ["answer", "answering", "dead_letter", "publish", "requests", "write_outcome"]
 
@@ -114,14 +114,14 @@ async def answering(redis: Redis, keys: Keys, *, text: str = "hello") -> AsyncIt
         group = {keys.requests: "0-0", keys.requests_high: "0-0"}
         while True:
             streams: Any = group
-            news: Any = await heeding(redis.xread(streams, block=100))
+            news: Any = await raise_if_cancelled(redis.xread(streams, block=100))
             for stream, entries in news or ():
                 group[stream.decode()] = entries[-1][0].decode()
                 lane = Lane.HIGH if stream.decode() == keys.requests_high else Lane.NORMAL
                 for entry, raw in entries:
                     request = decode_request(entry.decode(), raw)
                     assert isinstance(request, Request)
-                    await heeding(
+                    await raise_if_cancelled(
                         answer(redis, keys, entry.decode(), request, lane=lane, text=text)
                     )
 

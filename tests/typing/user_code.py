@@ -16,8 +16,9 @@ from sensestream_producer import (
     CacheUse,
     Client,
     DeadLetter,
+    DeadLetterFilter,
     ErrorCode,
-    Followed,
+    FollowedOutcome,
     Gap,
     Outcome,
     PipelineStatus,
@@ -25,7 +26,6 @@ from sensestream_producer import (
     Receipt,
     ReplayResult,
     RequestStatus,
-    Selection,
     SensestreamError,
     Status,
     Submission,
@@ -51,14 +51,16 @@ async def asynchronous(client: Client) -> str:
     assert_type(await client.wait(receipt.id, timeout=30), Outcome)
     for result in await client.submit_many([AUDIO, Submission(audio=AUDIO)]):
         assert_type(result, Receipt | SensestreamError)
-    assert_type(client.follow("0"), AsyncGenerator[Followed | Gap])
+    assert_type(client.follow("0"), AsyncGenerator[FollowedOutcome | Gap])
     assert_type(client.listen(), AsyncGenerator[Outcome])
     async for event in client.follow("0"):
         if isinstance(event, Gap):
             continue
-        assert_type(event, Followed)
+        assert_type(event, FollowedOutcome)
         break
-    async for letter in client.dead.select(Selection(errors=frozenset({ErrorCode.INTERNAL}))):
+    async for letter in client.dead.select(
+        DeadLetterFilter(errors=frozenset({ErrorCode.INTERNAL}))
+    ):
         assert_type(await client.dead.replay(letter), ReplayResult)
     assert_type(await client.status("a"), RequestStatus | None)
     assert_type(await client.pipeline_status(), PipelineStatus)
@@ -74,14 +76,14 @@ def blockingly(client: blocking.Client) -> str:
     assert_type(client.wait(receipt.id, timeout=30), Outcome)
     for result in client.submit_many([AUDIO, Submission(audio=AUDIO)]):
         assert_type(result, Receipt | SensestreamError)
-    assert_type(client.follow("0"), Generator[Followed | Gap])
+    assert_type(client.follow("0"), Generator[FollowedOutcome | Gap])
     assert_type(client.listen(), Generator[Outcome])
     for event in client.follow("0"):
         if isinstance(event, Gap):
             continue
-        assert_type(event, Followed)
+        assert_type(event, FollowedOutcome)
         break
-    for letter in client.dead.select(Selection(older_than=timedelta(hours=1))):
+    for letter in client.dead.select(DeadLetterFilter(older_than=timedelta(hours=1))):
         assert_type(letter, DeadLetter)
         assert_type(client.dead.find(letter.letter), DeadLetter | None)
         assert_type(client.dead.purge(letter), bool)
@@ -119,7 +121,7 @@ def as_the_real_ones(pipeline: ScriptedPipeline) -> list[str]:
 
 
 def settings() -> blocking.Client:
-    return blocking.Client.from_settings(load_settings(ProducerSettings), patience=5)
+    return blocking.Client.from_settings(load_settings(ProducerSettings), retry_timeout=5)
 
 
 async def mistakes(client: Client, other: blocking.Client, pipeline: ScriptedPipeline) -> None:

@@ -18,10 +18,10 @@ from sensestream_common.connections.pipelined_connection import PipelinedConnect
 from sensestream_common.connections.retry import retry
 from sensestream_common.connections.scripts import Script
 
-from sensestream_consumer.telemetry.connection_state import Contact
+from sensestream_consumer.telemetry.connection_state import ConnectionState
 from sensestream_consumer.telemetry.metrics import RETRIES
 
-__all__ = ["Commands", "retry_until_available"]
+__all__ = ["AutoPipeline", "retry_until_available"]
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -29,13 +29,13 @@ T = TypeVar("T")
 _MOST_COMMANDS = 512  # in one pipeline: bounds the reply that is parsed in one go
 
 
-class Commands:
+class AutoPipeline:
     """Sends commands over one connection, as many at a time as have gathered."""
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.line = PipelinedConnection(redis)
-        self.contact = Contact("commands")
+        self.contact = ConnectionState("commands")
         self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 

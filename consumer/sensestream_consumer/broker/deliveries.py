@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from sensestream_common.contract.keys import Lane
 
-__all__ = ["Held", "Holding", "Lease"]
+__all__ = ["Delivery", "InFlight", "Lease"]
 
 
 @dataclass(eq=False, slots=True)
-class Held:
+class Delivery:
     """A request entry that this worker holds; `lost` once somebody else does."""
 
     lane: Lane
@@ -36,27 +36,27 @@ class Lease:
     value: str
 
 
-class Holding:
+class InFlight:
     """The entries and leases in hand. Changed by the event loop, read by the heartbeat's thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: dict[tuple[Lane, str], Held] = {}
+        self._entries: dict[tuple[Lane, str], Delivery] = {}
         self._leases: dict[str, Lease] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, held: Held) -> None:
+    def add(self, held: Delivery) -> None:
         with self._lock:
             self._entries[held.lane, held.entry] = held
 
-    def discard(self, held: Held) -> None:
+    def discard(self, held: Delivery) -> None:
         with self._lock:
             if self._entries.get((held.lane, held.entry)) is held:
                 del self._entries[held.lane, held.entry]
 
-    def __contains__(self, held: Held) -> bool:
+    def __contains__(self, held: Delivery) -> bool:
         return (held.lane, held.entry) in self._entries
 
     def add_lease(self, lease: Lease) -> None:
@@ -74,6 +74,6 @@ class Holding:
             settling = any(held.settling and held.lease == lease for held in self._entries.values())
             return self._leases.get(lease.key) == lease and not settling
 
-    def snapshot(self) -> tuple[list[Held], list[Lease]]:
+    def snapshot(self) -> tuple[list[Delivery], list[Lease]]:
         with self._lock:
             return list(self._entries.values()), list(self._leases.values())

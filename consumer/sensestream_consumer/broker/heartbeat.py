@@ -18,11 +18,11 @@ from redis.exceptions import NoScriptError, RedisError
 from sensestream_common.connections.scripts import Script, load_script
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys, Lane
 
-from sensestream_consumer.broker.deliveries import Held, Holding, Lease
-from sensestream_consumer.telemetry.connection_state import Contact
+from sensestream_consumer.broker.deliveries import Delivery, InFlight, Lease
+from sensestream_consumer.telemetry.connection_state import ConnectionState
 from sensestream_consumer.telemetry.metrics import LEASES_LOST
 
-__all__ = ["Heartbeat", "Presence"]
+__all__ = ["Heartbeat", "WorkerInfo"]
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ _RENEW_BATCH = 500  # entries renewed by one script: a script blocks Redis while
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class WorkerInfo:
     """How a worker shows itself: its key, the group's recogniser that it runs, and by what
     whoever submits may answer repeats itself.
     """
@@ -58,14 +58,14 @@ class Heartbeat:
         self,
         redis: Redis,
         keys: Keys,
-        presence: Presence,
-        holding: Holding,
+        presence: WorkerInfo,
+        holding: InFlight,
         *,
         reclaim_after: float,
-        on_lost: Callable[[Held], None],
+        on_lost: Callable[[Delivery], None],
     ) -> None:
         self.interval = min(5.0, reclaim_after / 4)
-        self.contact = Contact("heartbeat")
+        self.contact = ConnectionState("heartbeat")
         self._redis = redis
         self._keys = keys
         self._presence = presence
@@ -154,7 +154,9 @@ class Heartbeat:
             log.info("reclaim_postponed", seconds=self._reclaim_after, reason="was silent")
         self._last_beat = now
 
-    def _exchange(self, batches: list[list[tuple[Lane, Held]]], leases: list[Lease]) -> list[Any]:
+    def _exchange(
+        self, batches: list[list[tuple[Lane, Delivery]]], leases: list[Lease]
+    ) -> list[Any]:
         """The replies of one beat: of each batch, of each lease, of what is shown, and the time."""
         replies = self._send(batches, leases)
         if any(isinstance(reply, NoScriptError) for reply in replies):
@@ -165,7 +167,11 @@ class Heartbeat:
         return replies
 
     def _send(
-        self, batches: list[list[tuple[Lane, Held]]], leases: list[Lease], *, whole: bool = False
+        self,
+        batches: list[list[tuple[Lane, Delivery]]],
+        leases: list[Lease],
+        *,
+        whole: bool = False,
     ) -> list[Any]:
         """Scripts go by their digests; `whole` where Redis does not know them (any more)."""
         pipe = self._redis.pipeline(transaction=False)
@@ -189,7 +195,7 @@ class Heartbeat:
         pipe.time()
         return list(pipe.execute(raise_on_error=False))
 
-    def _report(self, held: Held) -> None:
+    def _report(self, held: Delivery) -> None:
         # Committed or handed back since the snapshot: not lost, just no longer ours.
         if held in self._holding and not held.settling:
             log.warning("entry_lost", entry=held.entry)
@@ -205,5 +211,5 @@ class Heartbeat:
         return [self._expiry, 2 * self._expiry, *terms, *pairs]
 
 
-def _batches(entries: list[Held]) -> list[list[Held]]:
+def _batches(entries: list[Delivery]) -> list[list[Delivery]]:
     return [entries[at : at + _RENEW_BATCH] for at in range(0, len(entries), _RENEW_BATCH)]

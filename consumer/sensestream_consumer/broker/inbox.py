@@ -24,9 +24,9 @@ from sensestream_common.contract.keys import (
     Lane,
 )
 
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.telemetry.connection_state import Contact
+from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.telemetry.connection_state import ConnectionState
 from sensestream_consumer.telemetry.metrics import (
     DELIVERIES,
     ENTRIES_HANDED_BACK,
@@ -46,7 +46,7 @@ _NORMAL_EVERY = 8  # entries asked for, then one of the normal lane, whatever wa
 _LANES = (Lane.HIGH, Lane.NORMAL)
 
 
-class _Turns:
+class FairShare:
     """A ninth for the normal lane, in large helpings as in small ones."""
 
     def __init__(self) -> None:
@@ -66,15 +66,15 @@ class _Turns:
 class Inbox:
     """Entries in: new ones, handed-back ones and those of workers that died."""
 
-    def __init__(self, reader: Redis, commands: Commands, keys: Keys, consumer: str) -> None:
+    def __init__(self, reader: Redis, commands: AutoPipeline, keys: Keys, consumer: str) -> None:
         self._reader = reader
         self._commands = commands
         self._keys = keys
         self._consumer = consumer
         self._streams = [keys.lane(lane) for lane in _LANES]
         self._backoff = Backoff()
-        self._reading, self._taking = _Turns(), _Turns()
-        self.contact = Contact("reader")
+        self._reading, self._taking = FairShare(), FairShare()
+        self.contact = ConnectionState("reader")
 
     async def create_groups(self) -> int:
         """Make the group of both lanes, from the first entry on, and join it; may be repeated.
@@ -120,7 +120,7 @@ class Inbox:
         await self._commands("HINCRBY", self._keys.stats, "groups_created", 1)
         return True
 
-    async def read(self, count: int) -> list[Held]:
+    async def read(self, count: int) -> list[Delivery]:
         """At most `count` (and one) new entries, the high lane first; none if none wait."""
         anyhow = self._reading.of_normal(count)
         reply = await self._guarded(self._run_read(count, anyhow))
@@ -134,7 +134,7 @@ class Inbox:
         # engine's places taken each time, and go back.
         return _delivered([*normal[:anyhow], *high, *normal[anyhow:]])
 
-    async def wait(self, count: int, block_ms: int) -> list[Held]:
+    async def wait(self, count: int, block_ms: int) -> list[Delivery]:
         """The next new entries, or none after `block_ms`."""
         reply = await self._guarded(
             self._reader.execute_command(  # type: ignore[no-untyped-call]
@@ -146,14 +146,14 @@ class Inbox:
         )  # fmt: skip
         lanes = {stream.encode(): lane for stream, lane in zip(self._streams, _LANES, strict=True)}
         return _delivered(
-            Held(lanes[stream], entry.decode(), fields)
+            Delivery(lanes[stream], entry.decode(), fields)
             for stream, entries in reply or ()
             for entry, fields in entries
         )
 
-    async def take(self, count: int, min_idle_ms: int) -> list[Held]:
+    async def take(self, count: int, min_idle_ms: int) -> list[Delivery]:
         """At most `count` entries that nobody has renewed for `min_idle_ms`."""
-        taken: list[Held] = []
+        taken: list[Delivery] = []
         # A ninth here too: misses that the engine had no room for are handed back, and where it
         # is always the high lane's that are taken up again, the normal lane's never are.
         turns = [(Lane.NORMAL, self._taking.of_normal(count)), *((lane, count) for lane in _LANES)]
@@ -179,7 +179,7 @@ class Inbox:
         self._taking.served(sum(held.lane is Lane.NORMAL for held in taken))
         return taken
 
-    async def hand_back(self, entries: list[Held]) -> None:
+    async def hand_back(self, entries: list[Delivery]) -> None:
         """Let any worker take these at once, as they were: starts of ours are not charged."""
         for lane in _LANES:
             batch = [held for held in entries if held.lane is lane]
@@ -209,7 +209,7 @@ class Inbox:
         self._reading.served(len(reply[1]))
         return reply
 
-    async def _guarded(self, reply: Any, contact: Contact | None = None) -> Any:
+    async def _guarded(self, reply: Any, contact: ConnectionState | None = None) -> Any:
         """The reply; `None` after having waited a little where Redis cannot give one now."""
         try:
             answer = await reply
@@ -245,13 +245,13 @@ class Inbox:
             log.error("redis_refused", error=text)
 
 
-def _delivered(entries: Iterable[Held]) -> list[Held]:
+def _delivered(entries: Iterable[Delivery]) -> list[Delivery]:
     delivered = list(entries)
     DELIVERIES.labels("new").inc(len(delivered))
     return delivered
 
 
-def _held(lane: Lane, entry: bytes, fields: list[bytes], starts: int = 0) -> Held:
-    return Held(
+def _held(lane: Lane, entry: bytes, fields: list[bytes], starts: int = 0) -> Delivery:
+    return Delivery(
         lane, entry.decode(), dict(zip(fields[::2], fields[1::2], strict=True)), starts=starts
     )

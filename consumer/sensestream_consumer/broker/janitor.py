@@ -16,8 +16,8 @@ from sensestream_common.contract.keys import (
     Lane,
 )
 
-from sensestream_consumer.broker.autopipeline import Commands
-from sensestream_consumer.cache.monitor import CacheWatch
+from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.cache.monitor import CacheMonitor
 
 __all__ = ["Janitor"]
 
@@ -36,8 +36,8 @@ class Janitor:
     """Trims outcomes and dead letters, and sweeps what crashes left behind."""
 
     def __init__(
-        self, commands: Commands, keys: Keys,
-        *, transcripts_ttl: int, transcripts_max: int, dead_max: int, watch: CacheWatch,
+        self, commands: AutoPipeline, keys: Keys,
+        *, transcripts_ttl: int, transcripts_max: int, dead_max: int, watch: CacheMonitor,
     ) -> None:  # fmt: skip
         self._commands = commands
         self._keys = keys

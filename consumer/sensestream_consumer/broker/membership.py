@@ -11,21 +11,21 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import PipelineError
 from sensestream_common.contract.keys import REQUESTS_GROUP
 
-from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
-from sensestream_consumer.broker.deliveries import Held, Holding
+from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.deliveries import Delivery, InFlight
 from sensestream_consumer.broker.heartbeat import Heartbeat
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.engine import Recogniser
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.startup.preflight import look_at_redis
 
-__all__ = ["Membership", "knock"]
+__all__ = ["Membership", "wait_for_redis"]
 
 _LEAVE = load_script("sensestream_consumer.broker.lua", "leave")
 _RELEASE = load_script("sensestream_consumer.broker.lua", "release_key")
 
 
-async def knock(redis: Redis, url: str) -> None:
+async def wait_for_redis(redis: Redis, url: str) -> None:
     """Wait until Redis answers, and look at it.
 
     Raises `PipelineError` for a refused password, which no wait will cure.
@@ -51,9 +51,9 @@ class Membership:
         self,
         settings: WorkerSettings,
         recogniser: Recogniser,
-        commands: Commands,
+        commands: AutoPipeline,
         inbox: Inbox,
-        holding: Holding,
+        holding: InFlight,
         heartbeat: Heartbeat,
         consumer: str,
     ) -> None:
@@ -102,7 +102,7 @@ class Membership:
                     return True
         return False
 
-    async def hand_back(self, entries: list[Held]) -> None:
+    async def hand_back(self, entries: list[Delivery]) -> None:
         """For anybody to take at once."""
         for held in entries:
             held.settling = True

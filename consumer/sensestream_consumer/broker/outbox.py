@@ -15,10 +15,10 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 from sensestream_common.contract.outcome import CacheUse, Outcome, to_json_text
 
-from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
-from sensestream_consumer.broker.deliveries import Held, Holding, Lease
+from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.deliveries import Delivery, InFlight, Lease
 
-__all__ = ["Commit", "Keep", "Outbox", "Settled"]
+__all__ = ["CacheWrite", "Commit", "CommitResult", "Outbox"]
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class CacheWrite:
     """What a commit leaves in the cache beside the outcome.
 
     `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
@@ -44,23 +44,23 @@ class Keep:
     expected: str = ""
 
 
-class Settled(Enum):
+class CommitResult(Enum):
     """What became of a commit, by the first element of the script's reply."""
 
-    OURS = 1  # this outcome was published
-    ANOTHERS = 0  # somebody else has answered, or it is not ours to fail
+    COMMITTED = 1  # this outcome was published
+    ALREADY_ANSWERED = 0  # somebody else has answered, or it is not ours to fail
     # Of the last two nothing was written, and the entry is held as before.
-    GONE = 2  # the transcript that it repeats is not kept any more
-    REFUSED = -1  # the key of a stream holds something else
+    RESULT_CHANGED = 2  # the transcript that it repeats is not kept any more
+    REJECTED = -1  # the key of a stream holds something else
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Commit:
     """The answer to one request, on its way out."""
 
-    held: Held
+    held: Delivery
     outcome: Outcome
-    keep: Keep
+    keep: CacheWrite
     lease: Lease | None = None
     callback_url: str = ""
 
@@ -69,7 +69,13 @@ class Outbox:
     """Publishes outcomes; every request entry gets exactly one, whoever else tries."""
 
     def __init__(
-        self, commands: Commands, keys: Keys, holding: Holding, consumer: str, *, request_ttl: int
+        self,
+        commands: AutoPipeline,
+        keys: Keys,
+        holding: InFlight,
+        consumer: str,
+        *,
+        request_ttl: int,
     ) -> None:
         self._commands = commands
         self._keys = keys
@@ -79,10 +85,10 @@ class Outbox:
 
     async def commit(
         self,
-        held: Held,
+        held: Delivery,
         outcome: Outcome,
         *,
-        keep: Keep | None = None,
+        keep: CacheWrite | None = None,
         lease: Lease | None = None,
         callback_url: str = "",
     ) -> bool:
@@ -91,21 +97,21 @@ class Outbox:
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
         """
-        return await self.publish(Commit(held, outcome, keep or Keep(), lease, callback_url))
+        return await self.publish(Commit(held, outcome, keep or CacheWrite(), lease, callback_url))
 
     async def publish(self, commit: Commit) -> bool:
         """As `commit`."""
 
         async def attempt() -> Any:
             [reply] = await self._send([commit])
-            if Settled(reply[0]) is Settled.REFUSED:
+            if CommitResult(reply[0]) is CommitResult.REJECTED:
                 raise ResponseError(reply[1].decode())
             return reply
 
         reply = await retry_until_available(attempt, "commit")
-        return self._settle(commit, reply) is Settled.OURS
+        return self._settle(commit, reply) is CommitResult.COMMITTED
 
-    async def commit_all(self, commits: Sequence[Commit]) -> list[Settled]:
+    async def commit_all(self, commits: Sequence[Commit]) -> list[CommitResult]:
         """Answer several requests in one step of Redis's, and wait for none of them longer."""
         replies = await retry_until_available(lambda: self._send(commits), "commit")
         return [self._settle(commit, reply) for commit, reply in zip(commits, replies, strict=True)]
@@ -118,9 +124,9 @@ class Outbox:
             arguments += self._arguments_of(commit)
         return await self._commands.run(_COMMIT, keys, arguments)
 
-    def _settle(self, commit: Commit, reply: list[Any]) -> Settled:
-        settled = Settled(reply[0])
-        if settled in (Settled.GONE, Settled.REFUSED):
+    def _settle(self, commit: Commit, reply: list[Any]) -> CommitResult:
+        settled = CommitResult(reply[0])
+        if settled in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
             commit.held.settling = False
             return settled
         self._holding.discard(commit.held)
@@ -187,13 +193,13 @@ def _forgives(commit: Commit) -> bool:
     return bool(outcome.digest) and not exhausted and not unread
 
 
-def _upload(held: Held, keys: Keys) -> str:
+def _upload(held: Delivery, keys: Keys) -> str:
     """The key of the uploaded bytes that this request brought along; empty if it brought none."""
     key = keys.upload(held.fields.get(b"id", b"").decode("utf-8", "replace"))
     return key if held.fields.get(b"audio") == f"redis:{key}".encode() else ""
 
 
-def _dead_letter(held: Held, outcome: Outcome) -> dict[Any, Any]:
+def _dead_letter(held: Delivery, outcome: Outcome) -> dict[Any, Any]:
     """The request whole, and why it was given up; empty where nobody could fix it."""
     if outcome.error is None or not outcome.error.dead_letter:
         return {}

@@ -13,7 +13,7 @@ from sensestream_common.contract.identity import checksum
 from sensestream_common.contract.transcript import Segments, Transcript
 from sensestream_common.lru_cache import LruCache
 
-__all__ = ["Known", "Recall"]
+__all__ = ["CachedTranscript", "LocalCache"]
 
 _ALIASES = 8192  # two MB
 _TRANSCRIPTS = 16 << 20  # bytes, of all transcripts together
@@ -23,7 +23,7 @@ _LONGEST = 32 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CachedTranscript:
     """A transcript, and by what Redis can tell that it keeps the same one."""
 
     transcript: Transcript
@@ -31,12 +31,12 @@ class Known:
     short: bool  # enough to be sent without having been looked up
 
 
-class Recall:
+class LocalCache:
     """Aliases and transcripts, the least recently used forgotten first."""
 
     def __init__(self) -> None:
         self._aliases: LruCache[str, str] = LruCache(_ALIASES)
-        self._known: LruCache[str, Known] = LruCache(_TRANSCRIPTS)
+        self._known: LruCache[str, CachedTranscript] = LruCache(_TRANSCRIPTS)
 
     def audio(self, digest: str) -> str:
         """The identity of the audio in the bytes with this digest; empty where not remembered."""
@@ -48,14 +48,14 @@ class Recall:
     def __contains__(self, identity: str) -> bool:
         return identity in self._known
 
-    def transcript(self, identity: str) -> Known | None:
+    def transcript(self, identity: str) -> CachedTranscript | None:
         """What was kept under this identity when it was last seen."""
         return self._known.get(identity)
 
     def learn_transcript(self, identity: str, transcript: Transcript, value: bytes) -> None:
         """`value` is what Redis keeps of it."""
         segments = Segments(transcript.segments).light()
-        known = Known(
+        known = CachedTranscript(
             replace(transcript, segments=segments), checksum(value), len(value) <= _LONGEST
         )
         size = _OVERHEAD + sum(map(getsizeof, (transcript.text, segments.json)))

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import structlog
 from sensestream_common.contract.keys import Keys
 
-from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.autopipeline import AutoPipeline
 
-__all__ = ["CacheWatch", "count_results"]
+__all__ = ["CacheMonitor", "count_results"]
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +22,7 @@ _SAMPLE = 1000
 _JUDGED = 100  # answers: the share of repeats among fewer says nothing
 
 
-async def count_results(commands: Commands, keys: Keys) -> int:
+async def count_results(commands: AutoPipeline, keys: Keys) -> int:
     """How many results are kept: exactly if the whole Redis holds few keys, else from a sample."""
     cursor, sample = await commands("SCAN", "0", "COUNT", _SAMPLE)
     prefix = keys.result("").encode()
@@ -38,14 +38,19 @@ class _Counters:
     completed: int
 
 
-class CacheWatch:
+class CacheMonitor:
     """Warns when too few requests are repeats, or too many results are kept; 0 stands for never.
 
     Each is said once, and again after it was better in between.
     """
 
     def __init__(
-        self, commands: Commands, keys: Keys, *, warn_hit_rate_below: float, warn_results_above: int
+        self,
+        commands: AutoPipeline,
+        keys: Keys,
+        *,
+        warn_hit_rate_below: float,
+        warn_results_above: int,
     ) -> None:
         self._commands = commands
         self._keys = keys

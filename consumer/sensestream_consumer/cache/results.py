@@ -21,11 +21,11 @@ from sensestream_common.contract.identity import checksum, is_identity, result_i
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import MALFORMED, Transcript, read_transcript
 
-from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
-from sensestream_consumer.broker.deliveries import Holding, Lease
-from sensestream_consumer.cache.local import Known, Recall
+from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.deliveries import InFlight, Lease
+from sensestream_consumer.cache.local import CachedTranscript, LocalCache
 
-__all__ = ["Cache", "Found"]
+__all__ = ["Cache", "Lookup"]
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ _RELEASE = load_script("sensestream_consumer.broker.lua", "release_key")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Lookup:
     """What the cache knows about some bytes: the identity of their audio, and a transcript."""
 
     audio: str = ""
@@ -44,8 +44,8 @@ class Cache:
     """Results, aliases and leases of one pipeline, as one recogniser sees them."""
 
     def __init__(
-        self, commands: Commands, keys: Keys, holding: Holding, consumer: str, fingerprint: str,
-        *, lease_ms: int,
+        self, commands: AutoPipeline, keys: Keys, holding: InFlight, consumer: str,
+        fingerprint: str, *, lease_ms: int,
     ) -> None:  # fmt: skip
         self._commands = commands
         self._keys = keys
@@ -53,20 +53,20 @@ class Cache:
         self._consumer = consumer
         self._fingerprint = fingerprint
         self._lease_ms = lease_ms
-        self._recall = Recall()
+        self._recall = LocalCache()
 
     def identity(self, audio: str, language: str, itn: bool) -> str:
         """The identity of a result, in hex, from the identity of the audio."""
         return result_identity(audio, self._fingerprint, language, itn)
 
-    async def find(self, digest: str, language: str, itn: bool) -> Found:
+    async def find(self, digest: str, language: str, itn: bool) -> Lookup:
         """What is known about the bytes with this digest."""
         audio = self._recall.audio(digest) or await self._alias(digest)
         if not audio:
-            return Found()
-        return Found(audio, await self.result(self.identity(audio, language, itn)))
+            return Lookup()
+        return Lookup(audio, await self.result(self.identity(audio, language, itn)))
 
-    def recall(self, digest: str, language: str, itn: bool) -> tuple[str, Known] | None:
+    def recall(self, digest: str, language: str, itn: bool) -> tuple[str, CachedTranscript] | None:
         """The audio in these bytes and its transcript, as this worker saw them last.
 
         `None` for a long transcript too: it is cheaper looked up, and compared here.

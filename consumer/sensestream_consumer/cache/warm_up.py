@@ -9,7 +9,7 @@ import structlog
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.keys import Keys
 
-from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.autopipeline import AutoPipeline
 from sensestream_consumer.warm_list import WarmUp
 
 __all__ = ["warm_up"]
@@ -21,7 +21,7 @@ _METADATA = json.dumps({"warm": True})
 
 
 async def warm_up(
-    commands: Commands, keys: Keys, fingerprint: str, wanted: tuple[WarmUp, ...], ttl: int
+    commands: AutoPipeline, keys: Keys, fingerprint: str, wanted: tuple[WarmUp, ...], ttl: int
 ) -> None:
     """Queue the recordings, unless these were queued for this recogniser within `ttl` seconds.
 

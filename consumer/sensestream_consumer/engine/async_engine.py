@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sensestream_consumer.engine.thread_pool import Crew
+from sensestream_consumer.engine.thread_pool import ThreadPool
 from sensestream_consumer.telemetry.stages import Stage, note, now
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Engine:
             raise ValueError(f"concurrency is {concurrency}: expected 1 or more")
         self.recogniser = recogniser
         self.capacity = max(concurrency, recogniser.clips_in_flight)
-        self._crew = Crew(self.capacity)
+        self._crew = ThreadPool(self.capacity)
         self._closed = threading.Event()
         self._counting = threading.Lock()
         self._busy = 0

@@ -13,7 +13,7 @@ import structlog
 from sensestream_common.contract.errors import ErrorCode, ModelError, RequestError, TransientError
 
 from sensestream_consumer.engine.batching.batcher import Batcher
-from sensestream_consumer.engine.batching.queue import BUCKETS, Batch, BatchLimits, Clip, Tally
+from sensestream_consumer.engine.batching.queue import BUCKETS, Batch, BatchLimits, BatchStats, Clip
 from sensestream_consumer.engine.decoding.ctc import Rows
 from sensestream_consumer.engine.decoding.transcript import Heard, assemble, hear
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
@@ -29,7 +29,7 @@ from sensestream_consumer.engine.segmentation.cutters import (
 )
 from sensestream_consumer.engine.segmentation.fsmn_vad import FsmnVad
 from sensestream_consumer.engine.session import choose_device, lacks_memory
-from sensestream_consumer.engine.thread_pool import in_turn
+from sensestream_consumer.engine.thread_pool import run_sequentially
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +80,9 @@ class Recogniser:
         # More callers than cores wait for a batch: those that came first are to get there first.
         self._preparing = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._batcher = (
-            Batcher(self._run, batching, pads_freely=graph.pads_freely) if batching else None
+            Batcher(self._run, batching, accepts_padding=graph.accepts_padding)
+            if batching
+            else None
         )
         self.clips_in_flight = _CLIPS_IN_FLIGHT if batching else 1
 
@@ -133,14 +135,14 @@ class Recogniser:
         return cls(graph, vocabulary, cutter, name=name, fingerprint=digest, batching=batching)
 
     @property
-    def pads_freely(self) -> bool:
+    def accepts_padding(self) -> bool:
         """Whether rows may be padded beyond the longest clip of a batch (see `Graph`)."""
-        return self._graph.pads_freely
+        return self._graph.accepts_padding
 
     @property
-    def tally(self) -> Tally | None:
+    def batch_stats(self) -> BatchStats | None:
         """What was run in batches and what of it was padding; None where nothing is batched."""
-        return self._batcher.tally if self._batcher else None
+        return self._batcher.batch_stats if self._batcher else None
 
     def recognise(
         self,
@@ -149,7 +151,7 @@ class Recogniser:
         itn: bool,
         *,
         abandoned: threading.Event | None = None,
-        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = in_turn,
+        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = run_sequentially,
     ) -> Transcript:
         """The transcript of int16[n] samples, 16 kHz mono, of any length.
 
@@ -174,7 +176,7 @@ class Recogniser:
         *,
         itn: bool,
         abandoned: threading.Event | None = None,
-        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = in_turn,
+        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = run_sequentially,
     ) -> list[Heard]:
         """What the model says about each piece of a recording, in order: ids before text."""
         if samples.dtype != np.int16 or samples.ndim != 1:

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Crew", "in_turn"]
+__all__ = ["ThreadPool", "run_sequentially"]
 
 T = TypeVar("T")
 
 
-def in_turn(tasks: Sequence[Callable[[], T]]) -> list[T]:
+def run_sequentially(tasks: Sequence[Callable[[], T]]) -> list[T]:
     """The results of the tasks, one after the other in this thread."""
     return [task() for task in tasks]
 
 
-class Crew:
+class ThreadPool:
     """A fixed number of threads, each of them doing one thing at a time.
 
     A thread that is free takes the recording that has waited longest. Only when none waits does
@@ -52,13 +52,13 @@ class Crew:
         return future
 
     def share(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """As `in_turn`, with the help of idle threads; called from a thread of the crew.
+        """As `run_sequentially`, with the help of idle threads; called from a thread of the crew.
 
         Tasks start in order. After the first failure no more are started, and of those that
-        fail the error of the first in order is raised: the one that `in_turn` would raise.
+        fail the error of the first in order is raised: the one that `run_sequentially` would raise.
         """
         if len(tasks) < 2:
-            return in_turn(tasks)
+            return run_sequentially(tasks)
         shared = _Shared(tasks, self._changed)
         with self._changed:
             self._shared.append(shared)

@@ -9,7 +9,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sensestream_consumer.monitoring.gauges import GAUGES, Moment
+from sensestream_consumer.monitoring.gauges import GAUGES, Scrape
 from sensestream_consumer.telemetry.metrics import REGISTRY
 
 __all__ = ["render"]
@@ -18,7 +18,7 @@ __all__ = ["render"]
 class _Gauges(Collector):
     """What the gauges read at one moment."""
 
-    def __init__(self, moment: Moment) -> None:
+    def __init__(self, moment: Scrape) -> None:
         self._moment = moment
 
     def collect(self) -> Iterator[Metric]:
@@ -30,7 +30,7 @@ class _Gauges(Collector):
             yield family
 
 
-def render(moment: Moment | None, accept: str) -> tuple[bytes, str]:
+def render(moment: Scrape | None, accept: str) -> tuple[bytes, str]:
     """All metrics and their content type, in the format that a scraper accepts.
 
     `None` for the moment: the worker is not put together yet, and has counters only.

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 from sensestream_common import __version__
 
 from sensestream_consumer.monitoring.group_stats import Group, LaneFigures
-from sensestream_consumer.monitoring.readiness import Vitals
+from sensestream_consumer.monitoring.readiness import Readiness
 
 if TYPE_CHECKING:
-    from sensestream_consumer.components import Parts
+    from sensestream_consumer.components import Components
 
-__all__ = ["GAUGES", "Gauge", "Moment"]
+__all__ = ["GAUGES", "Gauge", "Scrape"]
 
 Labels = tuple[str, ...]
 Values = Iterator[tuple[Labels, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Scrape:
     """What there is to be read from, at one scrape."""
 
-    vitals: Vitals
-    parts: Parts
+    vitals: Readiness
+    parts: Components
     group: Group
 
 
@@ -39,12 +39,12 @@ class Gauge:
     name: str
     meaning: str
     labels: Labels
-    read: Callable[[Moment], Values]
+    read: Callable[[Scrape], Values]
     counts: bool = False
 
 
-def _lanes(figure: Callable[[LaneFigures], float | None]) -> Callable[[Moment], Values]:
-    def read(moment: Moment) -> Values:
+def _lanes(figure: Callable[[LaneFigures], float | None]) -> Callable[[Scrape], Values]:
+    def read(moment: Scrape) -> Values:
         for lane, figures in moment.group.lanes().items():
             value = figure(figures)
             if value is not None:
@@ -53,56 +53,56 @@ def _lanes(figure: Callable[[LaneFigures], float | None]) -> Callable[[Moment], 
     return read
 
 
-def _dead_letters(moment: Moment) -> Values:
+def _dead_letters(moment: Scrape) -> Values:
     if moment.group.figures:
         yield (moment.parts.pipeline,), moment.group.figures.dead_letters
 
 
-def _transcripts(moment: Moment) -> Values:
+def _transcripts(moment: Scrape) -> Values:
     if moment.group.figures:
         yield (moment.parts.pipeline,), moment.group.figures.transcripts
 
 
-def _results(moment: Moment) -> Values:
+def _results(moment: Scrape) -> Values:
     if moment.group.figures:
         yield (moment.parts.pipeline,), moment.group.figures.results
 
 
-def _completed(moment: Moment) -> Values:
+def _completed(moment: Scrape) -> Values:
     if moment.group.figures:
         for use, count in moment.group.figures.completed.items():
             yield (moment.parts.pipeline, use.value), count
 
 
-def _in_flight(moment: Moment) -> Values:
+def _in_flight(moment: Scrape) -> Values:
     yield (), len(moment.parts.holding)
 
 
-def _engine_busy(moment: Moment) -> Values:
+def _engine_busy(moment: Scrape) -> Values:
     yield (), moment.parts.engine.busy
 
 
-def _engine_capacity(moment: Moment) -> Values:
+def _engine_capacity(moment: Scrape) -> Values:
     yield (), moment.parts.engine.capacity
 
 
-def _places_taken(moment: Moment) -> Values:
+def _places_taken(moment: Scrape) -> Values:
     yield (), moment.parts.places.taken
 
 
-def _places(moment: Moment) -> Values:
+def _places(moment: Scrape) -> Values:
     yield (), moment.parts.places.count
 
 
-def _redis_up(moment: Moment) -> Values:
+def _redis_up(moment: Scrape) -> Values:
     yield (), float(moment.vitals.redis_away_for() == 0)
 
 
-def _ready(moment: Moment) -> Values:
+def _ready(moment: Scrape) -> Values:
     yield (), float(not moment.vitals.obstacle())
 
 
-def _info(moment: Moment) -> Values:
+def _info(moment: Scrape) -> Values:
     parts = moment.parts
     recogniser = parts.engine.recogniser
     yield (

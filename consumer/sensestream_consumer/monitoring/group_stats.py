@@ -16,7 +16,7 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
 from sensestream_common.contract.outcome import CacheUse
 
-from sensestream_consumer.broker.autopipeline import Commands
+from sensestream_consumer.broker.autopipeline import AutoPipeline
 from sensestream_consumer.cache.monitor import count_results
 
 __all__ = ["Group", "GroupFigures", "LaneFigures"]
@@ -62,7 +62,7 @@ class GroupFigures:
 class Group:
     """The latest figures of the group, `None` while Redis does not tell them."""
 
-    def __init__(self, commands: Commands, keys: Keys) -> None:
+    def __init__(self, commands: AutoPipeline, keys: Keys) -> None:
         self._commands = commands
         self._keys = keys
         self._asked_at = float("-inf")

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sensestream_consumer.components import Parts
+    from sensestream_consumer.components import Components
 
-__all__ = ["Vitals"]
+__all__ = ["Readiness"]
 
 
-class Vitals:
+class Readiness:
     """Written by the worker as it goes through its life, read by the endpoint."""
 
     def __init__(self) -> None:
         self._obstacle = "the model is being loaded"
-        self.parts: Parts | None = None
+        self.parts: Components | None = None
 
     def hinder(self, obstacle: str) -> None:
         """Not ready, for this reason."""
         self._obstacle = obstacle
 
-    def put_together(self, parts: Parts) -> None:
+    def put_together(self, parts: Components) -> None:
         """These parts may be looked at from here on."""
         self.parts = parts
 

@@ -20,9 +20,9 @@ import structlog
 from sensestream_common.contract.errors import SettingsError
 
 from sensestream_consumer.monitoring.exposition import render
-from sensestream_consumer.monitoring.gauges import Moment
+from sensestream_consumer.monitoring.gauges import Scrape
 from sensestream_consumer.monitoring.group_stats import Group
-from sensestream_consumer.monitoring.readiness import Vitals
+from sensestream_consumer.monitoring.readiness import Readiness
 
 __all__ = ["serve"]
 
@@ -44,7 +44,7 @@ class _Page:
 class _Endpoint:
     """The pages, and one exchange of HTTP for each connection."""
 
-    def __init__(self, vitals: Vitals) -> None:
+    def __init__(self, vitals: Readiness) -> None:
         self._vitals = vitals
         self._group: Group | None = None
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
@@ -104,14 +104,14 @@ class _Endpoint:
         body, content_type = await loop.run_in_executor(self._renderer, render, moment, accept)
         return _Page(200, body, content_type)
 
-    async def _look(self) -> Moment | None:
+    async def _look(self) -> Scrape | None:
         parts = self._vitals.parts
         if parts is None:
             return None
         if self._group is None:
             self._group = Group(parts.commands, parts.keys)
         await self._group.refresh()
-        return Moment(self._vitals, parts, self._group)
+        return Scrape(self._vitals, parts, self._group)
 
     async def _health(self, _accept: str) -> _Page:
         return _page(200, alive=True)
@@ -127,7 +127,7 @@ def _page(code: int, **facts: Any) -> _Page:
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, vitals: Vitals) -> AsyncIterator[None]:
+async def serve(host: str, port: int, vitals: Readiness) -> AsyncIterator[None]:
     """Listen while inside. Raises `SettingsError` where that cannot be."""
     endpoint = _Endpoint(vitals)
     try:

@@ -10,11 +10,11 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 
-from sensestream_consumer.broker.autopipeline import Commands, retry_until_available
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.processing.slots import EngineRoom
+from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.processing.slots import SharedExclusiveGate
 
-__all__ = ["EntryLost", "Starts"]
+__all__ = ["Attempts", "DeliveryLost"]
 
 log = structlog.get_logger(__name__)
 
@@ -22,15 +22,21 @@ _START = load_script("sensestream_consumer.processing", "start")
 _CRASH_TTL_MS = 86_400_000  # how long bytes that killed a worker stay suspect
 
 
-class EntryLost(Exception):
+class DeliveryLost(Exception):
     """Somebody else holds the entry now: drop the work, write nothing."""
 
 
-class Starts:
+class Attempts:
     """The way to the engine: through its room, and charged."""
 
     def __init__(
-        self, commands: Commands, keys: Keys, room: EngineRoom, consumer: str, *, most: int
+        self,
+        commands: AutoPipeline,
+        keys: Keys,
+        room: SharedExclusiveGate,
+        consumer: str,
+        *,
+        most: int,
     ) -> None:
         self._commands = commands
         self._keys = keys
@@ -39,11 +45,11 @@ class Starts:
         self._most = most
 
     @asynccontextmanager
-    async def start(self, held: Held, request_id: str, digest: str) -> AsyncIterator[None]:
+    async def start(self, held: Delivery, request_id: str, digest: str) -> AsyncIterator[None]:
         """In the engine's room, with a start charged (once for each time the entry is held).
 
         An entry whose earlier start, or whose bytes', ended in a crash is in there alone.
-        Raises `EntryLost`, or `RequestError` (attempts_exhausted) with nothing charged.
+        Raises `DeliveryLost`, or `RequestError` (attempts_exhausted) with nothing charged.
         """
         if not held.suspect:
             async with self._room.enter(alone=False):
@@ -55,10 +61,10 @@ class Starts:
             await self._charge(held, request_id, digest, alone=True)
             yield
 
-    async def _charge(self, held: Held, request_id: str, digest: str, *, alone: bool) -> bool:
+    async def _charge(self, held: Delivery, request_id: str, digest: str, *, alone: bool) -> bool:
         """Whether it may go on; false for a suspect that is not alone."""
         if held.lost:
-            raise EntryLost
+            raise DeliveryLost
         if held.attempt:
             return True
         keys = [
@@ -74,7 +80,7 @@ class Starts:
             lambda: self._commands.run(_START, keys, arguments), "start"
         )
         if what == b"lost":
-            raise EntryLost
+            raise DeliveryLost
         if what == b"suspect":
             return False
         held.attempt = starts

@@ -6,23 +6,23 @@ import time
 
 from sensestream_common.contract.keys import HANDED_BACK_IDLE
 
-from sensestream_consumer.broker.deliveries import Held
+from sensestream_consumer.broker.deliveries import Delivery
 from sensestream_consumer.broker.heartbeat import Heartbeat
 from sensestream_consumer.broker.inbox import Inbox
-from sensestream_consumer.processing.slots import Places
+from sensestream_consumer.processing.slots import SlotPool
 
-__all__ = ["Intake"]
+__all__ = ["FlowControl"]
 
 _TAKE_PERIOD = 0.5  # seconds between looks for entries to take over, while places are free
 
 
-class Intake:
+class FlowControl:
     """Chooses between the sources of the inbox by the room that is left."""
 
     def __init__(
         self,
         inbox: Inbox,
-        places: Places,
+        places: SlotPool,
         heartbeat: Heartbeat,
         read_ahead: int,
         reclaim_after: float,
@@ -34,7 +34,7 @@ class Intake:
         self._reclaim_ms = int(reclaim_after * 1000)
         self._next_take = 0.0
 
-    async def take_over(self, held: int) -> list[Held]:
+    async def take_over(self, held: int) -> list[Delivery]:
         """Older work first: handed back by a worker without room, or left by one that died."""
         count = min(self._read_ahead - held, self._places.free)
         now = time.monotonic()

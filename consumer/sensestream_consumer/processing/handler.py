@@ -11,15 +11,23 @@ from sensestream_common.contract.outcome import CacheUse, Outcome, Status, trans
 from sensestream_common.contract.request import BadRequest, Request, decode_request
 from sensestream_common.redaction import redacted
 
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.broker.outbox import Commit, Outbox, Settled
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.outbox import Commit, CommitResult, Outbox
 from sensestream_consumer.cache.results import Cache
-from sensestream_consumer.processing.attempts import EntryLost
-from sensestream_consumer.processing.resolver import Answer, Answers
-from sensestream_consumer.processing.slots import NoRoom
+from sensestream_consumer.processing.attempts import DeliveryLost
+from sensestream_consumer.processing.resolver import Resolution, Resolver
+from sensestream_consumer.processing.slots import AtCapacity
 from sensestream_consumer.telemetry.metrics import count_outcome
-from sensestream_consumer.telemetry.request_log import give_account, identify
-from sensestream_consumer.telemetry.stages import Lap, Stage, began, begin_laps, laps, now, stage
+from sensestream_consumer.telemetry.request_log import bind_request, log_outcome
+from sensestream_consumer.telemetry.stages import (
+    Stage,
+    StageTiming,
+    began,
+    begin_timings,
+    now,
+    stage,
+    timings,
+)
 from sensestream_consumer.telemetry.tracing import Tracing
 
 __all__ = ["Handler"]
@@ -32,7 +40,7 @@ class Handler:
 
     def __init__(
         self,
-        answers: Answers,
+        answers: Resolver,
         outbox: Outbox,
         cache: Cache,
         *,
@@ -49,15 +57,16 @@ class Handler:
         self._model = model
         self._tracing = tracing
 
-    async def handle(self, held: Held) -> None:
+    async def handle(self, held: Delivery) -> None:
         """Answer one entry with exactly one outcome.
 
-        Raises `NoRoom` when it must go back to the stream, `EntryLost` when it is another's now.
+        Raises `AtCapacity` when it must go back to the stream, `DeliveryLost` when another worker
+        holds it now.
         """
         picked_up = self._clock()
-        begin_laps()
+        begin_timings()
         request = decode_request(held.entry, held.fields)
-        identify(held, request)
+        bind_request(held, request)
         if isinstance(request, BadRequest):
             await self._fail(held, request, request.error, picked_up)
             return
@@ -65,7 +74,7 @@ class Handler:
             answer = await self._answers.find(held, request)
         except RequestError as error:
             await self._fail(held, request, error, picked_up)
-        except (NoRoom, EntryLost):
+        except (AtCapacity, DeliveryLost):
             raise
         except Exception as error:
             log.exception("request_internal_error")
@@ -73,7 +82,7 @@ class Handler:
         else:
             await self._complete(held, request, answer, picked_up)
 
-    def recall(self, entries: Iterable[Held]) -> tuple[list[Commit], list[Held]]:
+    def recall(self, entries: Iterable[Delivery]) -> tuple[list[Commit], list[Delivery]]:
         """Of a batch, the answers that this worker has given before, and the entries without one.
 
         Nothing is read for them but the entry itself.
@@ -92,7 +101,7 @@ class Handler:
                 known.append(commit)
         return known, others
 
-    def _recall(self, held: Held, picked_up: int) -> Commit | None:
+    def _recall(self, held: Delivery, picked_up: int) -> Commit | None:
         if not held.fields.get(b"digest"):
             return None
         request = decode_request(held.entry, held.fields)
@@ -101,20 +110,24 @@ class Handler:
         answer = self._answers.recall(request)
         return self._completed(held, request, answer, picked_up) if answer else None
 
-    async def repeat(self, commits: Sequence[Commit]) -> list[Held]:
+    async def repeat(self, commits: Sequence[Commit]) -> list[Delivery]:
         """Answer a batch as recalled, in one step; the entries that must go the usual way."""
         began = now()
         settled = await self._outbox.commit_all(commits)
-        laps = [Lap(Stage.COMMIT, began, now())]
+        timings = [StageTiming(Stage.COMMIT, began, now())]
         left = []
         for commit, how in zip(commits, settled, strict=True):
-            if how in (Settled.GONE, Settled.REFUSED):
+            if how in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
                 left.append(commit.held)
             else:
-                self._tell(commit.held, commit.outcome, how is Settled.OURS, began, laps)
+                self._tell(
+                    commit.held, commit.outcome, how is CommitResult.COMMITTED, began, timings
+                )
         return left
 
-    async def _complete(self, held: Held, request: Request, answer: Answer, picked_up: int) -> None:
+    async def _complete(
+        self, held: Delivery, request: Request, answer: Resolution, picked_up: int
+    ) -> None:
         commit = self._completed(held, request, answer, picked_up)
         committed = False
         try:
@@ -123,10 +136,10 @@ class Handler:
         finally:
             if not committed and answer.lease is not None:
                 await self._cache.release(answer.lease)
-        self._tell(held, commit.outcome, committed, began(), laps())
+        self._tell(held, commit.outcome, committed, began(), timings())
 
     def _completed(
-        self, held: Held, request: Request | BadRequest, answer: Answer, picked_up: int
+        self, held: Delivery, request: Request | BadRequest, answer: Resolution, picked_up: int
     ) -> Commit:
         outcome = _outcome(
             held,
@@ -144,7 +157,7 @@ class Handler:
         return Commit(held, outcome, answer.keep, answer.lease, request.callback_url)
 
     async def _fail(
-        self, held: Held, request: Request | BadRequest, error: RequestError, picked_up: int
+        self, held: Delivery, request: Request | BadRequest, error: RequestError, picked_up: int
     ) -> None:
         outcome = _outcome(
             held,
@@ -161,14 +174,19 @@ class Handler:
         )
         with stage(Stage.COMMIT):
             committed = await self._outbox.commit(held, outcome, callback_url=request.callback_url)
-        self._tell(held, outcome, committed, began(), laps())
+        self._tell(held, outcome, committed, began(), timings())
 
     def _tell(
-        self, held: Held, outcome: Outcome, committed: bool, began: int, laps: Sequence[Lap]
+        self,
+        held: Delivery,
+        outcome: Outcome,
+        committed: bool,
+        began: int,
+        timings: Sequence[StageTiming],
     ) -> None:
-        give_account(outcome, committed, laps)
-        count_outcome(outcome, committed, laps)
-        self._tracing.tell(held, outcome, began, laps)
+        log_outcome(outcome, committed, timings)
+        count_outcome(outcome, committed, timings)
+        self._tracing.tell(held, outcome, began, timings)
 
 
 def _mistake(error: Exception) -> RequestError:
@@ -180,7 +198,9 @@ def _mistake(error: Exception) -> RequestError:
     )
 
 
-def _outcome(held: Held, request: Request | BadRequest, status: Status, **found: Any) -> Outcome:
+def _outcome(
+    held: Delivery, request: Request | BadRequest, status: Status, **found: Any
+) -> Outcome:
     """What was found, and what only echoes the request."""
     return Outcome(
         id=request.id,

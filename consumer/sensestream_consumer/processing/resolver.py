@@ -17,29 +17,29 @@ from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import Transcript
 
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, audio_identity, decode
-from sensestream_consumer.broker.deliveries import Held, Lease
-from sensestream_consumer.broker.outbox import Keep
+from sensestream_consumer.broker.deliveries import Delivery, Lease
+from sensestream_consumer.broker.outbox import CacheWrite
 from sensestream_consumer.cache.results import Cache
 from sensestream_consumer.engine import Engine
-from sensestream_consumer.processing.attempts import Starts
+from sensestream_consumer.processing.attempts import Attempts
 from sensestream_consumer.processing.deadlines import Deadlines
 from sensestream_consumer.processing.fetching import Fetching
-from sensestream_consumer.processing.single_flight import Flight, Flights, Landing
-from sensestream_consumer.processing.slots import Crowd, Places
+from sensestream_consumer.processing.single_flight import FlightCall, FlightResult, SingleFlight
+from sensestream_consumer.processing.slots import SlotPool, TooManyWaiters
 from sensestream_consumer.processing.transcribing import Hearing
 from sensestream_consumer.telemetry.stages import Stage, stage
 
-__all__ = ["Answer", "Answers"]
+__all__ = ["Resolution", "Resolver"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Resolution:
     """A transcript on its way out, with what the commit shall keep of it."""
 
     transcript: Transcript
     cache: CacheUse
     digest: str
-    keep: Keep
+    keep: CacheWrite
     lease: Lease | None = None
 
 
@@ -51,7 +51,7 @@ class _HeldElsewhere(Exception):
         self.audio = audio
 
 
-class Answers:
+class Resolver:
     """Where answers come from. `places` bounds misses in hand, `following` who waits for one."""
 
     def __init__(
@@ -60,9 +60,9 @@ class Answers:
         cache: Cache,
         engine: Engine,
         fetcher: Fetcher,
-        starts: Starts,
-        places: Places,
-        following: Places,
+        starts: Attempts,
+        places: SlotPool,
+        following: SlotPool,
         policy: AudioPolicy,
         clock: Callable[[], int],
         result_ttl: int,
@@ -78,7 +78,7 @@ class Answers:
         self._deadlines = Deadlines(clock)
         self._fetching = Fetching(fetcher, self._deadlines)
         self._hearing = Hearing(engine, self._deadlines)
-        self._flights = Flights()
+        self._flights = SingleFlight()
         self._references: Counter[str] = Counter()  # that are being transcribed here
         # Apart from asyncio's own threads, which a hung network disk may hold.
         self._decoders = ThreadPoolExecutor(engine.capacity, thread_name_prefix="decode")
@@ -86,11 +86,11 @@ class Answers:
     def close(self) -> None:
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    async def find(self, held: Held, request: Request) -> Answer:
+    async def find(self, held: Delivery, request: Request) -> Resolution:
         """The answer to a request.
 
-        Raises `RequestError` when it has none, `NoRoom` when it must go back to the stream,
-        `EntryLost` when it is another's now.
+        Raises `RequestError` when it has none, `AtCapacity` when it must go back to the stream,
+        `DeliveryLost` when it is another's now.
         """
         while True:
             self._deadlines.check(request)
@@ -108,10 +108,10 @@ class Answers:
             if answer := await self._follow(held, flight, request, digest):
                 return answer
 
-    def recall(self, request: Request) -> Answer | None:
+    def recall(self, request: Request) -> Resolution | None:
         """The answer that this worker has given before to the digest that the sender names.
 
-        Whether it still holds is seen by the commit (`Keep.expected`).
+        Whether it still holds is seen by the commit (`CacheWrite.expected`).
         """
         if not (request.digest and self._trust_digest) or self._deadlines.passed(request):
             return None
@@ -123,13 +123,13 @@ class Answers:
             request, known.transcript, CacheUse.HIT, request.digest, audio, known.checksum
         )
 
-    async def _look_up_promised(self, request: Request) -> Answer | None:
+    async def _look_up_promised(self, request: Request) -> Resolution | None:
         """A hit by the digest that the sender names: the audio is not even read."""
         if not (request.digest and self._trust_digest):
             return None
         return await self._look_up(request, request.digest)
 
-    async def _look_up(self, request: Request, digest: str) -> Answer | None:
+    async def _look_up(self, request: Request, digest: str) -> Resolution | None:
         found = await self._cache.find(digest, request.language, request.itn)
         if found.transcript is None:
             return None
@@ -140,11 +140,11 @@ class Answers:
         being transcribed, its bytes would be read only to be dropped, again and again.
         """
         if self._following.free <= 0 and self._references[request.audio]:
-            raise Crowd
+            raise TooManyWaiters
 
     async def _follow(
-        self, held: Held, flight: Flight, request: Request, digest: str
-    ) -> Answer | None:
+        self, held: Delivery, flight: FlightCall, request: Request, digest: str
+    ) -> Resolution | None:
         """The answer of a transcription under way in this worker, holding no engine room."""
         self._places.let_go(held)
         with self._following.place(), stage(Stage.FOLLOW):
@@ -154,21 +154,21 @@ class Answers:
             return None
         return self._repeat(request, landing.transcript, CacheUse.COALESCED, digest, landing.audio)
 
-    async def _lead(self, held: Held, request: Request, fetched: Fetched) -> Answer:
+    async def _lead(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
         if request.ttl == 0:  # stores nothing and takes no lease, so there is nothing to lead
             return await self._transcribe(held, request, fetched)
         self._references[request.audio] += 1
         try:
             with self._flights.lead(_flight_key(request, fetched.digest)) as flight:
                 answer = await self._lead_or_wait(held, request, fetched)
-                flight.land(Landing(answer.transcript, answer.keep.alias_of))
+                flight.land(FlightResult(answer.transcript, answer.keep.alias_of))
                 return answer
         finally:
             self._references[request.audio] -= 1
             if not self._references[request.audio]:
                 del self._references[request.audio]
 
-    async def _lead_or_wait(self, held: Held, request: Request, fetched: Fetched) -> Answer:
+    async def _lead_or_wait(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
         while True:
             try:
                 return await self._transcribe(held, request, fetched)
@@ -182,13 +182,13 @@ class Answers:
                     )
             self._deadlines.check(request)
 
-    async def _transcribe(self, held: Held, request: Request, fetched: Fetched) -> Answer:
+    async def _transcribe(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
         with self._places.place(held):
             async with self._starts.start(held, request.id, fetched.digest):
                 self._deadlines.check(request)
                 return await self._hear(held, request, fetched)
 
-    async def _hear(self, held: Held, request: Request, fetched: Fetched) -> Answer:
+    async def _hear(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
         """Decode and recognise, unless these samples turn out to be known, or another's to hear."""
         loop = asyncio.get_running_loop()
         with stage(Stage.DECODE):
@@ -217,27 +217,27 @@ class Answers:
         value = transcript.dumps()
         if request.ttl != 0:
             self._cache.learn(fetched.digest, audio, identity, transcript, value)
-        keep = Keep(
+        keep = CacheWrite(
             result=identity,
             transcript=value,
             alias=fetched.digest,
             alias_of=audio,
             ttl_ms=self._ttl_ms(request, self._result_ttl),
         )
-        return Answer(transcript, CacheUse.MISS, fetched.digest, keep, lease)
+        return Resolution(transcript, CacheUse.MISS, fetched.digest, keep, lease)
 
     def _repeat(
         self, request: Request, transcript: Transcript, use: CacheUse, digest: str, audio: str,
         expected: str = "",
-    ) -> Answer:  # fmt: skip
-        keep = Keep(
+    ) -> Resolution:  # fmt: skip
+        keep = CacheWrite(
             result=self._cache.identity(audio, request.language, request.itn),
             alias=digest,
             alias_of=audio,
             ttl_ms=self._ttl_ms(request, self._result_ttl),
             expected=expected,
         )
-        return Answer(transcript, use, digest, keep)
+        return Resolution(transcript, use, digest, keep)
 
     def _ttl_ms(self, request: Request, default: int) -> int:
         return (default if request.ttl is None else request.ttl) * 1000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.transcript import Transcript
 
-__all__ = ["Flight", "FlightKey", "Flights", "Landing"]
+__all__ = ["FlightCall", "FlightKey", "FlightResult", "SingleFlight"]
 
 # Faults of the bytes, which every request for them shares. A deadline, a start too many or a lost
 # connection are one request's own.
@@ -27,22 +27,22 @@ FlightKey = tuple[str, str, bool]  # digest of the bytes, language, itn
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
+class FlightResult:
     """What the leader of a flight found: for the followers to answer with."""
 
     transcript: Transcript
     audio: str  # identity of the audio
 
 
-class Flight:
+class FlightCall:
     """A transcription under way in this worker."""
 
     def __init__(self) -> None:
-        self._landed: asyncio.Future[Landing | RequestError | None] = (
+        self._landed: asyncio.Future[FlightResult | RequestError | None] = (
             asyncio.get_running_loop().create_future()
         )
 
-    def land(self, landing: Landing) -> None:
+    def land(self, landing: FlightResult) -> None:
         self._landed.set_result(landing)
 
     def crash(self, error: BaseException | None) -> None:
@@ -51,7 +51,7 @@ class Flight:
             fault = error if isinstance(error, RequestError) and error.code in _FAULTS else None
             self._landed.set_result(fault)
 
-    async def follow(self) -> Landing | None:
+    async def follow(self) -> FlightResult | None:
         """The leader's result, `None` to try again; raises the fault of these bytes."""
         landing = await asyncio.shield(self._landed)
         if isinstance(landing, RequestError):
@@ -59,19 +59,19 @@ class Flight:
         return landing
 
 
-class Flights:
+class SingleFlight:
     """The flights under way, by what is transcribed."""
 
     def __init__(self) -> None:
-        self._under_way: dict[FlightKey, Flight] = {}
+        self._under_way: dict[FlightKey, FlightCall] = {}
 
-    def get(self, key: FlightKey) -> Flight | None:
+    def get(self, key: FlightKey) -> FlightCall | None:
         return self._under_way.get(key)
 
     @contextmanager
-    def lead(self, key: FlightKey) -> Iterator[Flight]:
+    def lead(self, key: FlightKey) -> Iterator[FlightCall]:
         """Lead a flight; on the way out without a landing its followers are told."""
-        flight = self._under_way[key] = Flight()
+        flight = self._under_way[key] = FlightCall()
         error: BaseException | None = None
         try:
             yield flight

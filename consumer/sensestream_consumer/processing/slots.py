@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-__all__ = ["Crowd", "EngineRoom", "NoRoom", "Places"]
+__all__ = ["AtCapacity", "SharedExclusiveGate", "SlotPool", "TooManyWaiters"]
 
 
 # Seconds that a place is kept for an entry on its way to the engine. One that a slow site holds up
@@ -20,19 +20,19 @@ __all__ = ["Crowd", "EngineRoom", "NoRoom", "Places"]
 _KEPT = 1.0
 
 
-class NoRoom(Exception):
+class AtCapacity(Exception):
     """All places are taken: the entry goes back for another worker."""
 
 
-class Crowd(NoRoom):
+class TooManyWaiters(AtCapacity):
     """Too many wait for somebody's transcription: free places at the engine would not help it."""
 
 
-class Places:
+class SlotPool:
     """A bounded number of places, taken, kept for somebody, or refused at once."""
 
     def __init__(
-        self, count: int, on_freed: Callable[[], None], refusal: type[NoRoom] = NoRoom
+        self, count: int, on_freed: Callable[[], None], refusal: type[AtCapacity] = AtCapacity
     ) -> None:
         self.count = count
         self.taken = 0
@@ -68,7 +68,7 @@ class Places:
             self._on_freed()
 
 
-class EngineRoom:
+class SharedExclusiveGate:
     """The engine's door: many at once, or one alone. Whoever waits to be alone goes first."""
 
     def __init__(self) -> None:

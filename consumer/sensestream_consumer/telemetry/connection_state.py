@@ -6,10 +6,10 @@ import time
 
 from sensestream_consumer.telemetry.metrics import REDIS_RECONNECTS
 
-__all__ = ["Contact"]
+__all__ = ["ConnectionState"]
 
 
-class Contact:
+class ConnectionState:
     """One connection's news of Redis."""
 
     def __init__(self, connection: str) -> None:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 
-from sensestream_consumer.telemetry.stages import Lap, Stage, seconds_by_stage
+from sensestream_consumer.telemetry.stages import Stage, StageTiming, seconds_by_stage
 
 __all__ = [
     "AUDIO_SECONDS",
@@ -156,9 +156,9 @@ def _kind(status: str, cache: str | None, error: ErrorCode | None) -> _Kind:
 _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in Stage}
 
 
-def count_outcome(outcome: Outcome, committed: bool, laps: Sequence[Lap]) -> None:
+def count_outcome(outcome: Outcome, committed: bool, timings: Sequence[StageTiming]) -> None:
     """Count one request at its end, with the laps it took."""
-    for stage, seconds in seconds_by_stage(laps).items():
+    for stage, seconds in seconds_by_stage(timings).items():
         _STAGES[stage].observe(seconds)
     if not committed:
         LATE_ANSWERS.inc()

@@ -10,10 +10,10 @@ from sensestream_common.contract.outcome import Outcome
 from sensestream_common.contract.request import BadRequest, Request
 from structlog.contextvars import bind_contextvars
 
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.telemetry.stages import Lap, seconds_by_stage
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.telemetry.stages import StageTiming, seconds_by_stage
 
-__all__ = ["give_account", "identify", "trace_id"]
+__all__ = ["bind_request", "log_outcome", "trace_id"]
 
 log = structlog.get_logger(__name__)
 
@@ -28,14 +28,14 @@ def trace_id(traceparent: str) -> str | None:
     return found[1] if found and found[1] != _NO_TRACE else None
 
 
-def identify(held: Held, request: Request | BadRequest) -> None:
+def bind_request(held: Delivery, request: Request | BadRequest) -> None:
     """Bind the request to every line that its task logs from here on."""
     bind_contextvars(id=request.id, entry=held.entry)
     if trace := trace_id(request.traceparent):
         bind_contextvars(trace_id=trace)
 
 
-def give_account(outcome: Outcome, committed: bool, laps: Sequence[Lap]) -> None:
+def log_outcome(outcome: Outcome, committed: bool, timings: Sequence[StageTiming]) -> None:
     """The one canonical line per request; `waited_ms` is from its submission to its pick-up."""
     trace = trace_id(outcome.traceparent)
     log.info(
@@ -54,5 +54,8 @@ def give_account(outcome: Outcome, committed: bool, laps: Sequence[Lap]) -> None
         worker=outcome.worker,
         waited_ms=(outcome.started_at or 0) - (outcome.submitted_at or 0),
         took_ms=(outcome.finished_at or 0) - (outcome.started_at or 0),
-        **{f"{stage}_ms": round(taken * 1e3, 1) for stage, taken in seconds_by_stage(laps).items()},
+        **{
+            f"{stage}_ms": round(taken * 1e3, 1)
+            for stage, taken in seconds_by_stage(timings).items()
+        },
     )

@@ -19,7 +19,15 @@ from types import TracebackType
 from typing import Self
 
 __all__ = [
-    "Lap", "Stage", "began", "begin_laps", "laps", "note", "now", "seconds_by_stage", "stage",
+    "Stage",
+    "StageTiming",
+    "began",
+    "begin_timings",
+    "note",
+    "now",
+    "seconds_by_stage",
+    "stage",
+    "timings",
 ]  # fmt: skip
 
 now = time.monotonic_ns  # nanoseconds; add `time.time_ns() - now()` for the wall's clock
@@ -37,7 +45,7 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Lap:
+class StageTiming:
     """One passage through a stage, in nanoseconds of `now`."""
 
     stage: Stage
@@ -45,11 +53,11 @@ class Lap:
     ended: int
 
 
-_laps: ContextVar[list[Lap] | None] = ContextVar("laps", default=None)
+_laps: ContextVar[list[StageTiming] | None] = ContextVar("timings", default=None)
 _began: ContextVar[int] = ContextVar("began", default=0)
 
 
-def begin_laps() -> None:
+def begin_timings() -> None:
     """Note the laps of the current task's request from here on."""
     _laps.set([])
     _began.set(now())
@@ -60,7 +68,7 @@ def began() -> int:
     return _began.get()
 
 
-def laps() -> list[Lap]:
+def timings() -> list[StageTiming]:
     """Those of the current task's request so far, in the order they ended."""
     return _laps.get() or []
 
@@ -69,7 +77,7 @@ def note(stage: Stage, began: int, ended: int) -> None:
     """A lap whose ends were seen elsewhere, as by a thread."""
     noted = _laps.get()
     if noted is not None:
-        noted.append(Lap(stage, began, ended))
+        noted.append(StageTiming(stage, began, ended))
 
 
 class stage:  # noqa: N801  (reads as what it is: a `with` statement's verb)
@@ -94,9 +102,9 @@ class stage:  # noqa: N801  (reads as what it is: a `with` statement's verb)
         note(self._stage, self._began, now())
 
 
-def seconds_by_stage(laps: Sequence[Lap]) -> dict[Stage, float]:
+def seconds_by_stage(timings: Sequence[StageTiming]) -> dict[Stage, float]:
     """What each stage of a request took: it may pass through one twice."""
     seconds: dict[Stage, float] = {}
-    for lap in laps:
+    for lap in timings:
         seconds[lap.stage] = seconds.get(lap.stage, 0.0) + (lap.ended - lap.began) / 1e9
     return seconds

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 from sensestream_common.contract.outcome import Outcome
 
-from sensestream_consumer.broker.deliveries import Held
-from sensestream_consumer.telemetry.stages import Lap, now
+from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.telemetry.stages import StageTiming, now
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -31,7 +31,9 @@ class Tracing:
         self._consumer = consumer
         self._tracer = _tracer()
 
-    def tell(self, held: Held, outcome: Outcome, began: int, laps: Sequence[Lap]) -> None:
+    def tell(
+        self, held: Delivery, outcome: Outcome, began: int, timings: Sequence[StageTiming]
+    ) -> None:
         """A CONSUMER span below the sender's, from `began` (nanoseconds of `now`), and its stages.
 
         A parent, and not only a link: a request is one message, and its trace then reads from the
@@ -53,7 +55,7 @@ class Tracing:
         )
         if span.is_recording():
             inside = set_span_in_context(span)
-            for lap in laps:
+            for lap in timings:
                 stage = self._tracer.start_span(
                     lap.stage.value, inside, start_time=wall + lap.began
                 )

@@ -12,7 +12,7 @@ from sensestream_common.contract.errors import ErrorCode, SensestreamError
 from sensestream_common.redaction import redacted
 
 from sensestream_producer.cli.setup import Setup, age, echo_json, note, run, shown
-from sensestream_producer.operations.dead_letters import DeadLetter, Replay, Selection
+from sensestream_producer.operations.dead_letters import DeadLetter, DeadLetterFilter, Replay
 
 __all__ = ["dead"]
 
@@ -39,8 +39,8 @@ def _selection(
     errors: tuple[str, ...],
     older_than: timedelta | None,
     newer_than: timedelta | None,
-) -> Selection:
-    return Selection(
+) -> DeadLetterFilter:
+    return DeadLetterFilter(
         ids=frozenset(ids),
         errors=frozenset(errors),
         older_than=older_than,
@@ -93,7 +93,9 @@ def show(setup: Setup, ids: tuple[str, ...], secrets: bool) -> None:
 
     async def work() -> int:
         async with setup.client() as client:
-            found = [letter async for letter in client.dead.select(Selection(ids=frozenset(ids)))]
+            found = [
+                letter async for letter in client.dead.select(DeadLetterFilter(ids=frozenset(ids)))
+            ]
         for letter in found:
             about = letter.to_json(secrets=secrets)
             for name, value in {**about, "at": _moment(letter)}.items():
@@ -133,7 +135,7 @@ def replay(
                     done += 1
                 else:
                     note(shown(result.sentence))
-                    kept += result.result is not Replay.GONE
+                    kept += result.result is not Replay.NOT_FOUND
         if not dry_run:
             note(f"{done} replayed" + (f", {kept} not" if kept else ""))
         return kept == 0

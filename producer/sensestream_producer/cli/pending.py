@@ -12,7 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from sensestream_producer.cli.setup import Setup, age, echo_json, note, run, shown
-from sensestream_producer.operations.pending import Holder, PendingRequest, Release, Which
+from sensestream_producer.operations.pending import (
+    HolderState,
+    PendingFilter,
+    PendingRequest,
+    Release,
+)
 
 __all__ = ["pending"]
 
@@ -34,8 +39,10 @@ def _selecting(command: F) -> F:
     return command
 
 
-def _which(ids: tuple[str, ...], consumers: tuple[str, ...], idle: timedelta | None) -> Which:
-    return Which(ids=frozenset(ids), consumers=frozenset(consumers), idle=idle)
+def _which(
+    ids: tuple[str, ...], consumers: tuple[str, ...], idle: timedelta | None
+) -> PendingFilter:
+    return PendingFilter(ids=frozenset(ids), consumers=frozenset(consumers), idle=idle)
 
 
 @click.group(short_help="List what workers hold now, and give it to others.")
@@ -108,9 +115,9 @@ def replay(setup: Setup, /, every: bool, force: bool, dry_run: bool, **condition
 
 
 def _foreseen(request: PendingRequest, force: bool) -> str:
-    if request.holder is Holder.NOBODY:
+    if request.holder is HolderState.NOBODY:
         return "would leave"
-    return "would refuse" if request.holder is Holder.ALIVE and not force else "would take"
+    return "would refuse" if request.holder is HolderState.ALIVE and not force else "would take"
 
 
 def _table(found: list[PendingRequest]) -> Table:

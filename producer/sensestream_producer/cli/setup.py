@@ -20,7 +20,7 @@ from sensestream_producer.client import Client
 from sensestream_producer.operations.pending import Pending
 from sensestream_producer.operations.result_cache import Results
 from sensestream_producer.settings import ProducerSettings
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
 __all__ = ["Setup", "age", "echo_json", "note", "run", "shown"]
 
@@ -44,7 +44,7 @@ class Setup:
         return load_settings(kind, **self._flags, **more)
 
     def client(self, **more: Any) -> Client:
-        return Client.from_settings(self.settings(**more), patience=_PATIENCE)
+        return Client.from_settings(self.settings(**more), retry_timeout=_PATIENCE)
 
     @asynccontextmanager
     async def results(self) -> AsyncIterator[Results]:
@@ -59,9 +59,9 @@ class Setup:
             yield Pending(link, keys)
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[tuple[Link, Keys]]:
+    async def _connected(self) -> AsyncIterator[tuple[RedisTransport, Keys]]:
         settings = self.settings()
-        link = Link(settings.redis_url, patience=_PATIENCE)
+        link = RedisTransport(settings.redis_url, retry_timeout=_PATIENCE)
         try:
             yield link, settings.keys
         finally:

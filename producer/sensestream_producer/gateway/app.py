@@ -18,9 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from sensestream_producer.gateway.auth import ApiKey
 from sensestream_producer.gateway.backend import Pipeline
-from sensestream_producer.gateway.dependencies import Surroundings
-from sensestream_producer.gateway.errors import Refusal, refusal_of, response_of
-from sensestream_producer.gateway.outcome_notifier import Bell
+from sensestream_producer.gateway.dependencies import AppState
+from sensestream_producer.gateway.errors import ApiError, refusal_of, response_of
+from sensestream_producer.gateway.outcome_notifier import OutcomeNotifier
 from sensestream_producer.gateway.routes import (
     events as live,
     jobs,
@@ -31,7 +31,7 @@ from sensestream_producer.gateway.routes import (
 )
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.uploads.stores import open_store, sweep
-from sensestream_producer.gateway.webhooks.sender import Sender
+from sensestream_producer.gateway.webhooks.sender import WebhookSender
 
 __all__ = ["create_app"]
 
@@ -48,10 +48,10 @@ def create_app(settings: GatewaySettings, samples: Sequence[Path] = ()) -> FastA
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pipeline = Pipeline(settings, store)
-        here = app.state.surroundings = Surroundings(
+        here = app.state.surroundings = AppState(
             settings=settings,
             pipeline=pipeline,
-            bell=Bell(pipeline.link, pipeline.keys, settings.max_subscribers),
+            bell=OutcomeNotifier(pipeline.link, pipeline.keys, settings.max_subscribers),
             keys=tuple(map(ApiKey.parse, settings.api_keys)),
             samples={path.name: path for path in samples},
             places=asyncio.Semaphore(settings.max_uploads),
@@ -96,12 +96,14 @@ def _describe(app: FastAPI) -> None:
     components.setdefault("schemas", {})["JobRequest"] = jobs.JobRequest.model_json_schema()
 
 
-def _background(here: Surroundings) -> list[asyncio.Task[None]]:
+def _background(here: AppState) -> list[asyncio.Task[None]]:
     """What goes on beside the calls, until the gateway stops."""
     pipeline, stopping = here.pipeline, here.stopping
     tasks = []
     if here.settings.webhook_secret:
-        sender = Sender(here.settings, pipeline.link, pipeline.keys, stopping, pipeline.present)
+        sender = WebhookSender(
+            here.settings, pipeline.link, pipeline.keys, stopping, pipeline.present
+        )
         tasks.append(asyncio.create_task(sender.run(), name="gateway-webhooks"))
     if pipeline.store is not None:
         work = sweep(pipeline.store, pipeline.link, pipeline.keys, stopping)
@@ -112,8 +114,8 @@ def _background(here: Surroundings) -> list[asyncio.Task[None]]:
 def _answer_errors(app: FastAPI) -> None:
     """Every error in the shape that the clients of its route expect."""
 
-    @app.exception_handler(Refusal)
-    async def refused(request: Request, error: Refusal) -> Response:
+    @app.exception_handler(ApiError)
+    async def refused(request: Request, error: ApiError) -> Response:
         return response_of(request.url.path, error)
 
     @app.exception_handler(SensestreamError)
@@ -132,17 +134,17 @@ def _answer_errors(app: FastAPI) -> None:
     async def broken(request: Request, error: Exception) -> Response:
         log.error("request_internal_error", path=request.url.path, exc_info=error)
         message = "this service failed on it; its operator's log tells more"
-        return response_of(request.url.path, Refusal(500, "internal", message))
+        return response_of(request.url.path, ApiError(500, "internal", message))
 
 
-def _invalid(error: RequestValidationError) -> Refusal:
+def _invalid(error: RequestValidationError) -> ApiError:
     """One sentence about the first value that is wrong."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
-    return Refusal(422, "bad_request", f"{where}: {first['msg']}", param=where)
+    return ApiError(422, "bad_request", f"{where}: {first['msg']}", param=where)
 
 
-def _plain(request: Request, error: HTTPException) -> Refusal:
+def _plain(request: Request, error: HTTPException) -> ApiError:
     status = error.status_code
     phrase = HTTPStatus(status).phrase
     message = str(error.detail)
@@ -151,4 +153,4 @@ def _plain(request: Request, error: HTTPException) -> Refusal:
     if status == HTTPStatus.METHOD_NOT_ALLOWED and message == phrase:
         message = f"{request.method} is not taken at {request.url.path!r:.200}: see /docs"
     code = phrase.lower().replace(" ", "_")
-    return Refusal(status, code, message, headers=dict(error.headers or {}))
+    return ApiError(status, code, message, headers=dict(error.headers or {}))

@@ -14,7 +14,7 @@ from sensestream_common.contract.errors import ErrorCode, SensestreamError, Wait
 from sensestream_common.contract.outcome import Outcome, outcome_from_entry
 
 from sensestream_producer.client import identified
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.uploads.multipart import File
 from sensestream_producer.gateway.uploads.stores import Store, present
@@ -27,13 +27,13 @@ from sensestream_producer.operations.status import (
     request_status,
 )
 from sensestream_producer.outcomes.stream_ids import entries
-from sensestream_producer.outcomes.waiter import Tail
-from sensestream_producer.submit.cached_answers import Repeats
+from sensestream_producer.outcomes.waiter import OutcomeWaiter
+from sensestream_producer.submit.cached_answers import CachedAnswers
 from sensestream_producer.submit.submission import Receipt, RequestState, Submission
-from sensestream_producer.submit.submitter import Submit, Submitter, UploadVanished
+from sensestream_producer.submit.submitter import PendingSubmit, Submitter, UploadVanished
 from sensestream_producer.submit.tracing import traced
 from sensestream_producer.submit.uploads import Uploads
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
 __all__ = ["Pipeline"]
 
@@ -49,16 +49,16 @@ class Pipeline:
 
     def __init__(self, settings: GatewaySettings, store: Store | None = None) -> None:
         self.keys = settings.keys
-        self.link = Link(settings.redis_url, patience=_PATIENCE)
+        self.link = RedisTransport(settings.redis_url, retry_timeout=_PATIENCE)
         self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
         self.results = Results(self.link, self.keys)
-        repeats = Repeats(self.link, self.keys, role="gateway")
+        repeats = CachedAnswers(self.link, self.keys, role="gateway")
         self._submitter = Submitter(
             self.link, self.keys, max_backlog=settings.max_backlog,
             repeats=repeats if settings.answer_repeats else None,
         )  # fmt: skip
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
-        self._tail = Tail(self.link, self.keys)
+        self._tail = OutcomeWaiter(self.link, self.keys)
         self.store = store
 
     async def close(self) -> None:
@@ -120,12 +120,12 @@ class Pipeline:
 
     async def _submit(self, submission: Submission, file: File | None) -> Receipt:
         request = submission.request(submission.id, self.keys)
-        submit = Submit(request, submission.lane, submission.time_left)
+        submit = PendingSubmit(request, submission.lane, submission.time_left)
         if file is None:
             return await self._submitter.send(submit)
         if file.spool.size == 0:
             message = "the file is empty: send a recording"
-            raise Refusal(400, ErrorCode.AUDIO_EMPTY.value, message, param=file.field)
+            raise ApiError(400, ErrorCode.AUDIO_EMPTY.value, message, param=file.field)
         submit = replace(submit, request=replace(request, digest=file.digest), hashed=True)
         if receipt := await self._submitter.recall(submit):
             return receipt
@@ -133,7 +133,7 @@ class Pipeline:
             return await self._stage(submit, file)
         return await self._put(self.store, submit, file)
 
-    async def _put(self, store: Store, submit: Submit, file: File) -> Receipt:
+    async def _put(self, store: Store, submit: PendingSubmit, file: File) -> Receipt:
         """Store the bytes outside Redis, and submit a reference to them."""
         reference = await asyncio.to_thread(store.put, file.spool)
         receipt = None
@@ -160,7 +160,7 @@ class Pipeline:
         )
         return bool(found) and found[0][1].get(b"audio") == reference.encode()
 
-    async def _stage(self, submit: Submit, file: File) -> Receipt:
+    async def _stage(self, submit: PendingSubmit, file: File) -> Receipt:
         for _ in range(_STAGINGS):
             staged = await self._uploads.stage_chunks(file.spool.chunks)
             try:

@@ -14,12 +14,12 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from sensestream_producer.gateway.auth import ApiKey, Rates, Scope, find_key
 from sensestream_producer.gateway.backend import Pipeline
-from sensestream_producer.gateway.errors import Refusal
-from sensestream_producer.gateway.outcome_notifier import Bell
+from sensestream_producer.gateway.errors import ApiError
+from sensestream_producer.gateway.outcome_notifier import OutcomeNotifier
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.uploads.multipart import Form, FormLimits, read_form
 
-__all__ = ["Caller", "Gate", "Here", "Surroundings", "needs"]
+__all__ = ["AppState", "Caller", "Gate", "State", "require_scope"]
 
 _PLACE_WAIT = 30.0  # seconds that an upload waits for a place before it gets a 503
 
@@ -28,12 +28,12 @@ _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same
 
 
 @dataclass(slots=True)
-class Surroundings:
+class AppState:
     """One gateway's settings and parts; `stopping` is set when it is told to end."""
 
     settings: GatewaySettings
     pipeline: Pipeline
-    bell: Bell
+    bell: OutcomeNotifier
     keys: tuple[ApiKey, ...]
     places: asyncio.Semaphore
     samples: dict[str, Path]  # recordings to try it with, by name
@@ -51,7 +51,7 @@ class Surroundings:
             async with asyncio.timeout(_PLACE_WAIT):
                 await self.places.acquire()
         except TimeoutError:
-            raise Refusal(
+            raise ApiError(
                 503, "too_many_uploads", "too many uploads at once: send it again later",
                 retry_after=5,
             ) from None  # fmt: skip
@@ -63,15 +63,15 @@ class Surroundings:
             self.places.release()
 
 
-def _here(request: Request) -> Surroundings:
-    return cast("Surroundings", request.app.state.surroundings)
+def _here(request: Request) -> AppState:
+    return cast("AppState", request.app.state.surroundings)
 
 
-async def _surroundings(request: Request) -> Surroundings:
+async def _surroundings(request: Request) -> AppState:
     return _here(request)
 
 
-Here = Annotated[Surroundings, Depends(_surroundings)]
+State = Annotated[AppState, Depends(_surroundings)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class Caller:
 Gate = Callable[..., Awaitable[Caller]]
 
 
-def needs(scope: Scope | None) -> Gate:
+def require_scope(scope: Scope | None) -> Gate:
     """A dependency that lets in who may do this; with `None` any caller who is known.
 
-    Raises `Refusal`: 401 without a valid key, 403 without the scope, 429 above the rate.
+    Raises `ApiError`: 401 without a valid key, 403 without the scope, 429 above the rate.
     """
 
     async def gate(
@@ -100,12 +100,12 @@ def needs(scope: Scope | None) -> Gate:
         presented = bearer.credentials if bearer else header or ""
         caller, who, rate = _identify(here, request, presented)
         if scope is not None and scope not in caller.scopes:
-            raise Refusal(
+            raise ApiError(
                 403, "scope_missing",
                 f"the key {caller.name!r} lacks the scope {scope}: use one that has it",
             )  # fmt: skip
         if rate and (wait := here.rates.take(who, rate)):
-            raise Refusal(
+            raise ApiError(
                 429, "rate_limit_exceeded",
                 f"more than {rate} requests a minute: send it again in {wait:.1f} s",
                 retry_after=wait,
@@ -115,7 +115,7 @@ def needs(scope: Scope | None) -> Gate:
     return gate
 
 
-def _identify(here: Surroundings, request: Request, presented: str) -> tuple[Caller, str, int]:
+def _identify(here: AppState, request: Request, presented: str) -> tuple[Caller, str, int]:
     """The caller, by which name its rate is counted, and the rate."""
     default = here.settings.rate_limit
     if not here.keys:
@@ -124,7 +124,7 @@ def _identify(here: Surroundings, request: Request, presented: str) -> tuple[Cal
     key = find_key(here.keys, presented) if presented else None
     if key is None:
         said = "this key is not known" if presented else "a key is needed"
-        raise Refusal(
+        raise ApiError(
             401, "invalid_api_key", f"{said}: send Authorization: Bearer KEY",
             headers={"WWW-Authenticate": "Bearer"},
         )  # fmt: skip

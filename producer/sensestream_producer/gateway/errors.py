@@ -23,7 +23,7 @@ from sensestream_common.contract.errors import (
 )
 from starlette.responses import JSONResponse
 
-__all__ = ["STATUS_OF", "Refusal", "openai_error", "problem_of", "refusal_of", "response_of"]
+__all__ = ["STATUS_OF", "ApiError", "openai_error", "problem_of", "refusal_of", "response_of"]
 
 log = structlog.get_logger("sensestream.gateway")
 
@@ -52,7 +52,7 @@ _OPENAI_TYPES = {
 }
 
 
-class Refusal(Exception):
+class ApiError(Exception):
     """A call is not answered as it was meant: an HTTP status, a code, and one sentence.
 
     `retry_after` is in seconds; `param` is the field that is wrong, where it is one.
@@ -78,30 +78,30 @@ class Refusal(Exception):
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
 
-def refusal_of(error: SensestreamError) -> Refusal:
+def refusal_of(error: SensestreamError) -> ApiError:
     """What a caller is told of an error of the pipeline.
 
     What names the gateway's own surroundings (the address of Redis, its keys) stays in its log.
     """
     match error:
         case RequestError():
-            return Refusal(STATUS_OF[error.code], error.code.value, error.message)
+            return ApiError(STATUS_OF[error.code], error.code.value, error.message)
         case BacklogFull():
             message = "the queue is full: send it again later"
-            return Refusal(503, "queue_full", message, retry_after=_FULL_PAUSE)
+            return ApiError(503, "queue_full", message, retry_after=_FULL_PAUSE)
         case WaitTimeout():
-            return Refusal(504, "timeout", str(error))
+            return ApiError(504, "timeout", str(error))
         case RedisUnavailable() | SubmitRefused():
             log.warning("pipeline_unavailable", error=str(error))
             message = "the queue takes nothing at the moment: send it again later"
-            return Refusal(503, "unavailable", message, retry_after=_FULL_PAUSE)
+            return ApiError(503, "unavailable", message, retry_after=_FULL_PAUSE)
         case _:
             log.error("pipeline_failed", kind=type(error).__name__, error=str(error))
     message = "the pipeline behind this service is not in order; its operator's log tells more"
-    return Refusal(500, "internal", message)
+    return ApiError(500, "internal", message)
 
 
-def response_of(path: str, refusal: Refusal) -> JSONResponse:
+def response_of(path: str, refusal: ApiError) -> JSONResponse:
     """The refusal as the clients of this path expect it."""
     if path.startswith(("/v1/audio", "/v1/models")):
         content = openai_error(refusal)
@@ -119,7 +119,7 @@ def response_of(path: str, refusal: Refusal) -> JSONResponse:
     return JSONResponse(content, refusal.status, refusal.headers)
 
 
-def openai_error(refusal: Refusal) -> dict[str, Any]:
+def openai_error(refusal: ApiError) -> dict[str, Any]:
     """OpenAI's error object."""
     fallback = "invalid_request_error" if refusal.status < 500 else "server_error"
     return {
@@ -132,7 +132,7 @@ def openai_error(refusal: Refusal) -> dict[str, Any]:
     }
 
 
-def problem_of(refusal: Refusal) -> dict[str, Any]:
+def problem_of(refusal: ApiError) -> dict[str, Any]:
     """Problem details, RFC 9457."""
     problem: dict[str, Any] = {
         "type": "about:blank",

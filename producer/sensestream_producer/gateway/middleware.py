@@ -13,7 +13,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sensestream_producer.gateway.errors import Refusal, response_of
+from sensestream_producer.gateway.errors import ApiError, response_of
 from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["FORM_SLACK", "Guard"]
@@ -58,7 +58,7 @@ class Guard:
         try:
             self._look(exchange)
             await self._app(scope, exchange.receive, exchange.send)
-        except Refusal as refusal:
+        except ApiError as refusal:
             if not exchange.started:
                 await response_of(scope["path"], refusal)(scope, exchange.receive, exchange.send)
         except Exception:
@@ -71,7 +71,7 @@ class Guard:
         headers = exchange.headers
         host = headers.get("host", "")
         if self._hosts and _name(host) not in self._hosts:
-            raise Refusal(
+            raise ApiError(
                 421, "host_not_allowed",
                 f"this gateway is not called {_name(host)!r:.80}: call it by another name, or have "
                 "it added to SENSESTREAM_ALLOWED_HOSTS",
@@ -79,7 +79,7 @@ class Guard:
         origin = headers.get("origin", "")
         same = origin.partition("://")[2] == host
         if self._anonymous and origin and not same and origin not in self._origins:
-            raise Refusal(
+            raise ApiError(
                 403, "origin_not_allowed",
                 f"pages of {origin!r:.80} may not call this gateway: have it added to "
                 "SENSESTREAM_CORS_ORIGINS",
@@ -123,8 +123,8 @@ class _Exchange:
             await self._drain()
         await self._send(message)
 
-    def too_large(self) -> Refusal:
-        return Refusal(
+    def too_large(self) -> ApiError:
+        return ApiError(
             413, "too_large",
             f"the body has more than {self.limit} bytes: send a shorter or a compressed recording, "
             "or a reference to it",

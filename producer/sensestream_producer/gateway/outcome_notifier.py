@@ -11,17 +11,17 @@ from redis.exceptions import RedisError
 from sensestream_common.connections.connection import BLOCK_SECONDS
 from sensestream_common.contract.keys import Keys
 
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.outcomes.stream_ids import id_text, last_id
-from sensestream_producer.transport import Backoff, Link, heeding
+from sensestream_producer.transport import Backoff, RedisTransport, raise_if_cancelled
 
-__all__ = ["Bell"]
+__all__ = ["OutcomeNotifier"]
 
 
-class Bell:
+class OutcomeNotifier:
     """Rings whenever the pipeline has a new outcome: one blocking reader for all who listen."""
 
-    def __init__(self, link: Link, keys: Keys, most: int) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys, most: int) -> None:
         self._link = link
         self._stream = keys.transcripts
         self._most = most
@@ -30,9 +30,9 @@ class Bell:
 
     @contextmanager
     def listening(self) -> Iterator[asyncio.Event]:
-        """An event that is set when there may be news; `Refusal` when too many listen."""
+        """An event that is set when there may be news; `ApiError` when too many listen."""
         if len(self._listeners) >= self._most:
-            raise Refusal(
+            raise ApiError(
                 503, "too_many_subscribers",
                 f"{self._most} streams of events are open: try again later", retry_after=10,
             )  # fmt: skip
@@ -56,10 +56,10 @@ class Bell:
         try:
             while self._listeners:
                 try:
-                    position = id_text(await heeding(last_id(redis, self._stream), 0))
+                    position = id_text(await raise_if_cancelled(last_id(redis, self._stream), 0))
                     self._ring()  # for what came while nobody looked
                     while self._listeners:
-                        news: Any = await heeding(
+                        news: Any = await raise_if_cancelled(
                             redis.xread(
                                 {self._stream: position}, block=round(BLOCK_SECONDS * 1000)
                             ),

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["PatientProtocol"]
+__all__ = ["HeadTimeoutProtocol"]
 
 
-class PatientProtocol(HttpToolsProtocol):
+class HeadTimeoutProtocol(HttpToolsProtocol):
     """Closes a connection whose request has not got its whole head within `head_timeout` seconds.
 
     uvicorn waits for ever for the rest of a head. Bodies have a limit of their own, where they are

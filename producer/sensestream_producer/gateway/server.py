@@ -18,7 +18,7 @@ from sensestream_common.contract.errors import SettingsError
 
 from sensestream_producer.gateway.app import create_app
 from sensestream_producer.gateway.middleware import Guard
-from sensestream_producer.gateway.protocol import PatientProtocol
+from sensestream_producer.gateway.protocol import HeadTimeoutProtocol
 from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["Gateway", "require_keys"]
@@ -123,10 +123,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _config(settings: GatewaySettings, app: FastAPI) -> uvicorn.Config:
-    PatientProtocol.head_timeout = settings.receive_timeout
+    HeadTimeoutProtocol.head_timeout = settings.receive_timeout
     return uvicorn.Config(
         Guard(app, settings),
-        http=PatientProtocol,
+        http=HeadTimeoutProtocol,
         ws="none",
         lifespan="on",
         loop="asyncio",

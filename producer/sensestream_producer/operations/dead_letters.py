@@ -15,9 +15,9 @@ from sensestream_common.contract.keys import Keys, Lane
 from sensestream_common.redaction import redacted
 
 from sensestream_producer.outcomes.stream_ids import entries, id_text, parse_id
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
-__all__ = ["DeadLetter", "DeadLetters", "Replay", "ReplayResult", "Selection"]
+__all__ = ["DeadLetter", "DeadLetterFilter", "DeadLetters", "Replay", "ReplayResult"]
 
 _REPLAY = load_script("sensestream_producer.operations", "replay")
 _PURGE = load_script("sensestream_producer.operations", "purge")
@@ -92,7 +92,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class DeadLetterFilter:
     """Which letters: those that meet every condition given; without any, all of them.
 
     `ids` are request ids or the letters' own; `errors` are codes; ages are on Redis's clock.
@@ -117,11 +117,11 @@ class Replay(StrEnum):
     """What became of a letter that was to be replayed."""
 
     QUEUED = "queued"
-    GONE = "gone"
-    STANDING = "standing"
-    ANSWERED = "answered"
+    NOT_FOUND = "not_found"
+    ALREADY_QUEUED = "already_queued"
+    ALREADY_COMPLETED = "already_completed"
     FULL = "full"
-    LOST = "lost"
+    UPLOAD_MISSING = "upload_missing"
     EXPIRED = "expired"
 
 
@@ -140,11 +140,11 @@ class ReplayResult:
 
 _SENTENCES = {
     Replay.QUEUED: "queued again as {}",
-    Replay.GONE: "somebody else has replayed or purged it",
-    Replay.STANDING: "not replayed, a request with this id is queued already, as {}",
-    Replay.ANSWERED: "not replayed, a later request with this id was completed (outcome {}): purge",
+    Replay.NOT_FOUND: "somebody else has replayed or purged it",
+    Replay.ALREADY_QUEUED: "not replayed, a request with this id is queued already, as {}",
+    Replay.ALREADY_COMPLETED: "a later request with this id is completed (outcome {}): purge it",
     Replay.FULL: "not replayed, the backlog is full ({} requests): try again later",
-    Replay.LOST: "not replayed, its uploaded bytes are no longer kept: upload the file again",
+    Replay.UPLOAD_MISSING: "not replayed, its uploaded bytes are gone: upload the file again",
     Replay.EXPIRED: "not replayed, its deadline has passed: --ignore-deadline sends it without",
 }
 
@@ -156,14 +156,14 @@ def _text(raw: bytes) -> str:
 class DeadLetters:
     """The dead letters of one pipeline."""
 
-    def __init__(self, link: Link, keys: Keys, *, max_backlog: int) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys, *, max_backlog: int) -> None:
         self._link = link
         self._keys = keys
         self._max_backlog = max_backlog
 
-    async def select(self, selection: Selection | None = None) -> AsyncGenerator[DeadLetter]:
+    async def select(self, selection: DeadLetterFilter | None = None) -> AsyncGenerator[DeadLetter]:
         """The letters of a selection, oldest first."""
-        wanted = selection or Selection()
+        wanted = selection or DeadLetterFilter()
         redis = self._link.redis
         seconds, micros = await self._link.run(redis.time)
         start = "-"

@@ -20,16 +20,16 @@ from sensestream_common.contract.keys import (
 )
 
 from sensestream_producer.outcomes.stream_ids import id_text, parse_id
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
-__all__ = ["Holder", "Pending", "PendingRequest", "Release", "Released", "Which"]
+__all__ = ["HolderState", "Pending", "PendingFilter", "PendingRequest", "Release", "Released"]
 
 _RELEASE = load_script("sensestream_producer.operations", "release")
 _PAGE = 200
 _LANES = (Lane.HIGH, Lane.NORMAL)
 
 
-class Holder(StrEnum):
+class HolderState(StrEnum):
     """Who holds a pending request."""
 
     ALIVE = "alive"  # a worker that renews it
@@ -44,7 +44,7 @@ class PendingRequest:
     entry: str
     lane: Lane
     consumer: str
-    holder: Holder
+    holder: HolderState
     idle: timedelta | None  # since it was last renewed; `None` where nobody holds it
     starts: int  # how often the engine was begun with; each but a running one ended in a crash
     id: str
@@ -64,7 +64,7 @@ class PendingRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Which:
+class PendingFilter:
     """Which pending requests: those that meet every condition given; without any, all of them.
 
     `ids` are request ids or entries; `idle` is the least time since the last renewal.
@@ -113,13 +113,13 @@ _SENTENCES = {
 class Pending:
     """The pending requests of one pipeline."""
 
-    def __init__(self, link: Link, keys: Keys) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys) -> None:
         self._link = link
         self._keys = keys
 
-    async def select(self, which: Which | None = None) -> AsyncGenerator[PendingRequest]:
+    async def select(self, which: PendingFilter | None = None) -> AsyncGenerator[PendingRequest]:
         """Those that are wanted, the high lane first, each lane from its oldest entry on."""
-        wanted = which or Which()
+        wanted = which or PendingFilter()
         for lane in _LANES:
             start = "-"
             while page := await self._page(lane, start):
@@ -182,16 +182,16 @@ class Pending:
 
 def _request(lane: Lane, row: Any, fields: dict[bytes, bytes], living: set[str]) -> PendingRequest:
     entry, consumer = row["message_id"].decode(), row["consumer"].decode("utf-8", "replace")
-    holder = Holder.ALIVE if consumer in living else Holder.SILENT
+    holder = HolderState.ALIVE if consumer in living else HolderState.SILENT
     if consumer == HANDED_BACK:
-        holder = Holder.NOBODY
+        holder = HolderState.NOBODY
     idle = timedelta(milliseconds=row["time_since_delivered"])
     return PendingRequest(
         entry=entry,
         lane=lane,
         consumer=consumer,
         holder=holder,
-        idle=None if holder is Holder.NOBODY else idle,
+        idle=None if holder is HolderState.NOBODY else idle,
         starts=max(0, row["times_delivered"] - 1),
         id=fields.get(b"id", b"").decode("utf-8", "replace") or entry,
         audio=fields.get(b"audio", b"").decode("utf-8", "replace"),

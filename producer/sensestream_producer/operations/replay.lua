@@ -6,7 +6,7 @@
 -- ARGV  1 the letter's id  2 max_backlog  3 '1' if KEYS[4] is real  4 '1' if KEYS[6] is
 --       5 '1' to leave out a deadline that has passed
 -- Gives {'queued', entry}, or what keeps it from being replayed:
---       {'gone'} {'standing', entry} {'answered', outcome} {'full', backlog} {'lost'} {'expired'}
+--       {'not_found'} {'already_queued', entry} {'already_completed', outcome} {'full', backlog} {'upload_missing'} {'expired'}
 --
 -- All looks come before the first write, which is XADD: Lua does not roll back, and a Redis
 -- without memory refuses the whole.
@@ -20,20 +20,20 @@ for i, wanted in ipairs({'stream', 'stream', 'stream', 'hash', 'hash', 'string'}
 end
 
 local letter = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
-if not letter then return {'gone'} end
+if not letter then return {'not_found'} end
 
 if ARGV[3] == '1' then
   local known = redis.call('HMGET', KEYS[4], 'state', 'entry', 'lane', 'status', 'outcome')
   local stream = known[3] == 'high' and KEYS[3] or KEYS[2]
   if (known[1] == 'queued' or known[1] == 'started') and known[2]
     and #redis.call('XRANGE', stream, known[2], known[2]) > 0 then
-    return {'standing', known[2]}
+    return {'already_queued', known[2]}
   end
-  if known[1] == 'done' and known[4] == 'completed' then return {'answered', known[5] or ''} end
+  if known[1] == 'done' and known[4] == 'completed' then return {'already_completed', known[5] or ''} end
 end
 local backlog = redis.call('XLEN', KEYS[2]) + redis.call('XLEN', KEYS[3])
 if backlog >= tonumber(ARGV[2]) then return {'full', backlog} end
-if ARGV[4] == '1' and redis.call('EXISTS', KEYS[6]) == 0 then return {'lost'} end
+if ARGV[4] == '1' and redis.call('EXISTS', KEYS[6]) == 0 then return {'upload_missing'} end
 
 local now = redis.call('TIME')[1] * 1000
 local fields, lane = {}, 'normal'

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.contract.keys import Keys
 
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
 __all__ = ["CacheStats", "Results"]
 
@@ -55,7 +55,7 @@ class CacheStats:
 class Results:
     """The result cache of one pipeline."""
 
-    def __init__(self, link: Link, keys: Keys) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys) -> None:
         self._link = link
         self._keys = keys
 

@@ -27,9 +27,15 @@ from sensestream_producer.outcomes.stream_ids import (
     last_id,
     parse_id,
 )
-from sensestream_producer.transport import Backoff, Link, cancellations, heeding, passes
+from sensestream_producer.transport import (
+    Backoff,
+    RedisTransport,
+    cancellations,
+    is_retryable,
+    raise_if_cancelled,
+)
 
-__all__ = ["Followed", "Follower", "Gap", "GapReason", "follow"]
+__all__ = ["FollowedOutcome", "Follower", "Gap", "GapReason", "follow"]
 
 _COUNT = 128
 _REWIND_MS = 60_000  # beyond any replication lag that a failover may take back
@@ -39,7 +45,7 @@ log = structlog.get_logger("sensestream.client")
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class FollowedOutcome:
     """One outcome; follow from `position` to go on behind it."""
 
     position: str
@@ -65,7 +71,9 @@ class Gap:
     lost_until: str
 
 
-async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Followed | Gap]:
+async def follow(
+    link: RedisTransport, keys: Keys, position: str
+) -> AsyncGenerator[FollowedOutcome | Gap]:
     """The outcomes behind `position`, for ever: `0` all that are kept, `$` those from now on.
 
     Survives the loss of its connection and of Redis itself. Raises `SensestreamError` for a
@@ -79,11 +87,11 @@ async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Follow
     try:
         while True:
             try:
-                events = await heeding(follower.read(redis), before)
+                events = await raise_if_cancelled(follower.read(redis), before)
                 if not events:
-                    await heeding(follower.wait(redis), before)
+                    await raise_if_cancelled(follower.wait(redis), before)
             except (RedisError, OSError) as error:
-                if not passes(error):
+                if not is_retryable(error):
                     raise link.translate(error) from error
                 if not away:
                     log.warning("redis_away", reason=str(error))
@@ -98,7 +106,7 @@ async def follow(link: Link, keys: Keys, position: str) -> AsyncGenerator[Follow
         await redis.aclose()
 
 
-async def _start(link: Link, keys: Keys, position: str) -> StreamId:
+async def _start(link: RedisTransport, keys: Keys, position: str) -> StreamId:
     start = None if position == "$" else parse_id(position)
     last = await link.run(lambda: last_id(link.redis, keys.transcripts))
     return last if start is None else start
@@ -107,7 +115,7 @@ async def _start(link: Link, keys: Keys, position: str) -> StreamId:
 class Follower:
     """Where a follow stands: `position` is the last entry handed on, or skipped."""
 
-    def __init__(self, link: Link, keys: Keys, position: StreamId) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys, position: StreamId) -> None:
         self._link = link
         self._keys = keys
         self.position = position
@@ -121,12 +129,12 @@ class Follower:
             block=round(BLOCK_SECONDS * 1000),
         )
 
-    async def read(self, redis: Redis) -> list[Followed | Gap]:
+    async def read(self, redis: Redis) -> list[FollowedOutcome | Gap]:
         """The next events; none when nothing is behind the position."""
         trimmed, last, entries = await self._look(redis)
         if last < self.position:
             return [self._rewind(last)]
-        events: list[Followed | Gap] = []
+        events: list[FollowedOutcome | Gap] = []
         if ORIGIN < self.position < trimmed:
             events.append(self._skip(trimmed))
         events += [event for entry in entries if (event := self._event(entry))]
@@ -158,14 +166,14 @@ class Follower:
         before, self.position = self.position, (max(0, last[0] - _REWIND_MS), 0)
         return Gap(id_text(self.position), GapReason.REWOUND, id_text(last), id_text(before))
 
-    def _event(self, entry: Entry) -> Followed | None:
+    def _event(self, entry: Entry) -> FollowedOutcome | None:
         stream_id, raw = parse_id(entry[0]), entry[1]
         self.position = max(self.position, stream_id)
         request = raw.get(b"entry", b"")
         if self._delivered.get(stream_id) == request:
             return None  # known from before a rewind
         try:
-            followed = Followed(id_text(stream_id), outcome_from_entry(raw))
+            followed = FollowedOutcome(id_text(stream_id), outcome_from_entry(raw))
         except SensestreamError as error:
             log.warning("foreign entry skipped", entry=id_text(stream_id), reason=str(error))
             return None

@@ -13,14 +13,20 @@ from sensestream_common.contract.errors import PipelineError
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome, outcome_from_json
 
-from sensestream_producer.transport import Backoff, Link, cancellations, heeding, passes
+from sensestream_producer.transport import (
+    Backoff,
+    RedisTransport,
+    cancellations,
+    is_retryable,
+    raise_if_cancelled,
+)
 
 __all__ = ["listen"]
 
 log = structlog.get_logger("sensestream.client")
 
 
-async def listen(link: Link, keys: Keys) -> AsyncGenerator[Outcome]:
+async def listen(link: RedisTransport, keys: Keys) -> AsyncGenerator[Outcome]:
     """Outcomes from now on, for ever; those announced while the connection is down are missed.
 
     Raises `RedisUnavailable` when Redis cannot be reached at the start.
@@ -36,7 +42,7 @@ async def listen(link: Link, keys: Keys) -> AsyncGenerator[Outcome]:
                 if outcome := _outcome(message):
                     yield outcome
         except (RedisError, OSError) as error:
-            if not passes(error):
+            if not is_retryable(error):
                 raise link.translate(error) from error
             await backoff.wait()
         finally:
@@ -45,9 +51,11 @@ async def listen(link: Link, keys: Keys) -> AsyncGenerator[Outcome]:
 
 async def _messages(redis: Redis, channel: str, before: int) -> AsyncGenerator[bytes]:
     async with redis.pubsub(ignore_subscribe_messages=True) as subscriber:
-        await heeding(subscriber.subscribe(channel), before)
+        await raise_if_cancelled(subscriber.subscribe(channel), before)
         while True:
-            message: Any = await heeding(subscriber.get_message(timeout=BLOCK_SECONDS), before)
+            message: Any = await raise_if_cancelled(
+                subscriber.get_message(timeout=BLOCK_SECONDS), before
+            )
             if message is not None:
                 yield message["data"]
 

@@ -25,9 +25,9 @@ from sensestream_producer.outcomes.stream_ids import (
     parse_id,
 )
 from sensestream_producer.submit.submission import Receipt, RequestState
-from sensestream_producer.transport import Backoff, Link, heeding, passes
+from sensestream_producer.transport import Backoff, RedisTransport, is_retryable, raise_if_cancelled
 
-__all__ = ["Expected", "Tail", "closed_meanwhile", "no_longer_kept", "not_kept"]
+__all__ = ["OutcomeWaiter", "Waiter", "closed_meanwhile", "no_longer_kept", "not_kept"]
 
 _LOOK_SECONDS = 3.0  # between looks at the request keys, should the tail have missed something
 _LINGER_SECONDS = 10.0  # how long the reader goes on when nobody waits, for the next to come
@@ -36,7 +36,7 @@ _COUNT = 512
 log = structlog.get_logger("sensestream.client")
 
 
-class Expected:
+class Waiter:
     """An outcome that somebody waits for.
 
     Before `entry` is known (the submit is still under way) what comes is only kept: the id may
@@ -67,13 +67,13 @@ class Expected:
             self.outcome.set_exception(error)
 
 
-class Tail:
+class OutcomeWaiter:
     """Reads the outcomes as they come, on a connection of its own, while anybody waits."""
 
-    def __init__(self, link: Link, keys: Keys) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys) -> None:
         self._link = link
         self._keys = keys
-        self._expected: dict[bytes, list[Expected]] = {}
+        self._expected: dict[bytes, list[Waiter]] = {}
         self._position: StreamId = (0, 0)
         self._ready: asyncio.Future[None] | None = None  # done when it is known where to begin
         self._reader: asyncio.Task[None] | None = None
@@ -81,9 +81,9 @@ class Tail:
         self._closed = False
 
     @asynccontextmanager
-    async def expecting(self, request_id: str) -> AsyncIterator[Expected]:
-        """Outcomes written from now on reach the `Expected`: submit only inside this block."""
-        expected = Expected(request_id)
+    async def expecting(self, request_id: str) -> AsyncIterator[Waiter]:
+        """Outcomes written from now on reach the `Waiter`: submit only inside this block."""
+        expected = Waiter(request_id)
         waiting = self._expected.setdefault(request_id.encode(), [])
         waiting.append(expected)
         try:
@@ -96,7 +96,7 @@ class Tail:
             if expected.outcome.done() and not expected.outcome.cancelled():
                 expected.outcome.exception()  # seen: nobody need be told that it was not awaited
 
-    async def settle(self, expected: Expected, receipt: Receipt) -> Outcome:
+    async def settle(self, expected: Waiter, receipt: Receipt) -> Outcome:
         """The outcome of the request that was just submitted."""
         expected.accept(receipt.entry)
         if receipt.answer is not None:
@@ -105,14 +105,14 @@ class Tail:
             return await self.fetch(receipt.id, receipt.outcome)
         return await expected.outcome
 
-    async def catch_up(self, expected: Expected, receipt: Receipt) -> Outcome:
+    async def catch_up(self, expected: Waiter, receipt: Receipt) -> Outcome:
         """The same for a request that was submitted before anybody expected its outcome."""
         if receipt.state != RequestState.DONE:
             expected.accept(receipt.entry)
             await self._link.run(lambda: self._look_back(expected, receipt.entry))
         return await self.settle(expected, receipt)
 
-    async def look_up(self, expected: Expected) -> Outcome:
+    async def look_up(self, expected: Waiter) -> Outcome:
         """The outcome of a request submitted before: the one it has, or else the next."""
         expected.accept("")
         await self._link.run(lambda: self._look([expected]))
@@ -170,9 +170,9 @@ class Tail:
             if self._expected:
                 needed = time.monotonic()
             try:
-                news = await heeding(self._next(redis), 0)
+                news = await raise_if_cancelled(self._next(redis), 0)
             except (RedisError, OSError) as error:
-                if not passes(error):
+                if not is_retryable(error):
                     raise
                 await backoff.wait()
             else:
@@ -207,11 +207,11 @@ class Tail:
                 await asyncio.sleep(_LOOK_SECONDS)
                 waiting = [one for several in self._expected.values() for one in several]
                 try:
-                    await heeding(self._rewind(), 0)
+                    await raise_if_cancelled(self._rewind(), 0)
                     known = [one for one in waiting if one.entry is not None]
-                    await heeding(self._look(known), 0)
+                    await raise_if_cancelled(self._look(known), 0)
                 except (RedisError, OSError) as error:
-                    if not passes(error):
+                    if not is_retryable(error):
                         self._fail_all(self._link.translate(error))
         finally:
             self._looker = None
@@ -223,7 +223,7 @@ class Tail:
         if last < before:
             self._position = last
 
-    async def _look(self, waiting: list[Expected]) -> None:
+    async def _look(self, waiting: list[Waiter]) -> None:
         """Offer the outcomes that the request keys name."""
         async with self._link.redis.pipeline(transaction=False) as pipe:
             for expected in waiting:
@@ -243,7 +243,7 @@ class Tail:
             else:
                 expected.fail(not_kept(expected.id, outcome.decode()))
 
-    async def _look_back(self, expected: Expected, entry: str) -> None:
+    async def _look_back(self, expected: Waiter, entry: str) -> None:
         """Offer the outcome of an entry, though its id may belong to another request by now."""
         since = f"{parse_id(entry)[0]}"  # an outcome is never older than its request
         for _, raw in await entries(self._link.redis, self._keys.transcripts, since):

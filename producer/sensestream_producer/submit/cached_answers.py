@@ -38,9 +38,9 @@ from sensestream_common.contract.transcript import MALFORMED, read_transcript
 from sensestream_common.lru_cache import LruCache
 from sensestream_common.redaction import redacted
 
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
-__all__ = ["Ask", "Case", "Repeat", "Repeats"]
+__all__ = ["CachedAnswers", "CachedReply", "CachedResult", "ResultKey"]
 
 log = structlog.get_logger("sensestream.client")
 
@@ -55,7 +55,7 @@ _OVERHEAD = 3000  # bytes of one beside its text and its segments
 _LONGEST = 32 << 10
 
 
-class Ask(NamedTuple):
+class ResultKey(NamedTuple):
     """What a result is looked up by; `claimed`: nobody here has hashed the bytes."""
 
     digest: str
@@ -65,7 +65,7 @@ class Ask(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Terms:
+class ReusePolicy:
     """On which workers let repeats be answered; ages in seconds."""
 
     recogniser: str
@@ -75,7 +75,7 @@ class _Terms:
 
 
 @dataclass(slots=True)
-class Repeat:
+class CachedResult:
     """An answer that is kept, ready for any request that asks for it."""
 
     recogniser: str
@@ -100,12 +100,12 @@ class Repeat:
         self._look_again = time.monotonic() + min(_WORN, ttl / 1000 / 100)
 
 
-class Case:
+class CachedReply:
     """A request, and what answers it."""
 
     __slots__ = ("_own", "ask", "lane", "repeat", "request")
 
-    def __init__(self, request: Request, lane: Lane, ask: Ask, repeat: Repeat) -> None:
+    def __init__(self, request: Request, lane: Lane, ask: ResultKey, repeat: CachedResult) -> None:
         self.request = request
         self.lane = lane
         self.ask = ask
@@ -136,10 +136,10 @@ class Case:
         return Outcome(**found, **own, entry=entry, submitted_at=at, started_at=at, finished_at=at)
 
 
-class Repeats:
+class CachedAnswers:
     """The results of one pipeline, for those who submit to it; `role` is who they are."""
 
-    def __init__(self, link: Link, keys: Keys, *, role: str) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys, *, role: str) -> None:
         self._link = link
         self._keys = keys
         self._shared = encode_args(
@@ -148,9 +148,9 @@ class Repeats:
         )  # fmt: skip
         # Who answered, as an outcome says it: named as workers name themselves.
         self._name = f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
-        self._terms: _Terms | None = None
+        self._terms: ReusePolicy | None = None
         self._look_again = 0.0
-        self._remembered: LruCache[Ask, Repeat] = LruCache(_REMEMBERED)
+        self._remembered: LruCache[ResultKey, CachedResult] = LruCache(_REMEMBERED)
 
     def answers(self, *, claimed: bool) -> bool:
         """Whether anything may be answered by a digest that is only claimed, or by one that is
@@ -160,14 +160,14 @@ class Repeats:
             return time.monotonic() >= self._look_again  # to be asked
         return not (self._terms.wary and claimed)
 
-    def remembered(self, ask: Ask) -> Repeat | None:
+    def remembered(self, ask: ResultKey) -> CachedResult | None:
         """What answers it without a question to Redis, as far as is known here."""
         terms = self._terms
         if terms is None or time.monotonic() >= self._look_again or (terms.wary and ask.claimed):
             return None
         return self._recall(ask, terms)
 
-    async def find(self, asks: Sequence[Ask | None]) -> list[Repeat | None]:
+    async def find(self, asks: Sequence[ResultKey | None]) -> list[CachedResult | None]:
         """What is kept for each; Redis is asked only for what is not remembered.
 
         Nothing while no worker lives, and for whom Redis does not let see the cache.
@@ -183,7 +183,7 @@ class Repeats:
             found |= await self._look_up(unknown, terms)
         return [found.get(ask) if ask else None for ask in asks]
 
-    async def answer(self, cases: Sequence[Case]) -> list[Any]:
+    async def answer(self, cases: Sequence[CachedReply]) -> list[Any]:
         """The script's answer for each: an outcome is written, or nothing at all."""
         terms = self._terms
         if terms is None:
@@ -210,7 +210,7 @@ class Repeats:
                 self._look_again = 0.0
         return answers
 
-    async def _current_terms(self) -> _Terms | None:
+    async def _current_terms(self) -> ReusePolicy | None:
         """As they were a moment ago; sooner anew where they refuse something."""
         if time.monotonic() < self._look_again:
             return self._terms
@@ -222,11 +222,13 @@ class Repeats:
         self._look_again = time.monotonic() + (_FORBIDDEN if forbidden else fresh)
         return self._terms
 
-    def _recall(self, ask: Ask, terms: _Terms) -> Repeat | None:
+    def _recall(self, ask: ResultKey, terms: ReusePolicy) -> CachedResult | None:
         known = self._remembered.get(ask)
         return known if known and known.recogniser == terms.recogniser else None
 
-    async def _look_up(self, asks: Iterable[Ask], terms: _Terms) -> dict[Ask, Repeat]:
+    async def _look_up(
+        self, asks: Iterable[ResultKey], terms: ReusePolicy
+    ) -> dict[ResultKey, CachedResult]:
         asked = list(asks)
         aliases = await self._link.line.execute(
             [pack("GET", self._keys.audio(ask.digest)) for ask in asked]
@@ -251,8 +253,8 @@ class Repeats:
         return found
 
     def _read(
-        self, ask: Ask, identity: str, value: bytes, model: bytes, terms: _Terms
-    ) -> Repeat | None:
+        self, ask: ResultKey, identity: str, value: bytes, model: bytes, terms: ReusePolicy
+    ) -> CachedResult | None:
         """What is kept, made ready; `None`, as a worker does, for what cannot be read."""
         key = self._keys.result(identity)
         try:
@@ -268,7 +270,7 @@ class Repeats:
         entry = Outcome(id="", entry="", **found).encode()
         words = [part for pair in entry.items() for part in pair]
         short = len(value) <= _LONGEST
-        repeat = Repeat(
+        repeat = CachedResult(
             recogniser=terms.recogniser,
             keys=encode_args(key, self._keys.audio(ask.digest)),
             checksum=checksum(value) if short else "",
@@ -281,7 +283,7 @@ class Repeats:
         return repeat
 
 
-def _terms(found: list[bytes | None]) -> _Terms | None:
+def _terms(found: list[bytes | None]) -> ReusePolicy | None:
     """The terms in a reply; `None` where no worker lives that has written them."""
     recogniser, result_ttl, request_ttl, untrusted_digest_until = found
     if not (recogniser and result_ttl and request_ttl):
@@ -289,13 +291,13 @@ def _terms(found: list[bytes | None]) -> _Terms | None:
     try:
         wary = int(untrusted_digest_until or 0) > 0
         named = encode_args(recogniser, int(request_ttl))
-        return _Terms(recogniser.decode(), int(result_ttl), wary, named)
+        return ReusePolicy(recogniser.decode(), int(result_ttl), wary, named)
     except ValueError as error:
         log.warning("reuse_policy_invalid", error=repr(error))
         return None
 
 
-def _is_long(value: bytes, ask: Ask) -> bool:
+def _is_long(value: bytes, ask: ResultKey) -> bool:
     """Left to workers: many in one batch would hold up the loop. Uploads do not come in batches."""
     return ask.claimed and len(value) > _LONGEST
 

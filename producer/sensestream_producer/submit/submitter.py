@@ -22,11 +22,11 @@ from sensestream_common.contract.keys import Keys, Lane
 from sensestream_common.contract.outcome import Status
 from sensestream_common.contract.request import Request
 
-from sensestream_producer.submit.cached_answers import Ask, Case, Repeats
+from sensestream_producer.submit.cached_answers import CachedAnswers, CachedReply, ResultKey
 from sensestream_producer.submit.submission import Receipt, RequestState
-from sensestream_producer.transport import Link, cancellations, heeding
+from sensestream_producer.transport import RedisTransport, cancellations, raise_if_cancelled
 
-__all__ = ["Submit", "Submitter", "UploadVanished", "backlog_full"]
+__all__ = ["PendingSubmit", "Submitter", "UploadVanished", "backlog_full"]
 
 _SUBMIT = load_script("sensestream_producer.submit", "submit")
 _BATCH = 32  # requests in one script call; more delay the first answers and gain nothing
@@ -43,7 +43,7 @@ class _Unknown(SensestreamError):
 
 
 @dataclass(slots=True)
-class Submit:
+class PendingSubmit:
     """One request on its way.
 
     `staged` is the key of its uploaded bytes, if it has any. `hashed` says that its digest is no
@@ -58,13 +58,13 @@ class Submit:
     unqueued: bool = False
 
     @property
-    def ask(self) -> Ask | None:
+    def ask(self) -> ResultKey | None:
         """What its answer is looked up by; `None` where a worker must decide."""
         request = self.request
         # Staged bytes are known to be new, and Redis's clock judges a deadline.
         if not request.digest or self.staged or request.deadline is not None:
             return None
-        return Ask(request.digest, request.language, request.itn, not self.hashed)
+        return ResultKey(request.digest, request.language, request.itn, not self.hashed)
 
     def keys(self, keys: Keys) -> list[str]:
         own = keys.request(self.request.id)
@@ -80,10 +80,10 @@ class Submit:
 class _Answered:
     """A repeat, and what the script said of it."""
 
-    case: Case
+    case: CachedReply
     reply: list[bytes]
 
-    def receipt(self, submit: Submit) -> Receipt:
+    def receipt(self, submit: PendingSubmit) -> Receipt:
         entry, written, now = [part.decode() for part in self.reply[1:]]
         return Receipt(
             id=submit.request.id, entry=entry, lane=submit.lane, state=RequestState.DONE,
@@ -96,13 +96,18 @@ class Submitter:
     """The one sender of a client; without `repeats` everything is queued."""
 
     def __init__(
-        self, link: Link, keys: Keys, *, max_backlog: int, repeats: Repeats | None = None
+        self,
+        link: RedisTransport,
+        keys: Keys,
+        *,
+        max_backlog: int,
+        repeats: CachedAnswers | None = None,
     ) -> None:
         self._link = link
         self._keys = keys
         self._max_backlog = max_backlog
         self._repeats = repeats
-        self._queue: deque[tuple[Submit, asyncio.Future[Receipt]]] = deque()
+        self._queue: deque[tuple[PendingSubmit, asyncio.Future[Receipt]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._queued: asyncio.Future[None] | None = None  # done with the last batch that was taken
         self._one_by_one = True  # the last batch had but one
@@ -112,7 +117,7 @@ class Submitter:
         """Whether repeats are answered here, as far as known."""
         return self._repeats is not None and self._repeats.answers(claimed=claimed)
 
-    async def recall(self, submit: Submit) -> Receipt | None:
+    async def recall(self, submit: PendingSubmit) -> Receipt | None:
         """Answer it from the cache; `None` for what is not there. Its digest must be `hashed`."""
         if self._repeats is None:
             return None
@@ -121,7 +126,7 @@ class Submitter:
         except _Unknown:
             return None
 
-    async def send(self, submit: Submit) -> Receipt:
+    async def send(self, submit: PendingSubmit) -> Receipt:
         """The receipt; raises `SubmitRefused`, `RedisUnavailable`, …"""
         case = self._case_alone(submit)
         if case is None:
@@ -135,21 +140,21 @@ class Submitter:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _case_alone(self, submit: Submit) -> Case | None:
+    def _case_alone(self, submit: PendingSubmit) -> CachedReply | None:
         """A repeat that is remembered, while nothing else is under way, nor was of late."""
         if self._repeats is None or self._tasks or self._alone or not self._one_by_one:
             return None
         ask = submit.ask
         repeat = self._repeats.remembered(ask) if ask else None
-        return Case(submit.request, submit.lane, ask, repeat) if ask and repeat else None
+        return CachedReply(submit.request, submit.lane, ask, repeat) if ask and repeat else None
 
-    async def _send_alone(self, submit: Submit, case: Case) -> Receipt:
+    async def _send_alone(self, submit: PendingSubmit, case: CachedReply) -> Receipt:
         """With no task and no batch; not answered so, it goes before what gathered meanwhile."""
         ended = self._alone = asyncio.get_running_loop().create_future()
         began, before = time.monotonic(), cancellations()
         try:
-            try:  # as `Link.run` does, without what it takes to begin it
-                [answer] = await heeding(self._answers_to([case]), before)
+            try:  # as `RedisTransport.run` does, without what it takes to begin it
+                [answer] = await raise_if_cancelled(self._answers_to([case]), before)
             except (RedisError, OSError) as error:
                 [answer] = await self._link.again(
                     lambda: self._answers_to([case]), error, began, before
@@ -163,7 +168,7 @@ class Submitter:
             self._start()
         return await receipt
 
-    def _enlist(self, submit: Submit, *, first: bool = False) -> asyncio.Future[Receipt]:
+    def _enlist(self, submit: PendingSubmit, *, first: bool = False) -> asyncio.Future[Receipt]:
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         (self._queue.appendleft if first else self._queue.append)((submit, future))
         self._start()
@@ -183,7 +188,7 @@ class Submitter:
             if (task := asyncio.current_task()) is not None:
                 self._tasks.discard(task)
 
-    async def _send_batch(self, batch: list[tuple[Submit, asyncio.Future[Receipt]]]) -> None:
+    async def _send_batch(self, batch: list[tuple[PendingSubmit, asyncio.Future[Receipt]]]) -> None:
         before, queued = self._queued, asyncio.get_running_loop().create_future()
         self._queued = queued
         try:
@@ -195,8 +200,8 @@ class Submitter:
         for (submit, future), answer in zip(batch, answers, strict=True):
             self._resolve(submit, future, answer)
 
-    def _take(self) -> list[tuple[Submit, asyncio.Future[Receipt]]]:
-        batch: list[tuple[Submit, asyncio.Future[Receipt]]] = []
+    def _take(self) -> list[tuple[PendingSubmit, asyncio.Future[Receipt]]]:
+        batch: list[tuple[PendingSubmit, asyncio.Future[Receipt]]] = []
         size = 0
         while self._queue and len(batch) < _BATCH and size < _BATCH_BYTES:
             submit, future = self._queue.popleft()
@@ -206,11 +211,15 @@ class Submitter:
         self._one_by_one = len(batch) <= 1
         return batch
 
-    async def _send(self, submits: list[Submit], before: asyncio.Future[None] | None) -> list[Any]:
+    async def _send(
+        self, submits: list[PendingSubmit], before: asyncio.Future[None] | None
+    ) -> list[Any]:
         """What became of each. It may run twice: an id is added, or answered, only once."""
         return await self._link.run(lambda: self._run(submits, before))
 
-    async def _run(self, submits: list[Submit], before: asyncio.Future[None] | None) -> list[Any]:
+    async def _run(
+        self, submits: list[PendingSubmit], before: asyncio.Future[None] | None
+    ) -> list[Any]:
         """Answer the repeats, and queue the rest when the batch `before` is queued."""
         answers = await self._answer(submits)
         rest = [n for n, submit in enumerate(submits) if n not in answers and not submit.unqueued]
@@ -221,13 +230,13 @@ class Submitter:
             answers |= zip(rest, entries, strict=True)
         return [answers.get(n) or _Unknown() for n in range(len(submits))]
 
-    async def _answer(self, submits: list[Submit]) -> dict[int, Any]:
+    async def _answer(self, submits: list[PendingSubmit]) -> dict[int, Any]:
         """The repeats among them, answered; by their place."""
         if self._repeats is None:
             return {}
         asks = _first_of_their_ids(submits)
         cases = {
-            place: Case(submits[place].request, submits[place].lane, ask, repeat)
+            place: CachedReply(submits[place].request, submits[place].lane, ask, repeat)
             for place, (ask, repeat) in enumerate(
                 zip(asks, await self._repeats.find(asks), strict=True)
             )
@@ -238,7 +247,7 @@ class Submitter:
         answers = await self._answers_to(list(cases.values()))
         return {place: answer for place, answer in zip(cases, answers, strict=True) if answer}
 
-    async def _answers_to(self, cases: list[Case]) -> list[Any]:
+    async def _answers_to(self, cases: list[CachedReply]) -> list[Any]:
         """What the script says of each; `None` where it is not answered so (any more)."""
         replies = await self._repeats.answer(cases) if self._repeats else []
         return [
@@ -247,7 +256,7 @@ class Submitter:
             for case, reply in zip(cases, replies, strict=True)
         ]  # fmt: skip
 
-    async def _queue_up(self, submits: list[Submit]) -> list[Any]:
+    async def _queue_up(self, submits: list[PendingSubmit]) -> list[Any]:
         names = self._keys
         keys = [names.requests, names.requests_high, names.stats]
         arguments: list[str | int] = [self._max_backlog]
@@ -260,7 +269,7 @@ class Submitter:
             )
         )
 
-    def _resolve(self, submit: Submit, future: asyncio.Future[Receipt], answer: Any) -> None:
+    def _resolve(self, submit: PendingSubmit, future: asyncio.Future[Receipt], answer: Any) -> None:
         if future.done():  # its caller has been cancelled; the request stands all the same
             return
         try:
@@ -268,7 +277,7 @@ class Submitter:
         except SensestreamError as error:
             future.set_exception(error)
 
-    def _receipt(self, submit: Submit, answer: Any) -> Receipt:
+    def _receipt(self, submit: PendingSubmit, answer: Any) -> Receipt:
         if isinstance(answer, Exception):
             own = isinstance(answer, SensestreamError)
             raise answer if own else self._link.translate(answer)
@@ -278,7 +287,7 @@ class Submitter:
             key = self._keys.request(submit.request.id)
             raise PipelineError(f"{key} holds something foreign: {error}") from error
 
-    def _read(self, submit: Submit, answer: Any) -> Receipt:
+    def _read(self, submit: PendingSubmit, answer: Any) -> Receipt:
         if isinstance(answer, _Answered):
             return answer.receipt(submit)
         word, *rest = [part.decode() if isinstance(part, bytes) else part for part in answer]
@@ -302,7 +311,7 @@ class Submitter:
         raise UploadVanished(f"the staged upload of {submit.request.id!r} is gone")
 
 
-def _first_of_their_ids(submits: list[Submit]) -> list[Ask | None]:
+def _first_of_their_ids(submits: list[PendingSubmit]) -> list[ResultKey | None]:
     """What each is looked up by; nothing where one before it has the same id, and will get it."""
     seen: set[str] = set()
     asks = []

@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.keys import Keys
 
-from sensestream_producer.transport import Link
+from sensestream_producer.transport import RedisTransport
 
 __all__ = ["BoundedReader", "Staged", "Uploads"]
 
@@ -92,7 +92,7 @@ class BoundedReader:
 class Uploads:
     """Stages files and bytes of at most `max_bytes`."""
 
-    def __init__(self, link: Link, keys: Keys, *, max_bytes: int) -> None:
+    def __init__(self, link: RedisTransport, keys: Keys, *, max_bytes: int) -> None:
         self._link = link
         self._keys = keys
         self._reader = BoundedReader(max_bytes)

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-__all__ = ["Bell"]
+__all__ = ["ChangeNotifier"]
 
 
-class Bell:
+class ChangeNotifier:
     """May be rung from any thread."""
 
     def __init__(self) -> None:

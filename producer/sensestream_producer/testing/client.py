@@ -12,7 +12,7 @@ from sensestream_common.contract.outcome import Outcome, outcome_from_json
 
 from sensestream_producer import blocking, client as real
 from sensestream_producer.operations.status import PipelineStatus, RequestStatus, WorkerStatus
-from sensestream_producer.outcomes.follower import Followed, Gap, GapReason
+from sensestream_producer.outcomes.follower import FollowedOutcome, Gap, GapReason
 from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text, parse_id
 from sensestream_producer.outcomes.waiter import closed_meanwhile, no_longer_kept, not_kept
 from sensestream_producer.settings import MAX_UPLOAD_BYTES
@@ -80,7 +80,7 @@ class Client(real.Client):
             mark = self._store.last
             return await self._until(lambda: self._answer(request_id, mark))
 
-    async def follow(self, position: str = "$") -> AsyncGenerator[Followed | Gap]:
+    async def follow(self, position: str = "$") -> AsyncGenerator[FollowedOutcome | Gap]:
         start = None if position == "$" else parse_id(position)
         with self._store.step():
             at = self._store.last if start is None else start
@@ -101,7 +101,7 @@ class Client(real.Client):
     async def listen(self) -> AsyncGenerator[Outcome]:
         async with aclosing(self.follow("$")) as events:
             async for event in events:
-                if isinstance(event, Followed):
+                if isinstance(event, FollowedOutcome):
                     yield outcome_from_json(event.outcome.dumps())
 
     async def status(self, request_id: str) -> RequestStatus | None:
@@ -211,19 +211,19 @@ class Client(real.Client):
             raise not_kept(request_id, known.outcome)
         return kept
 
-    def _behind(self, at: StreamId) -> tuple[list[Followed | Gap], StreamId]:
+    def _behind(self, at: StreamId) -> tuple[list[FollowedOutcome | Gap], StreamId]:
         """The events behind a position, and the position behind them."""
         last, trimmed = self._store.last, self._store.trimmed
         if last < at:
             to = (max(0, last[0] - _REWIND_MS), 0)
             return [Gap(id_text(to), GapReason.REWOUND, id_text(last), id_text(at))], to
-        events: list[Followed | Gap] = []
+        events: list[FollowedOutcome | Gap] = []
         if ORIGIN < at < trimmed:
             lost = id_text(trimmed)
             events.append(Gap(lost, GapReason.TRIMMED, id_text(at), lost))
             at = trimmed
         behind = self._store.since(at)
-        events += [Followed(id_text(stream_id), outcome) for stream_id, outcome in behind]
+        events += [FollowedOutcome(id_text(stream_id), outcome) for stream_id, outcome in behind]
         return events, behind[-1][0] if behind else at
 
 

@@ -11,10 +11,10 @@ from sensestream_common.contract.request import Request, decode_request
 
 from sensestream_producer.operations.dead_letters import (
     DeadLetter,
+    DeadLetterFilter,
     DeadLetters,
     Replay,
     ReplayResult,
-    Selection,
 )
 from sensestream_producer.testing.store import Store
 from sensestream_producer.testing.worker import ScriptedWorker
@@ -30,8 +30,8 @@ class ScriptedLetters(DeadLetters):
         self._worker = worker
         self._max_backlog = max_backlog
 
-    async def select(self, selection: Selection | None = None) -> AsyncGenerator[DeadLetter]:
-        wanted = selection or Selection()
+    async def select(self, selection: DeadLetterFilter | None = None) -> AsyncGenerator[DeadLetter]:
+        wanted = selection or DeadLetterFilter()
         with self._store.step() as now:
             letters = [each for each in self._store.letters.values() if wanted.takes(each, now)]
         for letter in letters:
@@ -58,17 +58,17 @@ class ScriptedLetters(DeadLetters):
     def _replay(self, letter: DeadLetter, now: int, ignore_deadline: bool) -> tuple[Replay, str]:
         store = self._store
         if letter.letter not in store.letters:
-            return Replay.GONE, ""
+            return Replay.NOT_FOUND, ""
         known, queued = store.find(letter.id)
         if known and queued:
-            return Replay.STANDING, known.entry
+            return Replay.ALREADY_QUEUED, known.entry
         if known and known.status is Status.COMPLETED:
-            return Replay.ANSWERED, known.outcome
+            return Replay.ALREADY_COMPLETED, known.outcome
         if len(store.standing) >= self._max_backlog:
             return Replay.FULL, str(len(store.standing))
         upload = store.keys.upload(letter.id)
         if letter.audio == f"redis:{upload}" and upload not in store.uploads:
-            return Replay.LOST, ""
+            return Replay.UPLOAD_MISSING, ""
         request = _request(letter)
         if request.deadline is not None and request.deadline < now:
             if not ignore_deadline:

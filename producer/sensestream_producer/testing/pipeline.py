@@ -42,10 +42,10 @@ class ScriptedPipeline:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        patience: float = PATIENCE,
+        retry_timeout: float = PATIENCE,
     ) -> Client:
         """An asyncio client. It may stand for the class: url, name and patience do nothing."""
-        del url, pipeline, patience
+        del url, pipeline, retry_timeout
         return Client(
             self._store, self._worker, max_backlog=max_backlog, max_upload_bytes=max_upload_bytes
         )
@@ -57,7 +57,7 @@ class ScriptedPipeline:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        patience: float = PATIENCE,
+        retry_timeout: float = PATIENCE,
     ) -> BlockingClient:
         """A blocking client, which may stand for its class as well."""
 
@@ -67,7 +67,7 @@ class ScriptedPipeline:
                 pipeline,
                 max_backlog=max_backlog,
                 max_upload_bytes=max_upload_bytes,
-                patience=patience,
+                retry_timeout=retry_timeout,
             )
 
         return BlockingClient(make)

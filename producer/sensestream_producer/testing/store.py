@@ -23,7 +23,7 @@ from sensestream_common.contract.transcript import Transcript
 from sensestream_producer.operations.dead_letters import DeadLetter
 from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text
 from sensestream_producer.submit.submission import RequestState
-from sensestream_producer.testing.change_notifier import Bell
+from sensestream_producer.testing.change_notifier import ChangeNotifier
 
 __all__ = ["Known", "Standing", "Store"]
 
@@ -63,7 +63,7 @@ class Store:
     transcripts_ttl: timedelta = timedelta(days=1)
 
     lock: threading.RLock = field(default_factory=threading.RLock)
-    changed: Bell = field(default_factory=Bell)
+    changed: ChangeNotifier = field(default_factory=ChangeNotifier)
     reachable: bool = True
     offset: timedelta = timedelta(0)
     standing: dict[str, Standing] = field(default_factory=dict)

@@ -64,7 +64,7 @@ def _features(rows: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
 
 
 def _batcher(session: Session, *, max_wait: float = 0.0, rows: int = 4000) -> Batcher:
-    return Batcher(session, BatchLimits(rows=rows, max_wait=max_wait), pads_freely=True)
+    return Batcher(session, BatchLimits(rows=rows, max_wait=max_wait), accepts_padding=True)
 
 
 def test_what_arrives_while_a_batch_runs_makes_up_the_next(session: Session) -> None:
@@ -85,8 +85,8 @@ def test_a_full_batch_runs_long_before_its_deadline(session: Session) -> None:
     batcher = _batcher(session, max_wait=FOREVER, rows=2 * (64 + 4))
     both = [batcher.submit(_features(rows), 0, 14) for rows in (60, 40)]
     assert [int(one.result(PATIENCE).ids[0]) for one in both] == [60, 40]
-    assert (batcher.tally.batches, batcher.tally.clips) == (1, 2)
-    assert batcher.tally.padding == 2 * 64 - 100
+    assert (batcher.batch_stats.batches, batcher.batch_stats.clips) == (1, 2)
+    assert batcher.batch_stats.padding == 2 * 64 - 100
     batcher.close()
 
 
@@ -109,7 +109,7 @@ def test_a_batch_that_fails_runs_again_clip_by_clip(session: Session) -> None:
     assert other.result(PATIENCE).ids.tolist() == [50]
     with pytest.raises(ValueError, match="no room for 1"):
         bad.result(PATIENCE)
-    assert batcher.tally.retried == 3
+    assert batcher.batch_stats.retried == 3
     batcher.close()
 
 
@@ -139,7 +139,7 @@ def test_the_log_says_once_a_minute_what_was_padding(session: Session) -> None:
     session.gate.set()
     now = [0.0]
     limits = BatchLimits(max_wait=0.0)
-    batcher = Batcher(session, limits, pads_freely=True, clock=lambda: now[0])
+    batcher = Batcher(session, limits, accepts_padding=True, clock=lambda: now[0])
     with structlog.testing.capture_logs() as lines:
         batcher.rows(_features(48), 0, 14)
         now[0] = 59.0
@@ -243,8 +243,8 @@ def test_an_engine_that_batches_answers_as_one_that_does_not(
         heard = await asyncio.gather(*(engine.transcribe(clip, "auto", True) for clip in clips))
         assert [one.text for one in heard] == [one.text for one in expected]
         assert [one.segments for one in heard] == [one.segments for one in expected]
-        assert recogniser.tally is not None
-        assert recogniser.tally.clips >= len(clips) + 1
+        assert recogniser.batch_stats is not None
+        assert recogniser.batch_stats.clips >= len(clips) + 1
         await engine.aclose()
         recogniser.close()
 
@@ -260,8 +260,8 @@ def test_both_generations_of_graphs_are_warmed_up_and_batch(
         TinyModel(wide_mask=wide_mask).write(tmp_path), device="cpu", batching=limits
     )
     recogniser.warm_up()
-    assert recogniser.tally is not None
-    assert recogniser.tally.clips == 0  # warming up does not count
+    assert recogniser.batch_stats is not None
+    assert recogniser.batch_stats.clips == 0  # warming up does not count
     assert recogniser.recognise(np.zeros(SECOND, np.int16), "en", itn=True).text == "hello world"
     recogniser.close()
 

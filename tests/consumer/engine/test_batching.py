@@ -7,7 +7,13 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_consumer.engine.batching.queue import Batch, BatchLimits, BatchQueue, Clip, Tally
+from sensestream_consumer.engine.batching.queue import (
+    Batch,
+    BatchLimits,
+    BatchQueue,
+    BatchStats,
+    Clip,
+)
 
 
 def _clip(rows: int) -> Clip:
@@ -20,7 +26,7 @@ def _lengths(batch: Batch | None) -> list[int]:
 
 
 def test_a_clip_waits_for_company_until_its_deadline() -> None:
-    queue = BatchQueue(BatchLimits(max_wait=0.01), pads_freely=True)
+    queue = BatchQueue(BatchLimits(max_wait=0.01), accepts_padding=True)
     queue.add(_clip(50), now=1.0)
     assert queue.take(1.009) is None
     assert queue.deadline() == pytest.approx(1.01)
@@ -29,7 +35,7 @@ def test_a_clip_waits_for_company_until_its_deadline() -> None:
 
 
 def test_clips_of_like_length_run_together_and_others_do_not() -> None:
-    queue = BatchQueue(BatchLimits(max_wait=0.01), pads_freely=True)
+    queue = BatchQueue(BatchLimits(max_wait=0.01), accepts_padding=True)
     for rows in (60, 400, 40, 64, 500):
         queue.add(_clip(rows), now=1.0)
     first = queue.take(1.02)
@@ -41,7 +47,7 @@ def test_clips_of_like_length_run_together_and_others_do_not() -> None:
 
 def test_a_full_batch_does_not_wait() -> None:
     limits = BatchLimits(rows=3 * (64 + 4), max_wait=60.0)
-    queue = BatchQueue(limits, pads_freely=True)
+    queue = BatchQueue(limits, accepts_padding=True)
     queue.add(_clip(60), now=1.0)
     queue.add(_clip(60), now=1.0)
     assert queue.take(1.0) is None
@@ -53,7 +59,7 @@ def test_a_full_batch_does_not_wait() -> None:
 
 def test_a_long_clip_is_not_kept_waiting_by_short_ones_without_end() -> None:
     limits = BatchLimits(rows=2 * (32 + 4), max_wait=0.01)
-    queue = BatchQueue(limits, pads_freely=True)
+    queue = BatchQueue(limits, accepts_padding=True)
     queue.add(_clip(500), now=1.0)
     served: list[int] = []
     for step in range(20):
@@ -65,7 +71,7 @@ def test_a_long_clip_is_not_kept_waiting_by_short_ones_without_end() -> None:
 
 
 def test_a_clip_beyond_the_budget_runs_alone() -> None:
-    queue = BatchQueue(BatchLimits(rows=100, max_wait=0.0), pads_freely=True)
+    queue = BatchQueue(BatchLimits(rows=100, max_wait=0.0), accepts_padding=True)
     queue.add(_clip(1300), now=0.0)
     batch = queue.take(0.0)
     assert _lengths(batch) == [1300]
@@ -74,7 +80,7 @@ def test_a_clip_beyond_the_budget_runs_alone() -> None:
 
 
 def test_a_graph_that_cannot_pad_gets_batches_as_wide_as_their_longest_clip() -> None:
-    queue = BatchQueue(BatchLimits(max_wait=0.0), pads_freely=False)
+    queue = BatchQueue(BatchLimits(max_wait=0.0), accepts_padding=False)
     for rows in (50, 61):
         queue.add(_clip(rows), now=0.0)
     batch = queue.take(0.0)
@@ -95,7 +101,7 @@ def test_every_clip_runs_once_in_time_and_within_the_budget(
     arrivals: list[tuple[int, float]], budget: int, freely: bool
 ) -> None:
     limits = BatchLimits(rows=budget, max_wait=0.01)
-    queue = BatchQueue(limits, pads_freely=freely)
+    queue = BatchQueue(limits, accepts_padding=freely)
     arrived: dict[Clip, float] = {}
     ran: dict[Clip, float] = {}
     now = 0.0
@@ -124,8 +130,13 @@ def test_every_clip_runs_once_in_time_and_within_the_budget(
 
 
 def test_waste_is_the_share_of_rows_that_nobody_spoke_in() -> None:
-    tally = Tally()
-    assert tally.waste == 0.0
-    tally.count(Batch((_clip(50), _clip(30)), 100))
-    assert (tally.batches, tally.clips, tally.rows, tally.padding) == (1, 2, 80, 120)
-    assert tally.waste == 0.6
+    batch_stats = BatchStats()
+    assert batch_stats.waste == 0.0
+    batch_stats.count(Batch((_clip(50), _clip(30)), 100))
+    assert (batch_stats.batches, batch_stats.clips, batch_stats.rows, batch_stats.padding) == (
+        1,
+        2,
+        80,
+        120,
+    )
+    assert batch_stats.waste == 0.6

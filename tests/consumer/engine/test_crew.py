@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from sensestream_consumer.engine.thread_pool import Crew, in_turn
+from sensestream_consumer.engine.thread_pool import ThreadPool, run_sequentially
 
 PATIENCE = 10.0
 
@@ -50,13 +50,13 @@ def stage() -> Iterator[Stage]:
     stage.end()
 
 
-def _long(crew: Crew, stage: Stage, name: str, pieces: int) -> Callable[[], list[str]]:
+def _long(crew: ThreadPool, stage: Stage, name: str, pieces: int) -> Callable[[], list[str]]:
     tasks = [stage.task(f"{name}{number}") for number in range(pieces)]
     return lambda: crew.share(tasks)
 
 
 def test_idle_threads_help_with_the_pieces_of_a_long_recording(stage: Stage) -> None:
-    crew = Crew(3)
+    crew = ThreadPool(3)
     heard = crew.submit(_long(crew, stage, "L", 4))
     stage.await_began("L0", "L1", "L2")
     stage.end()
@@ -65,7 +65,7 @@ def test_idle_threads_help_with_the_pieces_of_a_long_recording(stage: Stage) -> 
 
 
 def test_results_come_in_order_whichever_piece_ends_first(stage: Stage) -> None:
-    crew = Crew(3)
+    crew = ThreadPool(3)
     heard = crew.submit(_long(crew, stage, "L", 3))
     stage.await_began("L0", "L1", "L2")
     stage.release("L2")
@@ -76,7 +76,7 @@ def test_results_come_in_order_whichever_piece_ends_first(stage: Stage) -> None:
 
 
 def test_a_short_recording_goes_before_the_waiting_pieces_of_a_long_one(stage: Stage) -> None:
-    crew = Crew(2)
+    crew = ThreadPool(2)
     heard = crew.submit(_long(crew, stage, "L", 6))
     stage.await_began("L0", "L1")
     short = [crew.submit(stage.task(name)) for name in ("a", "b")]
@@ -93,7 +93,7 @@ def test_a_short_recording_goes_before_the_waiting_pieces_of_a_long_one(stage: S
 
 
 def test_short_recordings_without_end_do_not_stop_a_long_one(stage: Stage) -> None:
-    crew = Crew(2)
+    crew = ThreadPool(2)
     heard = crew.submit(_long(crew, stage, "L", 3))
     stage.await_began("L0", "L1")
     waiting = [crew.submit(stage.task(f"s{number}")) for number in range(20)]
@@ -107,7 +107,7 @@ def test_short_recordings_without_end_do_not_stop_a_long_one(stage: Stage) -> No
 
 
 def test_two_long_recordings_share_the_threads_and_both_end(stage: Stage) -> None:
-    crew = Crew(2)
+    crew = ThreadPool(2)
     first = crew.submit(_long(crew, stage, "A", 3))
     second = crew.submit(_long(crew, stage, "B", 3))
     stage.end()
@@ -117,7 +117,7 @@ def test_two_long_recordings_share_the_threads_and_both_end(stage: Stage) -> Non
 
 
 def test_the_first_failing_piece_names_the_error_and_no_more_are_started(stage: Stage) -> None:
-    crew = Crew(2)
+    crew = ThreadPool(2)
 
     def fail(name: str) -> Callable[[], str]:
         run = stage.task(name)
@@ -139,7 +139,7 @@ def test_the_first_failing_piece_names_the_error_and_no_more_are_started(stage: 
 
 
 def test_closing_lets_a_long_recording_end_and_cancels_what_waits(stage: Stage) -> None:
-    crew = Crew(1)
+    crew = ThreadPool(1)
     heard = crew.submit(_long(crew, stage, "L", 3))
     stage.await_began("L0")
     waiting = crew.submit(stage.task("a"))
@@ -155,7 +155,7 @@ def test_closing_lets_a_long_recording_end_and_cancels_what_waits(stage: Stage) 
 
 
 def test_work_cancelled_while_it_waits_is_never_started(stage: Stage) -> None:
-    crew = Crew(1)
+    crew = ThreadPool(1)
     running, waiting = crew.submit(stage.task("a")), crew.submit(stage.task("b"))
     stage.await_began("a")
     assert waiting.cancel()
@@ -169,5 +169,5 @@ def test_work_cancelled_while_it_waits_is_never_started(stage: Stage) -> None:
 def test_tasks_in_turn_are_done_in_order_by_one_thread() -> None:
     names: list[int] = []
     tasks = [lambda: names.append(threading.get_ident())] * 3
-    in_turn(tasks)
+    run_sequentially(tasks)
     assert names == [threading.get_ident()] * 3

@@ -95,11 +95,11 @@ def test_company_changes_no_transcript(on_cpu: Recogniser, on_gpu: Recogniser) -
         await engine.aclose()
         return list(heard)
 
-    assert on_gpu.tally is not None
-    before = on_gpu.tally.batches
+    assert on_gpu.batch_stats is not None
+    before = on_gpu.batch_stats.batches
     for heard, clip in zip(asyncio.run(together()), clips, strict=True):
         assert _same(heard, on_cpu.recognise(*clip))
-    assert on_gpu.tally.batches - before < len(clips) / 2  # they did run in company
+    assert on_gpu.batch_stats.batches - before < len(clips) / 2  # they did run in company
 
 
 def test_only_best_pieces_come_back_and_everything_large_stays_on_the_card(

@@ -88,8 +88,8 @@ def test_the_way_to_a_gpu_gives_the_same_transcripts(
         expected = alone.recognise(samples, clip.language, clip.itn)
         assert batching.recognise(samples, clip.language, clip.itn) == expected
     assert batching.fingerprint == alone.fingerprint
-    assert batching.tally is not None
-    assert batching.tally.clips == len(bundled_clips())
+    assert batching.batch_stats is not None
+    assert batching.batch_stats.clips == len(bundled_clips())
     batching.close()
 
 

@@ -75,7 +75,7 @@ def test_every_logit_is_that_of_the_untouched_graph_to_the_bit(
     directory = {"tiny": tiny, "older": older, "sherpa": tiny / "sherpa"}[kind]
     converted = _open(directory, tmp_path, VNNI if signed else AVX2)
     untouched = _untouched(directory)
-    assert converted.one_clip
+    assert converted.single_clip
     for rows in (1, 2, 7, 40, 167, 500):
         assert np.array_equal(_logits(converted, rows), _logits(untouched, rows)), rows
     for language in (3, 4, 7, 11, 12, 13):
@@ -89,8 +89,8 @@ def test_a_recogniser_gives_the_same_transcript_from_either_graph(
     converted = Recogniser.load(tiny, device="cpu", cache=tmp_path)
     monkeypatch.setattr(opening, "open_cpu_graph", lambda *_, **__: _untouched(tiny))
     untouched = Recogniser.load(tiny, device="cpu", cache=tmp_path)
-    assert converted._graph.one_clip
-    assert not untouched._graph.one_clip
+    assert converted._graph.single_clip
+    assert not untouched._graph.single_clip
     assert converted.fingerprint == untouched.fingerprint
     for seed in range(5):
         samples = speech_like(1.0 + seed, seed=seed)
@@ -111,7 +111,7 @@ def test_masks_shapes_and_copies_are_gone_and_every_weight_is_as_asked(
         lengths="speech_lengths",
         feed=lambda rows: untouched.feed_one(example_features(rows, 560)),
         signed=signed,
-        one_clip=True,
+        single_clip=True,
     )
     # Three blocks: two masks in the memory, two in the attention and four shapes in each.
     weights = {"weights": 3 * 4 + 1} if signed else {}
@@ -135,12 +135,12 @@ from sensestream_consumer.engine import Recogniser
 from sensestream_consumer.engine.graph.int8 import example_features
 graph = Recogniser.load(Path(sys.argv[1]), device="cpu", cache=Path(sys.argv[2]))._graph
 logits = graph.run(example_features(12, 560)[None], [12], [0], [14])
-print(json.dumps([graph.one_clip, "onnx" in sys.modules, logits[0, -1].tolist()]))
+print(json.dumps([graph.single_clip, "onnx" in sys.modules, logits[0, -1].tolist()]))
 """
     command = [sys.executable, "-c", script, str(tiny), str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    one_clip, imported, row = json.loads(done.stdout.splitlines()[-1])
-    assert one_clip
+    single_clip, imported, row = json.loads(done.stdout.splitlines()[-1])
+    assert single_clip
     assert not imported
     assert np.array_equal(np.array(row, np.float32), expected[0, -1])
     assert "converting_model" not in done.stdout + done.stderr
@@ -180,7 +180,7 @@ def test_a_damaged_entry_is_made_anew(damage: Any, tiny: Path, tmp_path: Path) -
     assert "converting_model" in _events(logs)
     assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
     with capture_logs() as logs:
-        assert _open(tiny, tmp_path).one_clip
+        assert _open(tiny, tmp_path).single_clip
     assert _events(logs) == []
 
 
@@ -191,13 +191,13 @@ import tempfile
 from pathlib import Path
 from sensestream_consumer.engine import Recogniser
 graph = Recogniser.load(Path(sys.argv[1]), device="cpu", cache=Path(sys.argv[2]))._graph
-print("one_clip", graph.one_clip)
+print("single_clip", graph.single_clip)
 """
     command = [sys.executable, "-c", script, str(tiny), str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert all("one_clip True" in output for output in outputs)
+    assert all("single_clip True" in output for output in outputs)
     assert sum("converting_model" in output for output in outputs) == 1
     assert _entry(tmp_path).is_dir()
 
@@ -209,7 +209,7 @@ def test_where_the_cache_cannot_be_written_the_model_is_converted_all_the_same(
     blocked.write_text("in the way")
     with capture_logs() as logs:
         graph = _open(tiny, blocked)
-    assert graph.one_clip
+    assert graph.single_clip
     assert "model_cache_not_writable" in _events(logs)
     assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
 
@@ -222,7 +222,7 @@ def test_without_any_folder_to_write_the_model_works_as_it_is(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
     with capture_logs() as logs:
         graph = _open(tiny, blocked)
-    assert not graph.one_clip
+    assert not graph.single_clip
     assert _events(logs) == ["model_cache_not_writable", "model_left_unconverted"]
     assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
 
@@ -232,7 +232,7 @@ def test_without_exact_signed_products_int8_signed_weights_disabled_and_the_log_
     features: frozenset[str], tiny: Path, tmp_path: Path
 ) -> None:
     with capture_logs() as logs:
-        assert _open(tiny, tmp_path, features).one_clip
+        assert _open(tiny, tmp_path, features).single_clip
     assert [entry["event"] for entry in logs][:2] == [
         "int8_signed_weights_disabled",
         "converting_model",
@@ -272,7 +272,7 @@ def test_a_conversion_that_changes_answers_is_refused_and_that_is_remembered(
     assert "something else" in warning["reason"]
     assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
     with capture_logs() as logs:
-        assert not _open(tiny, tmp_path, VNNI).one_clip
+        assert not _open(tiny, tmp_path, VNNI).single_clip
     assert _events(logs) == ["model_left_unconverted"]
 
 
@@ -288,7 +288,7 @@ def test_a_conversion_that_fails_leaves_the_model_working_and_is_tried_again(
     assert "model_left_unconverted" in _events(logs)
     assert "no room" in str(logs)
     assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
-    assert _open(tiny, tmp_path).one_clip
+    assert _open(tiny, tmp_path).single_clip
 
 
 def test_a_graph_that_cannot_lose_its_masks_is_converted_as_far_as_it_can_be(
@@ -299,7 +299,7 @@ def test_a_graph_that_cannot_lose_its_masks_is_converted_as_far_as_it_can_be(
 
     monkeypatch.setattr(conversion, "specialise", fail)
     graph = _open(tiny, tmp_path)
-    assert not graph.one_clip
+    assert not graph.single_clip
     assert _entry(tmp_path).is_dir()
     assert np.array_equal(_logits(graph, 9), _logits(_untouched(tiny), 9))
 
@@ -312,7 +312,7 @@ def test_an_answer_that_changed_since_it_was_kept_is_not_given(tiny: Path, tmp_p
     with capture_logs() as logs:
         graph = _open(tiny, tmp_path)
     assert _events(logs) == ["model_left_unconverted"]
-    assert not graph.one_clip
+    assert not graph.single_clip
 
 
 def test_only_the_entries_used_last_are_kept(tiny: Path, tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_what_a_start_left_behind_long_ago_is_cleaned_up(tiny: Path, tmp_path: P
 def test_a_graph_for_one_clip_refuses_padding_and_company(tiny: Path, tmp_path: Path) -> None:
     graph = _open(tiny, tmp_path)
     features = example_features(20, 560).reshape(2, 10, 560)
-    assert not graph.pads_freely
+    assert not graph.accepts_padding
     with pytest.raises(ValueError, match="one clip, unpadded"):
         graph.run(features, [10, 10], [0, 0], [14, 14])
     with pytest.raises(ValueError, match="one clip, unpadded"):
@@ -353,7 +353,7 @@ def test_weight_only_int8_and_float_graphs_are_left_alone(
     only_float = tmp_path / "float"
     shutil.copytree(tiny, only_float, ignore=shutil.ignore_patterns("sherpa", "model_quant.onnx"))
     for directory in (demo, only_float):
-        assert not _open(directory, tmp_path / "cache").one_clip
+        assert not _open(directory, tmp_path / "cache").single_clip
     assert not (tmp_path / "cache").exists()
 
 

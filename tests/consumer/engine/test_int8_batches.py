@@ -104,7 +104,7 @@ def test_a_clip_says_the_same_alone_and_in_any_company(
     name: str, batching: dict[str, Graph], clips: list[Clip], padding: int
 ) -> None:
     graph = batching[name]
-    together = _together(graph, clips, padding if graph.pads_freely else 0)
+    together = _together(graph, clips, padding if graph.accepts_padding else 0)
     for clip, ids in zip(clips, together, strict=True):
         assert np.array_equal(ids, _alone(graph, clip)), clip
 
@@ -136,8 +136,8 @@ def test_speech_in_batches_is_heard_as_it_was_said(recogniser: Recogniser) -> No
             )
         )
     assert [one.text for one in heard] == [clip.text for clip in clips]
-    assert recogniser.tally is not None
-    assert recogniser.tally.clips == len(clips)
+    assert recogniser.batch_stats is not None
+    assert recogniser.batch_stats.clips == len(clips)
 
 
 def test_another_scale_is_another_recogniser(

@@ -85,7 +85,7 @@ def test_a_worker_s_setting_names_the_voice_activity_model(tmp_path: Path) -> No
         load_settings(WorkerSettings, model=str(model), device="cpu", vad_model=vad)
     )
     assert cutting.fingerprint != plain.fingerprint
-    assert (plain.clips_in_flight, plain.tally) == (1, None)
+    assert (plain.clips_in_flight, plain.batch_stats) == (1, None)
 
 
 def _backwards(tasks: Sequence[Callable[[], Heard]]) -> list[Heard]:

@@ -42,7 +42,7 @@ def test_every_kind_of_model_gives_the_same_transcript(
     assert transcript.duration == 2.0
     (segment,) = transcript.segments
     assert [word.text for word in segment.words] == ["hello", "world"]
-    assert recogniser.pads_freely is wide_mask
+    assert recogniser.accepts_padding is wide_mask
     assert recogniser.name == "tiny-fp32"
     assert recogniser.device == "cpu"
 
@@ -174,7 +174,7 @@ def test_an_abandoned_recording_stops_before_its_next_piece(tmp_path: Path) -> N
 def test_looking_for_the_older_mask_leaves_no_error_in_the_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert not _recogniser(tmp_path, TinyModel(wide_mask=False)).pads_freely
+    assert not _recogniser(tmp_path, TinyModel(wide_mask=False)).accepts_padding
     assert capfd.readouterr().err == ""
 
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from sensestream_consumer.engine.batching.queue import Batch, BatchLimits, BatchQueue, Clip, Tally
+from sensestream_consumer.engine.batching.queue import (
+    Batch,
+    BatchLimits,
+    BatchQueue,
+    BatchStats,
+    Clip,
+)
 from sensestream_consumer.telemetry.metrics import BATCH_CLIPS, BATCH_ROWS
 
 if TYPE_CHECKING:
@@ -33,7 +39,7 @@ _REPORT_PERIOD = 60.0  # seconds of work between lines about it in the log
 class Batcher:
     """`rows` may be called from any number of threads; `run` is called from one only.
 
-    `tally` says what was run, and what of it was padding; so does the log once a minute.
+    `batch_stats` says what was run, and what of it was padding; so does the log once a minute.
     """
 
     def __init__(
@@ -41,16 +47,16 @@ class Batcher:
         run: Callable[[Batch], Sequence[Rows]],
         limits: BatchLimits,
         *,
-        pads_freely: bool,
+        accepts_padding: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits = limits
-        self.tally = Tally()
+        self.batch_stats = BatchStats()
         self._run = run
         self._clock = clock
-        self._reported = Tally()
+        self._reported = BatchStats()
         self._reported_at = clock()
-        self._queue = BatchQueue(limits, pads_freely)
+        self._queue = BatchQueue(limits, accepts_padding)
         self._ready: deque[Batch] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -133,7 +139,7 @@ class Batcher:
                 return
             # One clip must not fail the others, and too large a batch may fit clip by clip.
             log.warning("batch_failed", clips=len(batch.clips), rows=batch.width, error=str(error))
-            self.tally.retried += len(batch.clips)
+            self.batch_stats.retried += len(batch.clips)
             for clip in batch.clips:
                 self._serve(Batch((clip,), clip.length, batch.counts))
             return
@@ -145,7 +151,7 @@ class Batcher:
     def _count(self, batch: Batch) -> None:
         if not batch.counts:
             return
-        self.tally.count(batch)
+        self.batch_stats.count(batch)
         BATCH_CLIPS.observe(len(batch.clips))
         audio = sum(clip.length for clip in batch.clips)
         BATCH_ROWS.labels("audio").inc(audio)
@@ -155,7 +161,7 @@ class Batcher:
         now = self._clock()
         if now - self._reported_at < _REPORT_PERIOD:
             return
-        recent = self.tally.since(self._reported)
+        recent = self.batch_stats.since(self._reported)
         if not recent.batches:
             return
         log.info(
@@ -166,4 +172,4 @@ class Batcher:
             padding=round(recent.waste, 3),
             retried=recent.retried,
         )
-        self._reported, self._reported_at = dataclasses.replace(self.tally), now
+        self._reported, self._reported_at = dataclasses.replace(self.batch_stats), now

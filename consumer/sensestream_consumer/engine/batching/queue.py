@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sensestream_consumer.engine.decoding.ctc import Rows
 
-__all__ = ["BUCKETS", "Batch", "BatchLimits", "BatchQueue", "Clip", "Tally"]
+__all__ = ["BUCKETS", "Batch", "BatchLimits", "BatchQueue", "BatchStats", "Clip"]
 
 # Rows of 60 ms: 2, 4, 6, 8, 12, 16, 24 and 31 s. Few, so that each shape is met at start-up;
 # close enough that a clip is rarely padded by more than a third.
@@ -76,7 +76,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Tally:
+class BatchStats:
     """What was run so far."""
 
     batches: int = 0
@@ -90,9 +90,9 @@ class Tally:
         """The share of rows that were padding, 0 to 1."""
         return self.padding / max(1, self.rows + self.padding)
 
-    def since(self, before: Tally) -> Tally:
+    def since(self, before: BatchStats) -> BatchStats:
         """What was run after `before` was noted."""
-        return Tally(
+        return BatchStats(
             self.batches - before.batches,
             self.clips - before.clips,
             self.rows - before.rows,
@@ -114,12 +114,12 @@ class Tally:
 class BatchQueue:
     """Clips that wait, in buckets of like length.
 
-    `pads_freely` is the graph's (see `Graph`): where it is false a batch is only as wide as its
+    `accepts_padding` is the graph's (see `Graph`): where it is false a batch is only as wide as its
     longest clip.
     """
 
     limits: BatchLimits
-    pads_freely: bool
+    accepts_padding: bool
     _buckets: dict[int, deque[tuple[float, Clip]]] = field(default_factory=dict)
 
     def add(self, clip: Clip, now: float) -> None:
@@ -162,7 +162,7 @@ class BatchQueue:
         if not waiting:
             del self._buckets[bucket]
         longest = max(clip.length for clip in clips)
-        return Batch(clips, bucket if self.pads_freely else longest)
+        return Batch(clips, bucket if self.accepts_padding else longest)
 
 
 def _bucket(length: int) -> int:

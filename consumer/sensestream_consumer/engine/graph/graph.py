@@ -34,10 +34,10 @@ _PROBE_ROWS = 4  # a quarter of a second: the smallest audio that is worth the n
 class Graph:
     """Opened once; `run` may be called from several threads at the same time.
 
-    `pieces` is the width of the logits. `pads_freely` says whether rows may be padded beyond the
-    longest clip of a batch: older exports make their mask as wide as the longest length, so that
+    `pieces` is the width of the logits. `accepts_padding` says whether rows may be padded beyond
+    the longest clip of a batch: older exports make their mask as wide as the longest, so that
     a wider input is a shape error. `reduce` takes the best pieces inside the graph. `optimised`
-    is a file to run in place of the model's own, and with `one_clip` it computes no masks: then
+    is a file to run in place of the model's own, and with `single_clip` it computes no masks: then
     a run takes one clip without padding. `row_scaled` is another form of the graph to run, with
     one activation scale a row: its answers are not those of the file's (see `int8_batches`).
     """
@@ -51,12 +51,12 @@ class Graph:
         reduce: bool = False,
         gpu_mem_limit: int = 0,
         optimised: Path | None = None,
-        one_clip: bool = False,
+        single_clip: bool = False,
         row_scaled: bytes | None = None,
     ) -> None:
         self._path = files.graph
         self._reduces = reduce
-        self.one_clip = one_clip
+        self.single_clip = single_clip
         self.row_scaled = row_scaled is not None
         self._session = open_session(
             optimised or files.graph,
@@ -75,7 +75,7 @@ class Graph:
         self._check_width(inputs[self.contract.features].shape)
         self.device = session_device(self._session)
         self.pieces = self._probe_pieces()
-        self.pads_freely = not one_clip and self._probe_padding()
+        self.accepts_padding = not single_clip and self._probe_padding()
 
     @property
     def half_precision(self) -> bool:
@@ -95,7 +95,7 @@ class Graph:
 
         The other three have one number a clip. What ONNX Runtime raises comes through.
         """
-        if self.one_clip and list(lengths) != [features.shape[1]]:
+        if self.single_clip and list(lengths) != [features.shape[1]]:
             raise ValueError(f"lengths are {list(lengths)}: this graph takes one clip, unpadded")
         feed = self._feed(features, lengths, languages, textnorms)
         (logits,) = self._session.run([self.contract.logits], feed, options)

@@ -40,7 +40,7 @@ class Facts:
 
     ids: list[int]  # what the untouched graph says to the check's input
     refused: str = ""  # why this model is better left as it is; empty: it is not
-    one_clip: bool = False  # the graph takes one clip without padding
+    single_clip: bool = False  # the graph takes one clip without padding
     answer: str = ""  # digest of the logits that the graph gives to the check's input
     sizes: dict[str, int] = field(default_factory=dict)  # bytes of each file
     digest: str = ""  # of all files

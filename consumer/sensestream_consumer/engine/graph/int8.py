@@ -155,7 +155,7 @@ def _opened(
     if sizes_of(folder) != facts.sizes:
         return None
     try:
-        graph = _converted(files, folder, threads, one_clip=facts.one_clip)
+        graph = _converted(files, folder, threads, single_clip=facts.single_clip)
         return graph, _Answer.of(graph)
     except Exception:  # of ONNX Runtime, a class of its own per status code: made anew
         return None
@@ -166,9 +166,9 @@ def _left(files: ModelFiles, reason: str, threads: int) -> Graph:
     return Graph(files, device="cpu", threads=threads)
 
 
-def _converted(files: ModelFiles, folder: Path, threads: int, *, one_clip: bool) -> Graph:
+def _converted(files: ModelFiles, folder: Path, threads: int, *, single_clip: bool) -> Graph:
     path = folder / _GRAPH
-    return Graph(files, device="cpu", threads=threads, optimised=path, one_clip=one_clip)
+    return Graph(files, device="cpu", threads=threads, optimised=path, single_clip=single_clip)
 
 
 def _convert(
@@ -179,11 +179,11 @@ def _convert(
     untouched = Graph(files, device="cpu", threads=threads)
     expected = _Answer.of(untouched)
     reason, differs = "", False
-    for one_clip in (True, False):
+    for single_clip in (True, False):
         _empty(scratch)
         try:
-            _write(files, scratch / _GRAPH, untouched, signed=signed, one_clip=one_clip)
-            graph = _converted(files, scratch, threads, one_clip=one_clip)
+            _write(files, scratch / _GRAPH, untouched, signed=signed, single_clip=single_clip)
+            graph = _converted(files, scratch, threads, single_clip=single_clip)
             answer = _Answer.of(graph)
             same = answer.ids == expected.ids and all(
                 _Answer.of(graph, rows).ids == _Answer.of(untouched, rows).ids
@@ -191,12 +191,12 @@ def _convert(
             )
         except Exception as error:  # of onnx, of the runtime, of the disk: the model works without
             reason = f"its conversion failed: {error}"
-            log.debug("conversion_failed", one_clip=one_clip, error=str(error))
+            log.debug("conversion_failed", single_clip=single_clip, error=str(error))
             continue
         if same:
             facts = Facts(
                 expected.ids,
-                one_clip=one_clip,
+                single_clip=single_clip,
                 answer=answer.digest,
                 sizes=sizes_of(scratch),
                 digest=digest_of(scratch),
@@ -225,7 +225,7 @@ def _give_back_memory() -> None:
 
 
 def _write(
-    files: ModelFiles, path: Path, untouched: Graph, *, signed: bool, one_clip: bool
+    files: ModelFiles, path: Path, untouched: Graph, *, signed: bool, single_clip: bool
 ) -> None:
     # Loads the onnx package, which a worker that finds its graph in the cache never needs.
     from sensestream_consumer.engine.graph.conversion import convert_graph
@@ -236,4 +236,6 @@ def _write(
         return untouched.feed_one(example_features(rows, width))
 
     lengths = untouched.contract.lengths
-    convert_graph(files.graph, path, lengths=lengths, feed=feed, signed=signed, one_clip=one_clip)
+    convert_graph(
+        files.graph, path, lengths=lengths, feed=feed, signed=signed, single_clip=single_clip
+    )

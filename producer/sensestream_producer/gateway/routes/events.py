@@ -14,11 +14,11 @@ from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.contract.outcome import Outcome, Status
 
 from sensestream_producer.gateway.auth import Scope
-from sensestream_producer.gateway.dependencies import Here, Surroundings, needs
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.dependencies import AppState, State, require_scope
+from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.openapi import EVENTS, PROBLEMS
 from sensestream_producer.gateway.routes.sse import encode, position_of, stream
-from sensestream_producer.outcomes.follower import Followed, Follower, Gap
+from sensestream_producer.outcomes.follower import FollowedOutcome, Follower, Gap
 from sensestream_producer.outcomes.stream_ids import StreamId, id_text, last_id, parse_id
 
 __all__ = ["router"]
@@ -33,14 +33,14 @@ Wanted = Callable[[Outcome], bool]
 
 @router.get(
     "/events",
-    dependencies=[Depends(needs(Scope.READ))],
+    dependencies=[Depends(require_scope(Scope.READ))],
     response_class=StreamingResponse,
     responses=EVENTS,
     summary="Every outcome as it comes",
 )
 async def events(
     request: Request,
-    here: Here,
+    here: State,
     status: Annotated[Status | None, Query(description="Only these.")] = None,
     start: Annotated[
         str,
@@ -81,18 +81,18 @@ async def events(
     return stream(whole())
 
 
-async def _position(here: Surroundings, text: str) -> StreamId:
+async def _position(here: AppState, text: str) -> StreamId:
     link, transcripts = here.pipeline.link, here.pipeline.keys.transcripts
     if text == "$":
         return await link.run(lambda: last_id(link.redis, transcripts))
     try:
         return parse_id(text)
     except SensestreamError as error:
-        raise Refusal(400, "bad_request", str(error), param="from") from None
+        raise ApiError(400, "bad_request", str(error), param="from") from None
 
 
 async def _follow(
-    here: Surroundings, follower: Follower, bell: asyncio.Event, wanted: Wanted
+    here: AppState, follower: Follower, bell: asyncio.Event, wanted: Wanted
 ) -> AsyncIterator[bytes]:
     link = here.pipeline.link
     # With the position at once: who is cut off before the first outcome goes on from here.
@@ -111,7 +111,7 @@ async def _follow(
             yield position_of(id_text(follower.position))
 
 
-def _encoded(here: Surroundings, news: list[Followed | Gap], wanted: Wanted) -> Iterator[bytes]:
+def _encoded(here: AppState, news: list[FollowedOutcome | Gap], wanted: Wanted) -> Iterator[bytes]:
     for one in news:
         if isinstance(one, Gap):
             lost = {"lost_after": one.lost_after, "lost_until": one.lost_until}
@@ -121,7 +121,7 @@ def _encoded(here: Surroundings, news: list[Followed | Gap], wanted: Wanted) -> 
             yield encode(outcome.to_json(), event="outcome", id=one.position)
 
 
-async def _rung(here: Surroundings, bell: asyncio.Event) -> bool:
+async def _rung(here: AppState, bell: asyncio.Event) -> bool:
     """Whether there may be news, or the gateway stops; false after a while without."""
     waits = [asyncio.create_task(bell.wait()), asyncio.create_task(here.stopping.wait())]
     try:

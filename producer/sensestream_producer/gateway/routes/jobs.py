@@ -17,8 +17,8 @@ from sensestream_common.contract.request import MAX_TTL
 
 from sensestream_producer.gateway import openapi as documented
 from sensestream_producer.gateway.auth import Scope
-from sensestream_producer.gateway.dependencies import Here, Surroundings, needs
-from sensestream_producer.gateway.errors import Refusal, problem_of, refusal_of
+from sensestream_producer.gateway.dependencies import AppState, State, require_scope
+from sensestream_producer.gateway.errors import ApiError, problem_of, refusal_of
 from sensestream_producer.gateway.routes.params import require_scheme
 from sensestream_producer.gateway.routes.waiting import until_stopping
 from sensestream_producer.gateway.uploads.multipart import File, Form, body_chunks
@@ -81,12 +81,12 @@ class JobRequest(BaseModel):
         return Submission(**fields, metadata=text)
 
 
-@router.post("", dependencies=[Depends(needs(Scope.SUBMIT))], openapi_extra=documented.JOBS,
+@router.post("", dependencies=[Depends(require_scope(Scope.SUBMIT))], openapi_extra=documented.JOBS,
              status_code=202, summary="Hand in one recording, or many",
              responses=documented.JOB_ANSWERS)  # fmt: skip
 async def create(
     request: Request,
-    here: Here,
+    here: State,
     wait: Wait = 0,
     idempotency_key: Annotated[str, Header(max_length=200)] = "",
     traceparent: Annotated[str, Header(max_length=512)] = "",
@@ -106,7 +106,7 @@ async def create(
         body = await _json(request, here)
         many, results = await _submit_json(here, body, defaults)
     else:
-        raise Refusal(
+        raise ApiError(
             415, "unsupported_media_type",
             "send application/json with a reference, or multipart/form-data with a file",
         )  # fmt: skip
@@ -114,13 +114,13 @@ async def create(
     return _many(answers) if many else _one(answers[0])
 
 
-@router.get("/{id:path}", dependencies=[Depends(needs(Scope.READ))], summary="Where a job stands",
-            responses=documented.JOB_FOUND)  # fmt: skip
-async def look(id: str, here: Here, wait: Wait = 0) -> JSONResponse:  # noqa: A002 - its name
+@router.get("/{id:path}", dependencies=[Depends(require_scope(Scope.READ))],
+            summary="Where a job stands", responses=documented.JOB_FOUND)  # fmt: skip
+async def look(id: str, here: State, wait: Wait = 0) -> JSONResponse:  # noqa: A002 - its name
     """queued, processing, completed or failed; with its outcome, for as long as that is kept."""
     status = await here.pipeline.status(id)
     if status is None:
-        raise Refusal(
+        raise ApiError(
             404, "not_found",
             f"no job with the id {id!r:.220} is known: it was never handed in, or was answered so "
             "long ago that it is forgotten",
@@ -135,18 +135,18 @@ async def look(id: str, here: Here, wait: Wait = 0) -> JSONResponse:  # noqa: A0
 
 
 async def _submit_json(
-    here: Surroundings, body: Any, defaults: dict[str, str]
-) -> tuple[bool, list[Receipt | Refusal]]:
+    here: AppState, body: Any, defaults: dict[str, str]
+) -> tuple[bool, list[Receipt | ApiError]]:
     if not isinstance(body, list):
         return False, [await _submit_reference(here, _read({**defaults, **_object(body)}))]
     if not 1 <= len(body) <= MANY:
-        raise Refusal(422, "bad_request", f"there are {len(body)} jobs: send 1 to {MANY}")
+        raise ApiError(422, "bad_request", f"there are {len(body)} jobs: send 1 to {MANY}")
     defaults.pop("id", None)  # a key for the whole call names none of its jobs
 
-    async def one(item: Any) -> Receipt | Refusal:
+    async def one(item: Any) -> Receipt | ApiError:
         try:
             return await _submit_reference(here, _read({**defaults, **_object(item)}))
-        except Refusal as refusal:
+        except ApiError as refusal:
             return refusal
         except SensestreamError as error:
             return refusal_of(error)
@@ -154,59 +154,59 @@ async def _submit_json(
     return True, list(await asyncio.gather(*map(one, body)))
 
 
-async def _submit_reference(here: Surroundings, job: JobRequest) -> Receipt:
+async def _submit_reference(here: AppState, job: JobRequest) -> Receipt:
     require_scheme(job.audio, here.settings.references)
     return await _submit(here, job.submission(), None)
 
 
 async def _submit_form(
-    here: Surroundings, form: Form, defaults: dict[str, str]
-) -> tuple[bool, list[Receipt | Refusal]]:
+    here: AppState, form: Form, defaults: dict[str, str]
+) -> tuple[bool, list[Receipt | ApiError]]:
     fields: dict[str, Any] = {**defaults, **{name: form.text(name) for name in form.fields}}
     fields = {name: value for name, value in fields.items() if value != ""}
     if "metadata" in fields:
         fields["metadata"] = _metadata(fields["metadata"])
     if not form.files:
         if "audio" not in fields:
-            raise Refusal(
+            raise ApiError(
                 422, "bad_request", "send a file in the field file, or a reference in audio",
                 param="file",
             )  # fmt: skip
         return False, [await _submit_reference(here, _read(fields))]
     if "audio" in fields:
-        raise Refusal(422, "bad_request", "send a file or a reference, not both", param="audio")
+        raise ApiError(422, "bad_request", "send a file or a reference, not both", param="audio")
     if any(file.field != "file" for file in form.files):
-        raise Refusal(422, "bad_request", "send files in the form's field file", param="file")
+        raise ApiError(422, "bad_request", "send files in the form's field file", param="file")
     job = _read({**fields, "audio": "upload:"})
     many = len(form.files) > 1
     if many and job.id:
-        raise Refusal(
+        raise ApiError(
             422, "bad_request", "one id cannot name several files: leave it out", param="id"
         )
     submission = replace(job.submission(), audio=b"")
 
-    async def one(file: File) -> Receipt | Refusal:
+    async def one(file: File) -> Receipt | ApiError:
         try:
             return await _submit(here, submission, file)
-        except (Refusal, SensestreamError) as error:
+        except (ApiError, SensestreamError) as error:
             if not many:
                 raise
-            return error if isinstance(error, Refusal) else refusal_of(error)
+            return error if isinstance(error, ApiError) else refusal_of(error)
 
     return many, [await one(file) for file in form.files]
 
 
-async def _submit(here: Surroundings, submission: Submission, file: File | None) -> Receipt:
+async def _submit(here: AppState, submission: Submission, file: File | None) -> Receipt:
     if submission.callback_url:
         await require_callback(submission.callback_url, here.settings)
     return await here.pipeline.submit(submission, file)
 
 
 async def _answer(
-    here: Surroundings, result: Receipt | Refusal, wait: float
+    here: AppState, result: Receipt | ApiError, wait: float
 ) -> tuple[int, dict[str, Any]]:
     """The status of one job's part of the answer, and the part."""
-    if isinstance(result, Refusal):
+    if isinstance(result, ApiError):
         return result.status, {"error": problem_of(result)}
     state, status = result.state, result.status
     outcome = here.pipeline.present(result.answer) if result.answer else None
@@ -223,12 +223,12 @@ async def _answer(
     return (200 if state == RequestState.DONE else 202), job
 
 
-async def _within(here: Surroundings, request_id: str, wait: float) -> Outcome | None:
+async def _within(here: AppState, request_id: str, wait: float) -> Outcome | None:
     waiting = here.pipeline.wait(request_id, timeout=_bounded(here, wait))
     return await until_stopping(here, waiting, grace=0)
 
 
-def _bounded(here: Surroundings, wait: float) -> float:
+def _bounded(here: AppState, wait: float) -> float:
     return min(wait, here.settings.wait_timeout)
 
 
@@ -261,12 +261,12 @@ def _read(fields: dict[str, Any]) -> JobRequest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise Refusal(422, "bad_request", f"{where}: {first['msg']}", param=where) from None
+        raise ApiError(422, "bad_request", f"{where}: {first['msg']}", param=where) from None
 
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise Refusal(422, "bad_request", "a job is a JSON object with at least audio")
+        raise ApiError(422, "bad_request", "a job is a JSON object with at least audio")
     return value
 
 
@@ -274,17 +274,17 @@ def _metadata(text: str) -> Any:
     try:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise Refusal(
+        raise ApiError(
             422, "bad_request", 'metadata is not JSON, such as {"ticket": 7}', param="metadata"
         ) from None
 
 
-async def _json(request: Request, here: Surroundings) -> Any:
+async def _json(request: Request, here: AppState) -> Any:
     body = b"".join([chunk async for chunk in body_chunks(request, here.settings.receive_timeout)])
     try:
         return json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, "bad_request", f"the body is not JSON: {error}") from None
+        raise ApiError(400, "bad_request", f"the body is not JSON: {error}") from None
 
 
 def _no_constant(name: str) -> None:

@@ -13,8 +13,8 @@ from sensestream_common.contract.keys import Lane
 from sensestream_common.contract.outcome import Outcome
 
 from sensestream_producer.gateway.auth import Scope
-from sensestream_producer.gateway.dependencies import Here, Surroundings, needs
-from sensestream_producer.gateway.errors import Refusal, openai_error, refusal_of
+from sensestream_producer.gateway.dependencies import AppState, State, require_scope
+from sensestream_producer.gateway.errors import ApiError, openai_error, refusal_of
 from sensestream_producer.gateway.formats import FORMATS, body_of, events_of
 from sensestream_producer.gateway.openapi import OPENAI_ERRORS, TRANSCRIPTION
 from sensestream_producer.gateway.routes.params import flag, language_of, one_file
@@ -36,11 +36,11 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=OPENAI_ERRORS)
 
 @router.post(
     "/audio/transcriptions",
-    dependencies=[Depends(needs(Scope.SUBMIT))],
+    dependencies=[Depends(require_scope(Scope.SUBMIT))],
     openapi_extra=TRANSCRIPTION,
     summary="Transcribe a recording",
 )
-async def transcriptions(request: Request, here: Here) -> Response:
+async def transcriptions(request: Request, here: State) -> Response:
     """OpenAI's call, as its clients make it: a recording in, its transcript out."""
     async with here.form(request) as form:
         form_name = form.text("response_format") or "json"
@@ -56,17 +56,21 @@ async def transcriptions(request: Request, here: Here) -> Response:
     )  # fmt: skip
 
 
-@router.get("/models", dependencies=[Depends(needs(None))], summary="The models that workers run")
-async def models(here: Here) -> dict[str, Any]:
+@router.get(
+    "/models", dependencies=[Depends(require_scope(None))], summary="The models that workers run"
+)
+async def models(here: State) -> dict[str, Any]:
     return {"object": "list", "data": await _models(here)}
 
 
-@router.get("/models/{model:path}", dependencies=[Depends(needs(None))], summary="One of them")
-async def model(model: str, here: Here) -> dict[str, Any]:
+@router.get(
+    "/models/{model:path}", dependencies=[Depends(require_scope(None))], summary="One of them"
+)
+async def model(model: str, here: State) -> dict[str, Any]:
     for found in await _models(here):
         if found["id"] == model:
             return found
-    raise Refusal(
+    raise ApiError(
         404, "model_not_found", f"no worker runs the model {model!r:.80}: see /v1/models",
         param="model",
     )  # fmt: skip
@@ -80,7 +84,7 @@ def _submission(form: Form) -> Submission:
 
 def _granularities(form: Form, form_name: str) -> list[str]:
     if form_name not in FORMATS:
-        raise Refusal(
+        raise ApiError(
             400, "bad_request",
             f"response_format={form_name!r:.80} is not one of {', '.join(FORMATS)}",
             param="response_format",
@@ -88,7 +92,7 @@ def _granularities(form: Form, form_name: str) -> list[str]:
     chosen = form.texts("timestamp_granularities")
     for one in chosen:
         if one not in _GRANULARITIES:
-            raise Refusal(
+            raise ApiError(
                 400, "bad_request",
                 f"timestamp_granularities={one!r:.80} is not one of {', '.join(_GRANULARITIES)}",
                 param="timestamp_granularities",
@@ -96,7 +100,7 @@ def _granularities(form: Form, form_name: str) -> list[str]:
     return chosen
 
 
-async def _streamed(here: Surroundings, receipt: Receipt) -> Response:
+async def _streamed(here: AppState, receipt: Receipt) -> Response:
     waiting = asyncio.create_task(awaited(here, receipt), name="gateway-transcription")
     done, _ = await asyncio.wait([waiting], timeout=_HEADERS_AFTER)
     if done:
@@ -110,7 +114,7 @@ async def _events(waiting: asyncio.Task[Outcome]) -> AsyncIterator[bytes]:
             yield COMMENT
         try:
             outcome = waiting.result()
-        except Refusal as refusal:
+        except ApiError as refusal:
             yield encode(openai_error(refusal), event="error")
             return
         except SensestreamError as error:
@@ -128,7 +132,7 @@ def _about(outcome: Outcome) -> dict[str, str]:
     return {name: value for name, value in about.items() if value.isascii() and value}
 
 
-async def _models(here: Surroundings) -> list[dict[str, Any]]:
+async def _models(here: AppState) -> list[dict[str, Any]]:
     workers = (await here.pipeline.pipeline_status()).workers
     since: dict[str, int] = {}
     for worker in workers:

@@ -10,8 +10,8 @@ from sensestream_common import __version__
 from sensestream_common.contract.errors import SensestreamError
 
 from sensestream_producer.gateway.auth import Scope
-from sensestream_producer.gateway.dependencies import Caller, Here, needs
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.dependencies import Caller, State, require_scope
+from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.openapi import PROBLEMS
 from sensestream_producer.operations.dead_letters import Replay
 
@@ -20,11 +20,11 @@ __all__ = ["router"]
 router = APIRouter(responses=PROBLEMS)
 
 _REPLAY_STATUS = {
-    Replay.GONE: 404,
-    Replay.STANDING: 409,
-    Replay.ANSWERED: 409,
+    Replay.NOT_FOUND: 404,
+    Replay.ALREADY_QUEUED: 409,
+    Replay.ALREADY_COMPLETED: 409,
     Replay.FULL: 503,
-    Replay.LOST: 410,
+    Replay.UPLOAD_MISSING: 410,
     Replay.EXPIRED: 410,
 }
 
@@ -36,7 +36,7 @@ async def health() -> dict[str, Any]:
 
 @router.get("/health/ready", tags=["Health"], summary="Whether it can take requests",
             responses={503: {"description": "It cannot, and why."}})  # fmt: skip
-async def ready(here: Here) -> JSONResponse:
+async def ready(here: State) -> JSONResponse:
     """Ready while Redis answers and the gateway is not stopping; workers may come later."""
     if here.stopping.is_set():
         return JSONResponse({"ready": False, "reason": "the gateway is stopping"}, 503)
@@ -48,23 +48,26 @@ async def ready(here: Here) -> JSONResponse:
 
 
 @router.get("/v1/access", tags=["Watch"], summary="Who this gateway takes you for")
-async def access(here: Here, caller: Annotated[Caller, Depends(needs(None))]) -> dict[str, Any]:
+async def access(
+    here: State, caller: Annotated[Caller, Depends(require_scope(None))]
+) -> dict[str, Any]:
     return {"name": caller.name, "scopes": sorted(caller.scopes), "keys": bool(here.keys)}
 
 
-@router.get("/v1/status", tags=["Watch"], dependencies=[Depends(needs(Scope.READ))],
+@router.get("/v1/status", tags=["Watch"], dependencies=[Depends(require_scope(Scope.READ))],
             summary="Backlog, workers and counters")  # fmt: skip
-async def status(here: Here) -> dict[str, Any]:
+async def status(here: State) -> dict[str, Any]:
     found = (await here.pipeline.pipeline_status()).to_json()
     for worker in found["workers"]:
         worker.pop("pid")
     return found
 
 
-@router.get("/v1/dead-letters", tags=["Watch"], dependencies=[Depends(needs(Scope.OPERATE))],
+@router.get("/v1/dead-letters", tags=["Watch"],
+            dependencies=[Depends(require_scope(Scope.OPERATE))],
             summary="Requests that were given up on")  # fmt: skip
 async def dead_letters(
-    here: Here, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    here: State, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:
     """The oldest first, without what may be secret in their references."""
     letters: list[dict[str, Any]] = []
@@ -78,15 +81,15 @@ async def dead_letters(
 
 
 @router.post("/v1/dead-letters/{letter}/replay", tags=["Watch"], status_code=202,
-             dependencies=[Depends(needs(Scope.OPERATE))],
+             dependencies=[Depends(require_scope(Scope.OPERATE))],
              responses={409: {"description": "It stands or was answered already."},
                         410: {"description": "Its upload is gone, or its deadline has passed."}},
              summary="Send one again as it was")  # fmt: skip
-async def replay(letter: str, here: Here) -> dict[str, Any]:
+async def replay(letter: str, here: State) -> dict[str, Any]:
     found = await here.pipeline.dead.find(letter)
     if found is None:
-        raise Refusal(404, "not_found", f"there is no dead letter {letter!r:.80} (any more)")
+        raise ApiError(404, "not_found", f"there is no dead letter {letter!r:.80} (any more)")
     result = await here.pipeline.dead.replay(found)
     if result.result is Replay.QUEUED:
         return {"id": found.id, "entry": result.detail}
-    raise Refusal(_REPLAY_STATUS[result.result], result.result.value, result.sentence)
+    raise ApiError(_REPLAY_STATUS[result.result], result.result.value, result.sentence)

@@ -11,8 +11,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope as Connection
 
 from sensestream_producer.gateway.auth import Scope
-from sensestream_producer.gateway.dependencies import Here, needs
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.dependencies import State, require_scope
+from sensestream_producer.gateway.errors import ApiError
 
 __all__ = ["mount_files", "router"]
 
@@ -38,16 +38,16 @@ async def docs() -> FileResponse:
     return FileResponse(_FOLDER / "docs.html", headers=_HEADERS)
 
 
-@router.get("/samples", dependencies=[Depends(needs(Scope.SUBMIT))])
-async def samples(here: Here) -> list[str]:
+@router.get("/samples", dependencies=[Depends(require_scope(Scope.SUBMIT))])
+async def samples(here: State) -> list[str]:
     """The names of recordings to try it with, where there are any."""
     return list(here.samples)
 
 
-@router.get("/samples/{name}", dependencies=[Depends(needs(Scope.SUBMIT))])
-async def sample(name: str, here: Here) -> FileResponse:
+@router.get("/samples/{name}", dependencies=[Depends(require_scope(Scope.SUBMIT))])
+async def sample(name: str, here: State) -> FileResponse:
     if name not in here.samples:
-        raise Refusal(404, "not_found", f"there is no sample {name!r:.80}")
+        raise ApiError(404, "not_found", f"there is no sample {name!r:.80}")
     return FileResponse(here.samples[name])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.request import LANGUAGES
 
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.uploads.multipart import File, Form
 
 __all__ = ["flag", "language_of", "one_file", "require_scheme"]
@@ -23,7 +23,7 @@ def flag(name: str, value: Any, default: bool) -> bool:
         return default
     word = str(value).lower()
     if word not in _TRUE + _FALSE:
-        raise Refusal(400, "bad_request", f"{name}={value!r:.80} is not true or false", param=name)
+        raise ApiError(400, "bad_request", f"{name}={value!r:.80} is not true or false", param=name)
     return word in _TRUE
 
 
@@ -31,7 +31,7 @@ def language_of(form: Form) -> str:
     """The language that a form asks for."""
     language = form.text("language").lower() or "auto"
     if language not in LANGUAGES:
-        raise Refusal(
+        raise ApiError(
             400, ErrorCode.UNSUPPORTED_LANGUAGE.value,
             f"language={language!r:.80} is not one of {', '.join(LANGUAGES)}", param="language",
         )  # fmt: skip
@@ -43,7 +43,7 @@ def one_file(form: Form) -> File:
     files = [file for file in form.files if file.field == "file"]
     if len(files) != 1:
         what = "the file is missing" if not files else f"there are {len(files)} files"
-        raise Refusal(
+        raise ApiError(
             400, "bad_request", f"{what}: send one recording in the form's field file",
             param="file",
         )  # fmt: skip

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from sensestream_common.contract.outcome import CacheUse, Outcome
 
 from sensestream_producer.gateway.auth import Scope
-from sensestream_producer.gateway.dependencies import Here, needs
+from sensestream_producer.gateway.dependencies import State, require_scope
 from sensestream_producer.gateway.openapi import TUTORIAL, TUTORIAL_ERRORS
 from sensestream_producer.gateway.routes.params import flag, language_of, one_file
 from sensestream_producer.gateway.routes.waiting import awaited
@@ -22,11 +22,11 @@ router = APIRouter(tags=["Tutorial"], responses=TUTORIAL_ERRORS)
 
 @router.post(
     "/api/transcribe",
-    dependencies=[Depends(needs(Scope.SUBMIT))],
+    dependencies=[Depends(require_scope(Scope.SUBMIT))],
     openapi_extra=TUTORIAL,
     summary="Transcribe a recording, answered with SenseVoice's tags",
 )
-async def transcribe(request: Request, here: Here) -> JSONResponse:
+async def transcribe(request: Request, here: State) -> JSONResponse:
     """`data` is the transcript behind SenseVoice's tags, as the model writes it."""
     async with here.form(request) as form:
         itn = flag("use_itn", form.text("use_itn"), True)
@@ -41,10 +41,10 @@ async def transcribe(request: Request, here: Here) -> JSONResponse:
 
 @router.get(
     "/cache/stats",
-    dependencies=[Depends(needs(Scope.READ))],
+    dependencies=[Depends(require_scope(Scope.READ))],
     summary="What the cache holds, and what it was good for",
 )
-async def stats(here: Here) -> dict[str, Any]:
+async def stats(here: State) -> dict[str, Any]:
     found = await here.pipeline.results.stats()
     return {
         "status": "success",

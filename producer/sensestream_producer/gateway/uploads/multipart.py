@@ -18,7 +18,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.uploads.spool import Spool
 
 __all__ = ["File", "Form", "FormLimits", "body_chunks", "read_form"]
@@ -125,7 +125,7 @@ class _Reader:
         self._name = options[b"name"].decode("utf-8", "replace")
         self._fields += 1
         if self._fields > _MAX_FIELDS or len(self._form.files) > _MAX_FILES:
-            raise Refusal(
+            raise ApiError(
                 413, "too_many_parts",
                 f"a form has at most {_MAX_FIELDS} parts and {_MAX_FILES} files: send it in "
                 "several calls",
@@ -144,7 +144,7 @@ class _Reader:
         elif self._text is not None:
             self._text += data[start:end]
             if len(self._text) > _MAX_FIELD_BYTES:
-                raise Refusal(
+                raise ApiError(
                     413, "field_too_large",
                     f"the field {self._name[:80]!r} has more than {_MAX_FIELD_BYTES} bytes",
                     param=self._name[:80],
@@ -166,11 +166,11 @@ class _Reader:
 async def read_form(request: Request, limits: FormLimits) -> Form:
     """The form in a request's body.
 
-    Raises `Refusal` for a body that is none, is too large, stops short or comes too slowly.
+    Raises `ApiError` for a body that is none, is too large, stops short or comes too slowly.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        raise Refusal(
+        raise ApiError(
             415, "unsupported_media_type",
             "send the recording as multipart/form-data, such as curl -F file=@talk.wav does",
         )  # fmt: skip
@@ -197,7 +197,7 @@ async def read_form(request: Request, limits: FormLimits) -> Form:
 
 
 async def body_chunks(request: Request, pause: float) -> AsyncIterator[bytes]:
-    """The body as it comes; `Refusal` (408) after a silence of `pause` seconds, or at a crawl."""
+    """The body as it comes; `ApiError` (408) after a silence of `pause` seconds, or at a crawl."""
     stream = request.stream().__aiter__()
     began, size = time.monotonic(), 0
     while True:
@@ -207,7 +207,7 @@ async def body_chunks(request: Request, pause: float) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except ClientDisconnect:
-            raise Refusal(
+            raise ApiError(
                 400, "disconnected", "the connection was closed within the body"
             ) from None
         except TimeoutError:
@@ -219,8 +219,8 @@ async def body_chunks(request: Request, pause: float) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def file_too_large(limit: int) -> Refusal:
-    return Refusal(
+def file_too_large(limit: int) -> ApiError:
+    return ApiError(
         413, "audio_too_large",
         f"the file has more than {limit} bytes: send a shorter or a compressed recording, or a "
         "reference to it",
@@ -228,12 +228,12 @@ def file_too_large(limit: int) -> Refusal:
     )  # fmt: skip
 
 
-def _bad(message: str) -> Refusal:
-    return Refusal(400, "bad_request", message)
+def _bad(message: str) -> ApiError:
+    return ApiError(400, "bad_request", message)
 
 
-def _slow(what: str) -> Refusal:
-    return Refusal(
+def _slow(what: str) -> ApiError:
+    return ApiError(
         408, "too_slow", f"the body was not received: {what}; send it again",
         headers={"Connection": "close"},
     )  # fmt: skip

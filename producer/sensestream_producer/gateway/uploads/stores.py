@@ -25,8 +25,8 @@ from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome
 
 from sensestream_producer.gateway.uploads.spool import Spool
-from sensestream_producer.outcomes.follower import Followed, follow
-from sensestream_producer.transport import Link
+from sensestream_producer.outcomes.follower import FollowedOutcome, follow
+from sensestream_producer.transport import RedisTransport
 
 __all__ = ["FolderStore", "S3Store", "Store", "open_store", "present", "sweep"]
 
@@ -165,7 +165,7 @@ def present(outcome: Outcome, store: Store | None) -> Outcome:
     return replace(outcome, audio=audio, message=message)
 
 
-async def sweep(store: Store, link: Link, keys: Keys, stopping: asyncio.Event) -> None:
+async def sweep(store: Store, link: RedisTransport, keys: Keys, stopping: asyncio.Event) -> None:
     """Remove uploads as their outcomes come, and old ones once an hour, until `stopping`."""
     tasks = [
         asyncio.create_task(_follow(store, link, keys), name="gateway-uploads-answered"),
@@ -179,13 +179,13 @@ async def sweep(store: Store, link: Link, keys: Keys, stopping: asyncio.Event) -
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _follow(store: Store, link: Link, keys: Keys) -> None:
+async def _follow(store: Store, link: RedisTransport, keys: Keys) -> None:
     """From the oldest outcome that is kept: another gateway may have died before it removed one."""
     while True:
         with suppress(SensestreamError):
             async with aclosing(follow(link, keys, "0")) as events:
                 async for event in events:
-                    if isinstance(event, Followed) and _is_done_with(event.outcome, store):
+                    if isinstance(event, FollowedOutcome) and _is_done_with(event.outcome, store):
                         await _quietly(store.remove, event.outcome.audio)
         await asyncio.sleep(1)
 

@@ -13,7 +13,7 @@ import httpcore
 from sensestream_common import __version__
 from sensestream_common.addresses import CheckedBackend
 
-__all__ = ["Attempt", "Postman"]
+__all__ = ["Attempt", "WebhookClient"]
 
 # At DEBUG httpcore logs the headers of every answer.
 logging.getLogger("httpcore").setLevel(logging.INFO)
@@ -24,18 +24,18 @@ _URL_CHARACTERS = "%/?:@!$&'()*+,;=~-._[]|"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a try ended; `hopeless` when another could not end otherwise."""
+    """How a try ended; `permanent` when another could not end otherwise."""
 
     delivered: bool
     reason: str = ""
-    hopeless: bool = False
+    permanent: bool = False
 
 
 class _NotPublic(Exception):
     """The host has an address that webhooks may not go to."""
 
 
-class Postman:
+class WebhookClient:
     """Posts over HTTP/1.1, to public addresses only unless `allow_private`.
 
     Redirects are not followed: an address that moved is its owner's to change. No proxy, cookie or
@@ -62,7 +62,7 @@ class Postman:
         try:
             target, credentials = _target(url)
         except (ValueError, UnicodeError):
-            return Attempt(False, "the address is no URL", hopeless=True)
+            return Attempt(False, "the address is no URL", permanent=True)
         headers = headers | credentials
         try:
             async with asyncio.timeout(self._timeout):
@@ -91,7 +91,7 @@ class Postman:
             status = response.status
         if 200 <= status < 300:
             return Attempt(True)
-        return Attempt(False, f"it answered {status}", hopeless=status == 410)
+        return Attempt(False, f"it answered {status}", permanent=status == 410)
 
 
 def _target(url: str) -> tuple[httpcore.URL, dict[str, str]]:

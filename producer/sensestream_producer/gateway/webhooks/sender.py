@@ -30,11 +30,11 @@ from sensestream_common.redaction import redacted
 
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.signing import signed_headers
-from sensestream_producer.gateway.webhooks.client import Attempt, Postman
+from sensestream_producer.gateway.webhooks.client import Attempt, WebhookClient
 from sensestream_producer.outcomes.stream_ids import entries, id_text, parse_id
-from sensestream_producer.transport import Backoff, Link
+from sensestream_producer.transport import Backoff, RedisTransport
 
-__all__ = ["Sender"]
+__all__ = ["WebhookSender"]
 
 log = structlog.get_logger("sensestream.gateway")
 
@@ -54,13 +54,13 @@ class _Webhook:
     tries: int  # this one included
 
 
-class Sender:
+class WebhookSender:
     """The webhooks' sender of one gateway; it runs until `stopping` is set."""
 
     def __init__(
         self,
         settings: GatewaySettings,
-        link: Link,
+        link: RedisTransport,
         keys: Keys,
         stopping: asyncio.Event,
         present: Callable[[Outcome], Outcome],
@@ -68,7 +68,7 @@ class Sender:
         self._settings = settings
         self._link = link
         self._keys = keys
-        self._postman = Postman(
+        self._postman = WebhookClient(
             timeout=settings.webhook_timeout, allow_private=settings.webhook_allow_private
         )
         self._free = asyncio.Semaphore(_AT_ONCE)
@@ -180,7 +180,7 @@ class Sender:
         outcome = await self._outcome(webhook)
         if outcome is None:
             reason = "its outcome is no longer kept"
-            await self._settle(webhook, Attempt(False, reason, hopeless=True), "")
+            await self._settle(webhook, Attempt(False, reason, permanent=True), "")
             return
         body = _body(outcome)
         headers = signed_headers(
@@ -198,7 +198,7 @@ class Sender:
         return self._present(outcome_from_entry(found[0][1])) if found else None
 
     async def _settle(self, webhook: _Webhook, attempt: Attempt, request_id: str) -> None:
-        over = attempt.hopeless or webhook.tries >= self._settings.webhook_tries
+        over = attempt.permanent or webhook.tries >= self._settings.webhook_tries
         about = {"id": request_id, "url": redacted(webhook.url), "tries": webhook.tries}
         if attempt.delivered:
             log.info("webhook_delivered", **about)

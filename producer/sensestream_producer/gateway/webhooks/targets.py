@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from sensestream_common.addresses import is_public
 from sensestream_common.redaction import redacted
 
-from sensestream_producer.gateway.errors import Refusal
+from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["require_callback"]
@@ -20,7 +20,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 async def require_callback(url: str, settings: GatewaySettings) -> None:
-    """`Refusal` for an address that no webhook of this gateway goes to."""
+    """`ApiError` for an address that no webhook of this gateway goes to."""
     if not settings.webhook_secret:
         raise _refused(
             "this gateway sends no webhooks: leave callback_url out, or have "
@@ -42,7 +42,7 @@ async def require_callback(url: str, settings: GatewaySettings) -> None:
 
 
 async def _leads_to_public(host: str, port: int) -> bool:
-    """Whether all of its addresses are public; `Refusal` for a host that there is not."""
+    """Whether all of its addresses are public; `ApiError` for a host that there is not."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(_PATIENCE):
@@ -56,5 +56,5 @@ async def _leads_to_public(host: str, port: int) -> bool:
     return all(is_public(ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)
 
 
-def _refused(message: str) -> Refusal:
-    return Refusal(400, "callback_refused", message, param="callback_url")
+def _refused(message: str) -> ApiError:
+    return ApiError(400, "callback_refused", message, param="callback_url")

@@ -31,11 +31,11 @@ def convert_graph(
     lengths: str,
     feed: Callable[[int], Mapping[str, NDArray[Any]]],
     signed: bool,
-    one_clip: bool,
+    single_clip: bool,
 ) -> dict[str, int]:
     """Write `source`, already optimised and with its weights `signed` if asked, as `target`.
 
-    With `one_clip` the result takes one clip without padding only, and computes no masks;
+    With `single_clip` the result takes one clip without padding only, and computes no masks;
     `lengths` names the input with the clips' lengths, `feed` gives a clip of so many rows.
     Answers with how often each step found its work. What onnx and ONNX Runtime raise comes
     through.
@@ -44,7 +44,7 @@ def convert_graph(
     editor = Editor(model)
     edited = target.with_name("edited.onnx")
     found = {}
-    if one_clip:
+    if single_clip:
         found["masks and shapes"] = specialise(editor, lengths, _probe(model, feed, edited))
         found["attention"] = fuse_attention(editor)
     if signed:
