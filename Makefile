@@ -35,10 +35,11 @@ test-all: setup  ## Run the long ones as well: failover, hostile input, crashes 
 screenshot: setup  ## Take the README's picture of the gateway's page, in a Chromium
 	@$(BIN)/python tools/try_page.py --screenshot
 
-lint: setup  ## Check style, format and types
+lint: setup  ## Check style, format, types, and which way imports run
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 format: setup  ## Fix style and format where that can be done by machine
 	@$(BIN)/ruff check --fix .

@@ -3,8 +3,8 @@
 from sensestream_consumer.audio.decoding.decode import decode
 from sensestream_consumer.audio.decoding.mixdown import SAMPLE_RATE
 from sensestream_consumer.audio.identity import audio_identity
+from sensestream_consumer.audio.policy import AudioPolicy
 from sensestream_consumer.audio.sources.fetch import Fetcher, Opener
-from sensestream_consumer.audio.sources.policy import AudioPolicy
 from sensestream_consumer.audio.sources.reference import Reference, parse_reference
 from sensestream_consumer.audio.spool import Fetched, Spool
 

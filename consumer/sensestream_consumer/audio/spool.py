@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from sensestream_common.contract.errors import ErrorCode, TransientError
 
-from sensestream_consumer.audio.sources.policy import too_large
+from sensestream_consumer.audio.policy import too_large
 
 if TYPE_CHECKING:
     from types import TracebackType

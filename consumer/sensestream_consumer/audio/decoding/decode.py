@@ -14,7 +14,7 @@ from sensestream_consumer.audio.decoding.sniff import FORMATS, Container, sniff
 from sensestream_consumer.audio.decoding.through_pyav import read_pyav
 from sensestream_consumer.audio.decoding.through_soundfile import NotRead, read_soundfile
 from sensestream_consumer.audio.decoding.window import Window
-from sensestream_consumer.audio.sources.policy import AudioPolicy
+from sensestream_consumer.audio.policy import AudioPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -10,7 +10,7 @@ import soxr
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
-from sensestream_consumer.audio.sources.policy import AudioPolicy, too_long
+from sensestream_consumer.audio.policy import AudioPolicy, too_long
 
 __all__ = ["MAX_CHANNELS", "MAX_RATE", "MIN_RATE", "SAMPLE_RATE", "Mixdown", "check_layout"]
 

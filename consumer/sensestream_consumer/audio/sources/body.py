@@ -6,7 +6,7 @@ import zlib
 
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
-from sensestream_consumer.audio.sources.policy import too_large
+from sensestream_consumer.audio.policy import too_large
 from sensestream_consumer.audio.sources.reference import Reference
 from sensestream_consumer.audio.spool import CHUNK, Spool
 

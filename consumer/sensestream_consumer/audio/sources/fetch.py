@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from sensestream_consumer.audio.policy import AudioPolicy
 from sensestream_consumer.audio.sources.local_files import open_file
-from sensestream_consumer.audio.sources.policy import AudioPolicy
 from sensestream_consumer.audio.sources.reference import Reference, parse_reference
 from sensestream_consumer.audio.sources.s3 import S3
 from sensestream_consumer.audio.sources.stored import open_data, open_key

@@ -19,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
 from sensestream_consumer.audio.decoding.threads import copy_in_thread
-from sensestream_consumer.audio.sources.policy import AudioPolicy, too_large
+from sensestream_consumer.audio.policy import AudioPolicy, too_large
 from sensestream_consumer.audio.spool import CHUNK, Fetched, Spool
 
 if TYPE_CHECKING:

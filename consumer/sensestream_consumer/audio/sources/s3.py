@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
 from sensestream_consumer.audio.decoding.threads import copy_in_thread
-from sensestream_consumer.audio.sources.policy import AudioPolicy
+from sensestream_consumer.audio.policy import AudioPolicy
 
 if TYPE_CHECKING:
     from sensestream_consumer.audio.sources.reference import Reference

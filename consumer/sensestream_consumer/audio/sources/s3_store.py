@@ -18,7 +18,7 @@ from botocore import exceptions as failures
 from botocore.config import Config
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
-from sensestream_consumer.audio.sources.policy import AudioPolicy, too_large
+from sensestream_consumer.audio.policy import AudioPolicy, too_large
 from sensestream_consumer.audio.sources.reference import Reference
 from sensestream_consumer.audio.spool import Spool
 

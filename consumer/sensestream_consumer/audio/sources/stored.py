@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from redis.exceptions import ResponseError
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
-from sensestream_consumer.audio.sources.policy import AudioPolicy, too_large
+from sensestream_consumer.audio.policy import AudioPolicy, too_large
 from sensestream_consumer.audio.spool import Fetched, Spool
 
 if TYPE_CHECKING:

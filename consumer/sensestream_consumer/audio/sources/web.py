@@ -21,8 +21,8 @@ import httpx
 from sensestream_common.addresses import CheckedBackend, Resolve, resolve
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
+from sensestream_consumer.audio.policy import AudioPolicy, too_large
 from sensestream_consumer.audio.sources.body import Body
-from sensestream_consumer.audio.sources.policy import AudioPolicy, too_large
 from sensestream_consumer.audio.sources.reference import Reference, parse_reference
 from sensestream_consumer.audio.spool import CHUNK, Fetched, Spool
 
