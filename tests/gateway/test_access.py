@@ -13,7 +13,7 @@ import openai
 import pytest
 from redis import Redis
 from sensestream_common.contract.keys import Keys
-from sensestream_producer.gateway.auth import ApiKey, Rates, Scope, find_key, new_key
+from sensestream_producer.gateway.auth import ApiKey, RateLimiter, Scope, find_key, new_key
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import StartGateway
@@ -178,10 +178,10 @@ def test_a_key_is_shown_once_and_kept_as_its_digest() -> None:
 
 def test_a_rate_fills_up_again_with_time() -> None:
     now = 0.0
-    rates = Rates(clock=lambda: now)
-    assert [rates.take("a", 60) for _ in range(60)] == [0.0] * 60
-    assert rates.take("a", 60) == pytest.approx(1.0)
-    assert rates.take("b", 60) == 0.0
+    rate_limiter = RateLimiter(clock=lambda: now)
+    assert [rate_limiter.take("a", 60) for _ in range(60)] == [0.0] * 60
+    assert rate_limiter.take("a", 60) == pytest.approx(1.0)
+    assert rate_limiter.take("b", 60) == 0.0
     now = 1.0
-    assert rates.take("a", 60) == 0.0
-    assert rates.take("a", 60) == pytest.approx(1.0)
+    assert rate_limiter.take("a", 60) == 0.0
+    assert rate_limiter.take("a", 60) == pytest.approx(1.0)

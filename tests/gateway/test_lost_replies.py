@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.connections.connection import connect
 from sensestream_common.connections.pipelined_connection import PipelinedConnection
 from sensestream_common.contract.keys import Keys
-from sensestream_producer.gateway.backend import Pipeline
+from sensestream_producer.gateway.backend import Backend
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.uploads.multipart import File
 from sensestream_producer.gateway.uploads.spool import Spool
@@ -49,20 +49,20 @@ async def test_what_a_worker_will_read_stays_in_the_store(
 ) -> None:
     """Sent again, the request is its own duplicate; its bytes were deleted as an idle copy."""
     losing(monkeypatch, lost)
-    pipeline = Pipeline(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
-    await pipeline.submit(Submission(audio=b""), await file_of(b"RIFF"))
+    backend = Backend(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
+    await backend.submit(Submission(audio=b""), await file_of(b"RIFF"))
     assert await waiting(redis_url) == stored(tmp_path)
-    await pipeline.close()
+    await backend.close()
 
 
 async def test_of_an_id_that_waits_already_nothing_more_is_stored(
     redis_url: str, tmp_path: Path
 ) -> None:
-    pipeline = Pipeline(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
+    backend = Backend(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
     for _ in range(2):
-        await pipeline.submit(Submission(audio=b"", id="same"), await file_of(b"RIFF"))
+        await backend.submit(Submission(audio=b"", id="same"), await file_of(b"RIFF"))
     assert await waiting(redis_url) == stored(tmp_path)
-    await pipeline.close()
+    await backend.close()
 
 
 def stored(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
-"""The pipeline as the gateway's routes see it: recordings in, jobs and outcomes out.
+"""The pipeline as the gateway's routes use it: submit recordings, read jobs and outcomes.
 
-The parts are the asyncio client's own. What differs is that an upload is hashed already when it
-is handed in, and that it may be known.
+It is made of the asyncio client's components. Unlike the client, it hashes an upload before it
+submits it, so a known recording is answered without being stored.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from sensestream_producer.submit.tracing import traced
 from sensestream_producer.submit.uploads import Uploads
 from sensestream_producer.transport import RedisTransport
 
-__all__ = ["Pipeline"]
+__all__ = ["Backend"]
 
-_PATIENCE = 5.0  # seconds that a call is held while Redis is away; then it gets a 503
+_RETRY_TIMEOUT = 5.0  # seconds that a call waits for Redis before it gets a 503
 _STAGINGS = 3
 
 
-class Pipeline:
-    """One pipeline, for all calls of a gateway; lives in one event loop.
+class Backend:
+    """One pipeline, for all calls of a gateway, in one event loop.
 
-    Uploads wait in `store`, or in Redis.
+    Uploads are kept in `store` until a worker reads them, or in Redis if it is `None`.
     """
 
     def __init__(self, settings: GatewaySettings, store: Store | None = None) -> None:
         self.keys = settings.keys
-        self.link = RedisTransport(settings.redis_url, retry_timeout=_PATIENCE)
+        self.link = RedisTransport(settings.redis_url, retry_timeout=_RETRY_TIMEOUT)
         self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
         self.results = Results(self.link, self.keys)
         repeats = CachedAnswers(self.link, self.keys, role="gateway")
@@ -62,18 +62,20 @@ class Pipeline:
         self.store = store
 
     async def close(self) -> None:
+        """Finish what is being sent, and disconnect."""
         await self._submitter.close()
         await self._uploads.close()
         await self._tail.close()
         await self.link.close()
 
     async def ping(self) -> None:
+        """Return when Redis answers; `RedisUnavailable` if it does not."""
         await self.link.run(self.link.redis.ping)
 
     async def submit(self, submission: Submission, file: File | None = None) -> Receipt:
-        """Hand in a reference, or a file; the receipt has the answer where that is known.
+        """Submit a reference, or a file. The receipt has the outcome if the result is cached.
 
-        Raises what `Client.submit` raises.
+        Raises what `Client.submit` raises, and `ApiError` for an empty file.
         """
         named = identified(submission, {})
         receipt = await traced(lambda one: self._submit(one, file), named, self.keys)
@@ -82,8 +84,9 @@ class Pipeline:
         return receipt
 
     async def outcome(self, receipt: Receipt, *, timeout: float) -> Outcome | None:
-        """The outcome of what was handed in, waiting for it; `None` after `timeout` seconds, or
-        when it is no longer kept.
+        """Wait for the outcome of a submitted request.
+
+        Returns `None` after `timeout` seconds, or when the outcome is no longer kept.
         """
         if receipt.answer is not None:
             return self.present(receipt.answer)
@@ -92,7 +95,7 @@ class Pipeline:
         return await self.wait(receipt.id, timeout=timeout)
 
     async def wait(self, request_id: str, *, timeout: float) -> Outcome | None:
-        """The same for a request that is known by its id alone."""
+        """Wait for the outcome of the request with this id; `None` after `timeout` seconds."""
         if timeout <= 0:
             return None
         with suppress(WaitTimeout, TimeoutError):
@@ -101,16 +104,18 @@ class Pipeline:
         return None
 
     def present(self, outcome: Outcome) -> Outcome:
-        """The outcome as it may be shown to callers."""
+        """The outcome as callers may see it."""
         return present(outcome, self.store)
 
     async def status(self, request_id: str) -> RequestStatus | None:
+        """The status of a request, with its outcome as callers may see it; `None` if unknown."""
         found = await self.link.run(lambda: request_status(self.link.redis, self.keys, request_id))
         if found is None or found.outcome is None:
             return found
         return replace(found, outcome=self.present(found.outcome))
 
     async def pipeline_status(self) -> PipelineStatus:
+        """Backlog, living workers and counters of the pipeline."""
         return await self.link.run(lambda: pipeline_status(self.link.redis, self.keys))
 
     async def _kept(self, stream_id: str) -> Outcome | None:
