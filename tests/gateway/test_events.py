@@ -63,18 +63,18 @@ def events_gateway(
 def test_stream_resumes_after_its_last_event_at_any_gateway(
     events_gateway: GatewayProcess, shared_redis: EmbeddedRedis, start_gateway: StartGateway
 ) -> None:
-    tag = {"metadata": '{"test": "resume"}'}
+    metadata = '{"test": "resume"}'
     query = "?metadata.test=resume"
     with following(events_gateway, query) as events:
-        first = submit(events_gateway, encoded(tone(401)), **tag)["id"]
+        first = submit(events_gateway, encoded(tone(401)), metadata=metadata)["id"]
         name, position, outcome = events.next()
     assert (name, outcome["id"], outcome["status"]) == ("outcome", first, "completed")
 
-    missed = submit(events_gateway, encoded(tone(402)), **tag)["id"]
+    missed = submit(events_gateway, encoded(tone(402)), metadata=metadata)["id"]
     another = start_gateway(shared_redis.url)
     with following(another, query, **{"Last-Event-ID": position}) as events:
         assert events.next()[2]["id"] == missed
-        known = submit(another, encoded(tone(402)), **tag)["id"]  # answered by the gateway itself
+        known = submit(another, encoded(tone(402)), metadata=metadata)["id"]  # answered by the gateway itself
         assert events.next()[2]["id"] == known
         # SIGTERM ends the stream.
         assert another.terminate() == 0

@@ -183,7 +183,7 @@ def test_page_asks_for_a_key_and_replays_a_dead_letter(
         wait_live(page)
         page.get_by_text("<b>a</b>.wav").wait_for()
         page.get_by_role("button", name="Replay dead-1").click()
-        page.locator("#dead-said", has_text="dead-1 was sent again.").wait_for()
+        page.locator("#dead-status", has_text="dead-1 was sent again.").wait_for()
         assert redis.xlen(KEYS.dead) == 0
         assert redis.xlen(KEYS.requests) == 1
 

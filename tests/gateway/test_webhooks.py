@@ -115,7 +115,7 @@ def test_delivery_is_given_up_after_a_410_or_too_many_tries(
     assert len(receiver.at("/broken")) == SENDING["webhook_tries"]
 
 
-def test_another_gateway_delivers_what_a_dead_one_had_begun(
+def test_another_gateway_finishes_the_delivery_of_a_dead_one(
     own_redis: Any, start_gateway: StartGateway, receiver: Receiver
 ) -> None:
     server: EmbeddedRedis = own_redis()

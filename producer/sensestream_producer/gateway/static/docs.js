@@ -1,4 +1,4 @@
-// The routes, as /openapi.json has them.
+// Lists the routes of /openapi.json.
 
 function element (name, text = '', className = '') {
   const made = document.createElement(name)
