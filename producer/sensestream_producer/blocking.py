@@ -50,8 +50,8 @@ class Client:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        retry_timeout: float = asynchronous.PATIENCE,
-        answer_repeats: bool = True,
+        retry_timeout: float = asynchronous.RETRY_TIMEOUT,
+        answer_from_cache: bool = True,
     ) -> None:
         def make() -> asynchronous.Client:
             return asynchronous.Client(
@@ -60,7 +60,7 @@ class Client:
                 max_backlog=max_backlog,
                 max_upload_bytes=max_upload_bytes,
                 retry_timeout=retry_timeout,
-                answer_repeats=answer_repeats,
+                answer_from_cache=answer_from_cache,
             )
 
         self._set_up(make)
@@ -79,7 +79,7 @@ class Client:
 
     @classmethod
     def from_settings(
-        cls, settings: ProducerSettings, *, retry_timeout: float = asynchronous.PATIENCE
+        cls, settings: ProducerSettings, *, retry_timeout: float = asynchronous.RETRY_TIMEOUT
     ) -> Self:
         return cls(
             settings.redis_url,
@@ -87,7 +87,7 @@ class Client:
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
             retry_timeout=retry_timeout,
-            answer_repeats=settings.answer_repeats,
+            answer_from_cache=settings.answer_from_cache,
         )
 
     def __enter__(self) -> Self:

@@ -16,8 +16,7 @@ class ProducerSettings(PipelineSettings):
     max_upload_bytes: int = Field(
         default=MAX_UPLOAD_BYTES, ge=1, description="The largest file that is uploaded, in bytes."
     )
-    answer_repeats: bool = Field(
+    answer_from_cache: bool = Field(
         default=True,
-        description="Whether what workers have heard before is answered as it is submitted; 0: by "
-        "a worker.",
+        description="Answer cache hits as they are submitted; 0 leaves them to the workers.",
     )

@@ -62,4 +62,4 @@ class LocalCache:
         self._known.put(identity, known, size)
 
     def forget(self, identity: str) -> None:
-        self._known.forget(identity)
+        self._known.evict(identity)

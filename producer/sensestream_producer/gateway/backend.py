@@ -7,10 +7,11 @@ is handed in, and that it may be known.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
 
-from sensestream_common.contract.errors import ErrorCode, SensestreamError, WaitTimeout
+from sensestream_common.contract.errors import ErrorCode, WaitTimeout
 from sensestream_common.contract.outcome import Outcome, outcome_from_entry
 
 from sensestream_producer.client import identified
@@ -29,16 +30,16 @@ from sensestream_producer.operations.status import (
 from sensestream_producer.outcomes.stream_ids import entries
 from sensestream_producer.outcomes.waiter import OutcomeWaiter
 from sensestream_producer.submit.cached_answers import CachedAnswers
+from sensestream_producer.submit.pending import PendingSubmit
 from sensestream_producer.submit.submission import Receipt, RequestState, Submission
-from sensestream_producer.submit.submitter import PendingSubmit, Submitter, UploadVanished
+from sensestream_producer.submit.submitter import Submitter
 from sensestream_producer.submit.tracing import traced
-from sensestream_producer.submit.uploads import Uploads
+from sensestream_producer.submit.uploads import Staged, Uploads
 from sensestream_producer.transport import RedisTransport
 
 __all__ = ["Pipeline"]
 
 _PATIENCE = 5.0  # seconds that a call is held while Redis is away; then it gets a 503
-_STAGINGS = 3
 
 
 class Pipeline:
@@ -52,10 +53,10 @@ class Pipeline:
         self.link = RedisTransport(settings.redis_url, retry_timeout=_PATIENCE)
         self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
         self.results = Results(self.link, self.keys)
-        repeats = CachedAnswers(self.link, self.keys, role="gateway")
+        cached = CachedAnswers(self.link, self.keys, role="gateway")
         self._submitter = Submitter(
             self.link, self.keys, max_backlog=settings.max_backlog,
-            repeats=repeats if settings.answer_repeats else None,
+            cached=cached if settings.answer_from_cache else None,
         )  # fmt: skip
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
         self._tail = OutcomeWaiter(self.link, self.keys)
@@ -127,7 +128,7 @@ class Pipeline:
             message = "the file is empty: send a recording"
             raise ApiError(400, ErrorCode.AUDIO_EMPTY.value, message, param=file.field)
         submit = replace(submit, request=replace(request, digest=file.digest), hashed=True)
-        if receipt := await self._submitter.recall(submit):
+        if receipt := await self._submitter.send_cached(submit):
             return receipt
         if self.store is None:
             return await self._stage(submit, file)
@@ -161,14 +162,7 @@ class Pipeline:
         return bool(found) and found[0][1].get(b"audio") == reference.encode()
 
     async def _stage(self, submit: PendingSubmit, file: File) -> Receipt:
-        for _ in range(_STAGINGS):
-            staged = await self._uploads.stage_chunks(file.spool.chunks)
-            try:
-                return await self._submitter.send(replace(submit, staged=staged.key))
-            except UploadVanished:
-                continue
-            except SensestreamError:
-                with suppress(SensestreamError):  # it expires by itself
-                    await self._uploads.discard(staged)
-                raise
-        raise UploadVanished(f"the upload of {submit.request.id!r} vanished {_STAGINGS} times")
+        def send(staged: Staged) -> Awaitable[Receipt]:
+            return self._submitter.send(replace(submit, staged=staged.key))
+
+        return await self._uploads.send_chunks(file.spool.chunks, send)

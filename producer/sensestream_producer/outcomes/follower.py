@@ -15,6 +15,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from sensestream_common.connections.connection import BLOCK_SECONDS
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome, outcome_from_entry
@@ -28,7 +29,6 @@ from sensestream_producer.outcomes.stream_ids import (
     parse_id,
 )
 from sensestream_producer.transport import (
-    Backoff,
     RedisTransport,
     cancellations,
     is_retryable,

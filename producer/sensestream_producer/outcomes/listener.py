@@ -9,12 +9,12 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sensestream_common.connections.connection import BLOCK_SECONDS
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.contract.errors import PipelineError
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome, outcome_from_json
 
 from sensestream_producer.transport import (
-    Backoff,
     RedisTransport,
     cancellations,
     is_retryable,

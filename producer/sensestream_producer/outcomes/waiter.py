@@ -12,6 +12,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sensestream_common.connections.connection import BLOCK_SECONDS
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.contract.errors import SensestreamError, WaitTimeout
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome, outcome_from_entry
@@ -25,7 +26,7 @@ from sensestream_producer.outcomes.stream_ids import (
     parse_id,
 )
 from sensestream_producer.submit.submission import Receipt, RequestState
-from sensestream_producer.transport import Backoff, RedisTransport, is_retryable, raise_if_cancelled
+from sensestream_producer.transport import RedisTransport, is_retryable, raise_if_cancelled
 
 __all__ = ["OutcomeWaiter", "Waiter", "closed_meanwhile", "no_longer_kept", "not_kept"]
 
@@ -194,7 +195,7 @@ class OutcomeWaiter:
             if not waiting:  # somebody else's: not worth decoding
                 continue
             try:
-                outcome = outcome_from_entry(raw, defer=True)
+                outcome = outcome_from_entry(raw)
             except SensestreamError as error:
                 log.warning("foreign entry skipped", entry=entry.decode(), reason=str(error))
                 continue

@@ -14,16 +14,16 @@ from sensestream_producer import blocking, client as real
 from sensestream_producer.operations.status import PipelineStatus, RequestStatus, WorkerStatus
 from sensestream_producer.outcomes.follower import FollowedOutcome, Gap, GapReason
 from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text, parse_id
+from sensestream_producer.outcomes.wait_limit import wait_limit
 from sensestream_producer.outcomes.waiter import closed_meanwhile, no_longer_kept, not_kept
 from sensestream_producer.settings import MAX_UPLOAD_BYTES
+from sensestream_producer.submit.pending import backlog_full
 from sensestream_producer.submit.submission import Receipt, RequestState, Submission, SubmitOptions
-from sensestream_producer.submit.submitter import backlog_full
 from sensestream_producer.submit.uploads import BoundedReader
 from sensestream_producer.testing.dead_letters import ScriptedLetters
 from sensestream_producer.testing.script import digest_of
 from sensestream_producer.testing.store import Store
 from sensestream_producer.testing.worker import MODEL, WORKER, ScriptedWorker
-from sensestream_producer.time_limit import TimeLimit
 
 __all__ = ["BlockingClient", "Client"]
 
@@ -68,7 +68,7 @@ class Client(real.Client):
         **options: Unpack[SubmitOptions],
     ) -> Outcome:
         submission = real.identified(audio, options)
-        with TimeLimit(submission.id, timeout):
+        async with wait_limit(submission.id, timeout):
             mark = self._store.last
             receipt = await self._send(submission)
             if receipt.state == RequestState.DONE:
@@ -76,7 +76,7 @@ class Client(real.Client):
             return await self._until(lambda: self._outcome(mark, entry=receipt.entry))
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
-        with TimeLimit(request_id, timeout):
+        async with wait_limit(request_id, timeout):
             mark = self._store.last
             return await self._until(lambda: self._answer(request_id, mark))
 

@@ -11,7 +11,7 @@ from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome
 from sensestream_common.contract.request import Request
 
-from sensestream_producer.client import PATIENCE
+from sensestream_producer.client import RETRY_TIMEOUT
 from sensestream_producer.settings import MAX_UPLOAD_BYTES
 from sensestream_producer.testing.client import BlockingClient, Client
 from sensestream_producer.testing.script import Answer, Script
@@ -42,7 +42,7 @@ class ScriptedPipeline:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        retry_timeout: float = PATIENCE,
+        retry_timeout: float = RETRY_TIMEOUT,
     ) -> Client:
         """An asyncio client. It may stand for the class: url, name and patience do nothing."""
         del url, pipeline, retry_timeout
@@ -57,7 +57,7 @@ class ScriptedPipeline:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        retry_timeout: float = PATIENCE,
+        retry_timeout: float = RETRY_TIMEOUT,
     ) -> BlockingClient:
         """A blocking client, which may stand for its class as well."""
 

@@ -248,9 +248,9 @@ async def test_results_of_before_an_upgrade_are_not_sent_after_it(
     first = asyncio.create_task(client.submit(GONE, digest=heard.digest))
     await entered.wait()
     pipeline.redis.hset(KEYS.reuse_policy, "recogniser", "another")
-    repeats = client._submitter._repeats
-    assert repeats is not None
-    repeats._look_again = 0.001  # the ten seconds are over
+    cached = client._submitter._cached
+    assert cached is not None
+    cached._look_again = 0.001  # the ten seconds are over
     second = asyncio.create_task(client.submit(GONE, digest=f"sha256:{1:064x}"))
     await asyncio.wait([second], timeout=0.3)
     held.set()
@@ -338,7 +338,7 @@ async def test_a_claimed_digest_counts_only_where_workers_trust_it(
 
 
 async def test_a_client_can_leave_repeats_to_workers(heard: Heard, redis_url: str) -> None:
-    async with Client(redis_url, answer_repeats=False) as client:
+    async with Client(redis_url, answer_from_cache=False) as client:
         assert not (await client.submit(GONE, digest=heard.digest)).answer
 
 
@@ -386,7 +386,7 @@ async def test_a_retention_is_looked_at_once_in_a_while_and_where_it_is_to_be_lo
     heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A while, however slow this machine is.
-    monkeypatch.setattr("sensestream_producer.submit.cached_answers._WORN", 60.0)
+    monkeypatch.setattr("sensestream_producer.submit.cached_answers._RETENTION_LAG", 60.0)
 
     def looks() -> int:
         statistics: Any = pipeline.redis.info("commandstats")
