@@ -16,7 +16,7 @@ from sensestream_common.connections.connection import redacted_url
 from sensestream_common.contract.errors import PipelineError
 
 from sensestream_consumer.broker.autopipeline import retry_until_available
-from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.deliveries import Delivery, DeliveryState
 from sensestream_consumer.broker.membership import wait_for_redis
 from sensestream_consumer.broker.outbox import Commit
 from sensestream_consumer.cache.warm_up import warm_up
@@ -224,7 +224,7 @@ class Worker:
             known, unknown = self._parts.handler.recall(some)
             others += unknown
             if known:
-                self._begin_task(self._repeat(known), *(commit.held for commit in known))
+                self._begin_task(self._repeat(known), *(commit.delivery for commit in known))
                 await asyncio.sleep(0)
         return others
 
@@ -264,9 +264,10 @@ class Worker:
         except Exception:
             # One of them cannot be sent, or is refused: by themselves they harm no neighbour.
             log.exception("batch_commit_failed", entries=len(batch))
-            left = [commit.held for commit in batch if commit.held in self._parts.holding]
+            left = [commit.delivery for commit in batch if commit.delivery in self._parts.holding]
             for held in left:
-                held.settling = False
+                if held.state is DeliveryState.SETTLING:
+                    held.reopen()
         for held in left:
             if not self._stopping.is_set():  # else it is handed back with all that is held
                 self._begin(held)
@@ -284,11 +285,14 @@ class Worker:
         self._parts.intake.returned(crowd=crowd)
 
     def _drop(self, held: Delivery) -> None:
-        """Somebody else holds it: stop working on it (a transcript already made still counts)."""
-        held.lost = True
+        """Another worker owns it: stop working on it (a transcript already made still counts)."""
+        if not self._parts.holding.can_lose(held):
+            return  # answered, or on its way to be, since the heartbeat looked
+        started = held.state is DeliveryState.STARTED
+        held.lose()
         ENTRIES_LOST.inc()
         for task, mine in self._tasks.items():
-            if mine == (held,) and not held.attempt:
+            if mine == (held,) and not started:
                 task.cancel()
         self._parts.holding.discard(held)
         if held.lease:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import Any
 
 import pytest
@@ -81,8 +82,9 @@ async def test_a_commit_whose_reply_was_lost_is_not_repeated_by_its_retry(
     await parts.inbox.create_groups()
     await submit(parts.redis)
     [held] = await parts.read()
+    again = copy(held)  # as it was when the first try was sent
     assert await parts.outbox.commit(held, failure_of(held))
-    assert not await parts.outbox.commit(held, failure_of(held))
+    assert not await parts.outbox.commit(again, failure_of(held))
     assert await outcomes(parts) == [b"failed"]
     assert await parts.redis.xlen(KEYS.dead) == 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from copy import copy
 
 import pytest
 from sensestream_common.connections.connection import connect
@@ -12,7 +13,7 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.deliveries import Delivery, DeliveryState
 from sensestream_consumer.broker.outbox import CacheWrite, Commit, CommitResult
 from sensestream_producer.local.redis_server import EmbeddedRedis
 from structlog.testing import capture_logs
@@ -33,7 +34,7 @@ def repeat_of(held: Delivery, checksum: str = CHECKSUM, callback_url: str = "") 
         digest=DIGEST, model="m",
     ).with_transcript(Transcript("one two"))  # fmt: skip
     return Commit(
-        held, outcome, CacheWrite("r", ttl_ms=60_000, expected=checksum), None, callback_url
+        held, outcome, CacheWrite("r", ttl_ms=60_000, expected_sha1=checksum), None, callback_url
     )
 
 
@@ -81,7 +82,7 @@ async def test_one_that_another_answered_does_not_hinder_its_neighbours(
     make_parts: MakeParts,
 ) -> None:
     parts, held = await worker_with(make_parts, 3)
-    assert await make_parts("other").outbox.commit_all([repeat_of(held[1])]) == [
+    assert await make_parts("other").outbox.commit_all([repeat_of(copy(held[1]))]) == [
         CommitResult.COMMITTED
     ]
     assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [
@@ -123,7 +124,7 @@ async def test_one_that_is_refused_keeps_no_neighbour_waiting(make_parts: MakePa
     assert (await outcomes(parts)).keys() == {held[0].entry, held[2].entry}
     assert await parts.owner(held[1]) == "worker"
     assert [one in parts.holding for one in held] == [False, True, False]
-    assert not held[1].settling
+    assert held[1].state is DeliveryState.RECEIVED
 
 
 async def test_alone_it_waits_until_it_is_taken(make_parts: MakeParts) -> None:

@@ -197,7 +197,7 @@ class Heartbeat:
 
     def _report(self, held: Delivery) -> None:
         # Committed or handed back since the snapshot: not lost, just no longer ours.
-        if held in self._holding and not held.settling:
+        if self._holding.can_lose(held):
             log.warning("entry_lost", entry=held.entry)
             self._loop.call_soon_threadsafe(self._on_lost, held)
 

@@ -105,9 +105,10 @@ class Membership:
     async def hand_back(self, entries: list[Delivery]) -> None:
         """For anybody to take at once."""
         for held in entries:
-            held.settling = True
+            held.settle()
         await self._inbox.hand_back(entries)
         for held in entries:
+            held.settled()
             self._holding.discard(held)
 
     async def leave(self) -> int:

@@ -33,7 +33,8 @@ class CacheWrite:
     """What a commit leaves in the cache beside the outcome.
 
     `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
-    what is there is prolonged. `alias_of` is the audio identity that `alias` leads to.
+    what is there is prolonged. `alias_of` is the audio identity that `alias` leads to. With
+    `expected_sha1` nothing is written unless that is the SHA-1 of the transcript that Redis keeps.
     """
 
     result: str = ""
@@ -41,7 +42,7 @@ class CacheWrite:
     alias: str = ""
     alias_of: str = ""
     ttl_ms: int = 0
-    expected: str = ""
+    expected_sha1: str = ""
 
 
 class CommitResult(Enum):
@@ -58,7 +59,7 @@ class CommitResult(Enum):
 class Commit:
     """The answer to one request, on its way out."""
 
-    held: Delivery
+    delivery: Delivery
     outcome: Outcome
     keep: CacheWrite
     lease: Lease | None = None
@@ -119,7 +120,8 @@ class Outbox:
     async def _send(self, commits: Sequence[Commit]) -> Any:
         keys, arguments = [*self._shared_keys], [*self._shared_arguments]
         for commit in commits:
-            commit.held.settling = True
+            commit.delivery.settle()
+        for commit in commits:
             keys += self._keys_of(commit)
             arguments += self._arguments_of(commit)
         return await self._commands.run(_COMMIT, keys, arguments)
@@ -127,20 +129,21 @@ class Outbox:
     def _settle(self, commit: Commit, reply: list[Any]) -> CommitResult:
         settled = CommitResult(reply[0])
         if settled in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
-            commit.held.settling = False
+            commit.delivery.reopen()
             return settled
-        self._holding.discard(commit.held)
+        commit.delivery.settled()
+        self._holding.discard(commit.delivery)
         if commit.lease is not None:
             self._holding.discard_lease(commit.lease)
         for problem in reply[2:]:
             log.warning(
-                "commit_incomplete", id=commit.outcome.id, entry=commit.held.entry,
+                "commit_incomplete", id=commit.outcome.id, entry=commit.delivery.entry,
                 problem=problem.decode(),
             )  # fmt: skip
         return settled
 
     def _keys_of(self, commit: Commit) -> list[str]:
-        names, held, outcome, keep = self._keys, commit.held, commit.outcome, commit.keep
+        names, held, outcome, keep = self._keys, commit.delivery, commit.outcome, commit.keep
         return [
             names.lane(held.lane),
             names.request(outcome.id),
@@ -152,7 +155,7 @@ class Outbox:
         ]
 
     def _arguments_of(self, commit: Commit) -> list[Any]:
-        held, outcome, keep = commit.held, commit.outcome, commit.keep
+        held, outcome, keep = commit.delivery, commit.outcome, commit.keep
         letter = _dead_letter(held, outcome)
         upload_ttl: int | str = ""
         if _upload(held, self._keys):
@@ -171,7 +174,7 @@ class Outbox:
             keep.alias_of,
             commit.lease.value if commit.lease else "",
             1 if _forgives(commit) else 0,
-            keep.expected,
+            keep.expected_sha1,
             *_list(entry),
             *_list(letter),
             *_list({"url": commit.callback_url, "id": outcome.id} if commit.callback_url else {}),
@@ -189,7 +192,7 @@ def _forgives(commit: Commit) -> bool:
     """
     outcome = commit.outcome
     exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
-    unread = outcome.cache is CacheUse.HIT and not commit.held.digest
+    unread = outcome.cache is CacheUse.HIT and not commit.delivery.digest
     return bool(outcome.digest) and not exhausted and not unread
 
 

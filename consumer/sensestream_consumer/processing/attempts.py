@@ -11,7 +11,7 @@ from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 
 from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
-from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.deliveries import Delivery, DeliveryState
 from sensestream_consumer.processing.slots import SharedExclusiveGate
 
 __all__ = ["Attempts", "DeliveryLost"]
@@ -63,9 +63,8 @@ class Attempts:
 
     async def _charge(self, held: Delivery, request_id: str, digest: str, *, alone: bool) -> bool:
         """Whether it may go on; false for a suspect that is not alone."""
-        if held.lost:
-            raise DeliveryLost
-        if held.attempt:
+        _raise_if_lost(held)
+        if held.state is DeliveryState.STARTED:
             return True
         keys = [
             self._keys.lane(held.lane),
@@ -79,17 +78,24 @@ class Attempts:
         what, starts, crashes = await retry_until_available(
             lambda: self._commands.run(_START, keys, arguments), "start"
         )
+        _raise_if_lost(held)
         if what == b"lost":
             raise DeliveryLost
         if what == b"suspect":
             return False
-        held.attempt = starts
         if what == b"exhausted":
+            held.refuse_start(starts)
             message = _exhausted(starts, crashes, self._most)
             raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
+        held.start(starts)
         if alone:
             log.warning("suspect_started", attempt=starts, crashes=crashes)
         return True
+
+
+def _raise_if_lost(held: Delivery) -> None:
+    if held.state is DeliveryState.LOST:
+        raise DeliveryLost
 
 
 def _exhausted(starts: int, crashes: int, most: int) -> str:

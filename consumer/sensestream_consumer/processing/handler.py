@@ -118,10 +118,10 @@ class Handler:
         left = []
         for commit, how in zip(commits, settled, strict=True):
             if how in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
-                left.append(commit.held)
+                left.append(commit.delivery)
             else:
                 self._tell(
-                    commit.held, commit.outcome, how is CommitResult.COMMITTED, began, timings
+                    commit.delivery, commit.outcome, how is CommitResult.COMMITTED, began, timings
                 )
         return left
 

@@ -111,7 +111,7 @@ class Resolver:
     def recall(self, request: Request) -> Resolution | None:
         """The answer that this worker has given before to the digest that the sender names.
 
-        Whether it still holds is seen by the commit (`CacheWrite.expected`).
+        Whether it still holds is seen by the commit (`CacheWrite.expected_sha1`).
         """
         if not (request.digest and self._trust_digest) or self._deadlines.passed(request):
             return None
@@ -235,7 +235,7 @@ class Resolver:
             alias=digest,
             alias_of=audio,
             ttl_ms=self._ttl_ms(request, self._result_ttl),
-            expected=expected,
+            expected_sha1=expected,
         )
         return Resolution(transcript, use, digest, keep)
 
