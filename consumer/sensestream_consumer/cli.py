@@ -137,20 +137,20 @@ async def _run(settings: WorkerSettings, load: Callable[[], Recogniser]) -> None
     from sensestream_consumer.monitoring.readiness import Readiness
     from sensestream_consumer.worker import Worker
 
-    vitals = Readiness()
-    async with _watched(settings, vitals):
-        worker = Worker(settings, load, vitals)
+    readiness = Readiness()
+    async with _watched(settings, readiness):
+        worker = Worker(settings, load, readiness)
         _heed_signals(worker)
         await worker.run()
 
 
-def _watched(settings: WorkerSettings, vitals: Readiness) -> AbstractAsyncContextManager[None]:
+def _watched(settings: WorkerSettings, readiness: Readiness) -> AbstractAsyncContextManager[None]:
     """The endpoint, where a port is set for it."""
     if not settings.metrics_port:
         return nullcontext()
     from sensestream_consumer.monitoring.server import serve
 
-    return serve(settings.metrics_host, settings.metrics_port, vitals)
+    return serve(settings.metrics_host, settings.metrics_port, readiness)
 
 
 def _heed_signals(worker: Worker) -> None:

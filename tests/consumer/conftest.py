@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from sensestream_common.connections.connection import connect
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.broker.outbox import Outbox
@@ -27,34 +28,39 @@ class Components:
     def __init__(self, redis: Redis, consumer: str) -> None:
         self.redis: Any = redis
         self.consumer = consumer
-        self.commands = AutoPipeline(redis)
-        self.holding = InFlight()
-        self.inbox = Inbox(redis, self.commands, KEYS, consumer)
-        self.outbox = Outbox(self.commands, KEYS, self.holding, consumer, request_ttl=100)
-        self.cache = Cache(
-            self.commands, KEYS, self.holding, consumer, "fingerprint", lease_ms=60_000
-        )
-        self.starts = Attempts(self.commands, KEYS, SharedExclusiveGate(), consumer, most=3)
+        self.broker = Broker(AutoPipeline(redis), KEYS, consumer)
+        self.in_flight = InFlight()
+        self.inbox = Inbox(redis, self.broker, self.in_flight)
+        self.outbox = Outbox(self.broker, self.in_flight, request_ttl=100)
+        self.cache = Cache(self.broker, self.in_flight, "fingerprint", lease_ms=60_000)
+        self.starts = Attempts(self.broker, SharedExclusiveGate(), most=3)
 
     async def read(self, count: int = 10) -> list[Delivery]:
         entries = await self.inbox.read(count)
-        for held in entries:
-            self.holding.add(held)
+        for delivery in entries:
+            self.in_flight.add(delivery)
         return entries
 
-    async def steal(self, held: Delivery) -> Delivery:
+    async def steal(self, delivery: Delivery) -> Delivery:
         """Take an entry over as a reclaim does, from a worker that was silent for long enough."""
         await self.redis.xclaim(
-            KEYS.lane(held.lane), REQUESTS_GROUP, self.consumer, 0, [held.entry], justid=True
+            KEYS.lane(delivery.lane),
+            REQUESTS_GROUP,
+            self.consumer,
+            0,
+            [delivery.entry],
+            justid=True,
         )
         [row] = await self.redis.xpending_range(
-            KEYS.lane(held.lane), REQUESTS_GROUP, held.entry, held.entry, 1
+            KEYS.lane(delivery.lane), REQUESTS_GROUP, delivery.entry, delivery.entry, 1
         )
-        return Delivery(held.lane, held.entry, held.fields, starts=row["times_delivered"] - 1)
+        return Delivery(
+            delivery.lane, delivery.entry, delivery.fields, starts=row["times_delivered"] - 1
+        )
 
-    async def owner(self, held: Delivery) -> str:
+    async def owner(self, delivery: Delivery) -> str:
         rows = await self.redis.xpending_range(
-            KEYS.lane(held.lane), REQUESTS_GROUP, held.entry, held.entry, 1
+            KEYS.lane(delivery.lane), REQUESTS_GROUP, delivery.entry, delivery.entry, 1
         )
         return str(rows[0]["consumer"].decode()) if rows else ""
 

@@ -50,14 +50,14 @@ async def test_a_lease_of_the_wrong_type_counts_as_no_lease(make_parts: MakePart
     parts = make_parts("one")
     await parts.redis.rpush(KEYS.lease("x"), "no lease")
     assert await parts.cache.acquire("x") == (None, False, None)
-    assert parts.holding.snapshot()[1] == []
+    assert parts.in_flight.snapshot()[1] == []
 
 
 async def test_a_lease_whose_reply_was_lost_is_not_waited_for_as_anothers(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
-    commands = parts.commands
+    commands = parts.broker.commands
     lost: list[bool] = []
 
     async def lossy(*command: Any) -> Any:
@@ -67,7 +67,7 @@ async def test_a_lease_whose_reply_was_lost_is_not_waited_for_as_anothers(
             raise RedisConnectionError("the reply was lost")
         return reply
 
-    parts.cache._commands = lossy  # type: ignore[assignment]
+    parts.broker.commands = lossy  # type: ignore[assignment]
     lease, elsewhere, _ = await parts.cache.acquire("x")
     assert lost
     assert lease is not None

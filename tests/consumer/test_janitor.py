@@ -9,7 +9,6 @@ import pytest
 from redis.exceptions import OutOfMemoryError
 from sensestream_common.connections.connection import connect
 from sensestream_consumer.broker.janitor import Janitor
-from sensestream_consumer.cache.monitor import CacheMonitor
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.consumer.conftest import KEYS, Components, MakeParts
@@ -20,8 +19,7 @@ pytestmark = pytest.mark.anyio
 
 def janitor(parts: Components, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
     return Janitor(
-        parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
-        watch=CacheMonitor(parts.commands, KEYS, warn_hit_rate_below=0, warn_results_above=0),
+        parts.broker, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
     )  # fmt: skip
 
 

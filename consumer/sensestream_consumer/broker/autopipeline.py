@@ -12,11 +12,9 @@ from typing import Any, TypeVar
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 from sensestream_common.connections.connection import is_out_of_memory, is_outage
 from sensestream_common.connections.pipelined_connection import PipelinedConnection, pack
 from sensestream_common.connections.retry import retry
-from sensestream_common.connections.scripts import Script
 
 from sensestream_consumer.telemetry.connection_state import ConnectionState
 from sensestream_consumer.telemetry.metrics import RETRIES
@@ -35,7 +33,7 @@ class AutoPipeline:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.line = PipelinedConnection(redis)
-        self.contact = ConnectionState("commands")
+        self.connection_state = ConnectionState("commands")
         self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -47,13 +45,6 @@ class AutoPipeline:
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all(), name="commands")
         return await future
-
-    async def run(self, script: Script, keys: list[str], args: list[Any]) -> Any:
-        """Run a script by its digest; sent whole when Redis does not know it (again)."""
-        try:
-            return await self("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:
-            return await self("EVAL", script.source, len(keys), *keys, *args)
 
     async def close(self) -> None:
         """Give the connection back; what is under way fails."""
@@ -74,9 +65,9 @@ class AutoPipeline:
     async def _send(self, batch: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
         try:
             replies = await self._exchange([packed for packed, _ in batch])
-            self.contact.answered()
+            self.connection_state.answered()
         except Exception as error:
-            self.contact.failed()
+            self.connection_state.failed()
             replies = [error] * len(batch)
         except BaseException:
             for _, future in batch:

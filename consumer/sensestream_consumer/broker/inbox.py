@@ -20,12 +20,11 @@ from sensestream_common.contract.keys import (
     HANDED_BACK,
     HANDED_BACK_IDLE,
     REQUESTS_GROUP,
-    Keys,
     Lane,
 )
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline
-from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.broker import Broker
+from sensestream_consumer.broker.deliveries import Delivery, InFlight
 from sensestream_consumer.telemetry.connection_state import ConnectionState
 from sensestream_consumer.telemetry.metrics import (
     DELIVERIES,
@@ -66,15 +65,14 @@ class FairShare:
 class Inbox:
     """Entries in: new ones, handed-back ones and those of workers that died."""
 
-    def __init__(self, reader: Redis, commands: AutoPipeline, keys: Keys, consumer: str) -> None:
+    def __init__(self, reader: Redis, broker: Broker, in_flight: InFlight) -> None:
         self._reader = reader
-        self._commands = commands
-        self._keys = keys
-        self._consumer = consumer
-        self._streams = [keys.lane(lane) for lane in _LANES]
+        self._broker = broker
+        self._in_flight = in_flight
+        self._streams = [broker.keys.lane(lane) for lane in _LANES]
         self._backoff = Backoff()
         self._reading, self._taking = FairShare(), FairShare()
-        self.contact = ConnectionState("reader")
+        self.connection_state = ConnectionState("reader")
 
     async def create_groups(self) -> int:
         """Make the group of both lanes, from the first entry on, and join it; may be repeated.
@@ -89,7 +87,9 @@ class Inbox:
             if not await self._has_group(stream):
                 created += await self._create_group(stream)
             try:
-                await self._reader.xgroup_createconsumer(stream, REQUESTS_GROUP, self._consumer)
+                await self._reader.xgroup_createconsumer(
+                    stream, REQUESTS_GROUP, self._broker.consumer
+                )
             except ResponseError as error:
                 # A full Redis refuses it, and lets the first XREADGROUP do the same.
                 if not is_out_of_memory(error):
@@ -117,7 +117,7 @@ class Inbox:
                 raise
             return False
         log.info("group_created", stream=stream)
-        await self._commands("HINCRBY", self._keys.stats, "groups_created", 1)
+        await self._broker.commands("HINCRBY", self._broker.keys.stats, "groups_created", 1)
         return True
 
     async def read(self, count: int) -> list[Delivery]:
@@ -138,11 +138,11 @@ class Inbox:
         """The next new entries, or none after `block_ms`."""
         reply = await self._guarded(
             self._reader.execute_command(  # type: ignore[no-untyped-call]
-                "XREADGROUP", "GROUP", REQUESTS_GROUP, self._consumer,
+                "XREADGROUP", "GROUP", REQUESTS_GROUP, self._broker.consumer,
                 "COUNT", max(1, count // 2), "BLOCK", block_ms,
                 "STREAMS", *self._streams, ">", ">",
             ),
-            self.contact,
+            self.connection_state,
         )  # fmt: skip
         lanes = {stream.encode(): lane for stream, lane in zip(self._streams, _LANES, strict=True)}
         return _delivered(
@@ -161,10 +161,10 @@ class Inbox:
             if (most := min(most, count - len(taken))) <= 0:
                 continue
             reply = await self._guarded(
-                self._commands.run(
+                self._broker.run(
                     _TAKE,
-                    [self._keys.lane(lane), self._keys.stats],
-                    [REQUESTS_GROUP, self._consumer, min_idle_ms, most, HANDED_BACK],
+                    [self._broker.keys.lane(lane), self._broker.keys.stats],
+                    [REQUESTS_GROUP, self._broker.consumer, min_idle_ms, most, HANDED_BACK],
                 )
             )
             if reply:
@@ -176,55 +176,67 @@ class Inbox:
                 DELIVERIES.labels("reclaimed").inc(reply[1])
                 if reply[1]:
                     log.warning("entries_reclaimed", lane=lane.value, count=reply[1])
-        self._taking.served(sum(held.lane is Lane.NORMAL for held in taken))
+        self._taking.served(sum(delivery.lane is Lane.NORMAL for delivery in taken))
         return taken
 
-    async def hand_back(self, entries: list[Delivery]) -> None:
-        """Let any worker take these at once, as they were: starts of ours are not charged."""
+    async def hand_back(self, deliveries: list[Delivery]) -> None:
+        """Let any worker take these at once, as they were: starts of ours are not charged.
+
+        May be repeated after a lost reply.
+        """
+        for delivery in deliveries:
+            delivery.settle()
         for lane in _LANES:
-            batch = [held for held in entries if held.lane is lane]
-            if batch:
-                pairs = [part for held in batch for part in (held.entry, held.starts + 1)]
-                given = await self._commands.run(
-                    _HAND_BACK,
-                    [self._keys.lane(lane)],
-                    [REQUESTS_GROUP, self._consumer, HANDED_BACK, HANDED_BACK_IDLE, *pairs],
-                )
-                ENTRIES_HANDED_BACK.inc(given)
+            await self._hand_back(lane, [each for each in deliveries if each.lane is lane])
+        for delivery in deliveries:
+            delivery.settled()
+            self._in_flight.discard(delivery)
+
+    async def _hand_back(self, lane: Lane, deliveries: list[Delivery]) -> None:
+        if deliveries:
+            pairs = [part for each in deliveries for part in (each.entry, each.starts + 1)]
+            given = await self._broker.run(
+                _HAND_BACK,
+                [self._broker.keys.lane(lane)],
+                [REQUESTS_GROUP, self._broker.consumer, HANDED_BACK, HANDED_BACK_IDLE, *pairs],
+            )
+            ENTRIES_HANDED_BACK.inc(given)
 
     async def handed_back(self, most: int) -> int:
         """How many entries wait for a worker with room, counted up to `most`."""
         count = 0
         for stream in self._streams:
             rows = await self._guarded(
-                self._commands("XPENDING", stream, REQUESTS_GROUP, "-", "+", most, HANDED_BACK)
+                self._broker.commands(
+                    "XPENDING", stream, REQUESTS_GROUP, "-", "+", most, HANDED_BACK
+                )
             )
             count += len(rows or ())
         return count
 
     async def _run_read(self, count: int, anyhow: int) -> Any:
-        reply = await self._commands.run(
-            _READ, self._streams, [REQUESTS_GROUP, self._consumer, count, anyhow]
+        reply = await self._broker.run(
+            _READ, self._streams, [REQUESTS_GROUP, self._broker.consumer, count, anyhow]
         )
         self._reading.served(len(reply[1]))
         return reply
 
-    async def _guarded(self, reply: Any, contact: ConnectionState | None = None) -> Any:
+    async def _guarded(self, reply: Any, state: ConnectionState | None = None) -> Any:
         """The reply; `None` after having waited a little where Redis cannot give one now."""
         try:
             answer = await reply
         except (RedisError, OSError) as error:
             if is_outage(error):
-                if contact:
-                    contact.failed()
+                if state:
+                    state.failed()
                 log.warning("redis_away", error=str(error))
                 RETRIES.labels("redis").inc()
                 await self._backoff.wait()
             else:
                 await self._mend(error)
             return None
-        if contact:
-            contact.answered()
+        if state:
+            state.answered()
         self._backoff.reset()
         return answer
 

@@ -15,7 +15,8 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 from sensestream_common.contract.outcome import CacheUse, Outcome, to_json_text
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.autopipeline import retry_until_available
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight, Lease
 
 __all__ = ["CacheWrite", "Commit", "CommitResult", "Outbox"]
@@ -69,24 +70,16 @@ class Commit:
 class Outbox:
     """Publishes outcomes; every request entry gets exactly one, whoever else tries."""
 
-    def __init__(
-        self,
-        commands: AutoPipeline,
-        keys: Keys,
-        holding: InFlight,
-        consumer: str,
-        *,
-        request_ttl: int,
-    ) -> None:
-        self._commands = commands
-        self._keys = keys
-        self._holding = holding
+    def __init__(self, broker: Broker, in_flight: InFlight, *, request_ttl: int) -> None:
+        self._broker = broker
+        self._in_flight = in_flight
+        keys = broker.keys
         self._shared_keys = [keys.transcripts, keys.dead, keys.webhooks, keys.stats]
-        self._shared_arguments = [REQUESTS_GROUP, consumer, request_ttl]
+        self._shared_arguments = [REQUESTS_GROUP, broker.consumer, request_ttl]
 
     async def commit(
         self,
-        held: Delivery,
+        delivery: Delivery,
         outcome: Outcome,
         *,
         keep: CacheWrite | None = None,
@@ -98,7 +91,9 @@ class Outbox:
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
         """
-        return await self.publish(Commit(held, outcome, keep or CacheWrite(), lease, callback_url))
+        return await self.publish(
+            Commit(delivery, outcome, keep or CacheWrite(), lease, callback_url)
+        )
 
     async def publish(self, commit: Commit) -> bool:
         """As `commit`."""
@@ -124,7 +119,7 @@ class Outbox:
         for commit in commits:
             keys += self._keys_of(commit)
             arguments += self._arguments_of(commit)
-        return await self._commands.run(_COMMIT, keys, arguments)
+        return await self._broker.run(_COMMIT, keys, arguments)
 
     def _settle(self, commit: Commit, reply: list[Any]) -> CommitResult:
         settled = CommitResult(reply[0])
@@ -132,9 +127,9 @@ class Outbox:
             commit.delivery.reopen()
             return settled
         commit.delivery.settled()
-        self._holding.discard(commit.delivery)
+        self._in_flight.discard(commit.delivery)
         if commit.lease is not None:
-            self._holding.discard_lease(commit.lease)
+            self._in_flight.discard_lease(commit.lease)
         for problem in reply[2:]:
             log.warning(
                 "commit_incomplete", id=commit.outcome.id, entry=commit.delivery.entry,
@@ -143,11 +138,16 @@ class Outbox:
         return settled
 
     def _keys_of(self, commit: Commit) -> list[str]:
-        names, held, outcome, keep = self._keys, commit.delivery, commit.outcome, commit.keep
+        names, delivery, outcome, keep = (
+            self._broker.keys,
+            commit.delivery,
+            commit.outcome,
+            commit.keep,
+        )
         return [
-            names.lane(held.lane),
+            names.lane(delivery.lane),
             names.request(outcome.id),
-            _upload(held, names) or names.none,
+            _upload(delivery, names) or names.none,
             names.result(keep.result) if keep.result else names.none,
             names.audio(keep.alias) if keep.alias else names.none,
             commit.lease.key if commit.lease else names.none,
@@ -155,20 +155,20 @@ class Outbox:
         ]
 
     def _arguments_of(self, commit: Commit) -> list[Any]:
-        held, outcome, keep = commit.delivery, commit.outcome, commit.keep
-        letter = _dead_letter(held, outcome)
+        delivery, outcome, keep = commit.delivery, commit.outcome, commit.keep
+        letter = _dead_letter(delivery, outcome)
         upload_ttl: int | str = ""
-        if _upload(held, self._keys):
+        if _upload(delivery, self._broker.keys):
             upload_ttl = _DEAD_UPLOAD_TTL_MS if letter else 0
         entry = outcome.encode()
         counters = _counters(outcome, bool(letter))
         stored = {"transcript": keep.transcript, "model": outcome.model} if keep.transcript else {}
         return [
-            held.entry,
+            delivery.entry,
             0 if outcome.completed else 1,
             to_json_text(entry),
             outcome.status.value,
-            1 if held.fields.get(b"id") else 0,
+            1 if delivery.fields.get(b"id") else 0,
             upload_ttl,
             keep.ttl_ms,
             keep.alias_of,
@@ -196,20 +196,20 @@ def _forgives(commit: Commit) -> bool:
     return bool(outcome.digest) and not exhausted and not unread
 
 
-def _upload(held: Delivery, keys: Keys) -> str:
+def _upload(delivery: Delivery, keys: Keys) -> str:
     """The key of the uploaded bytes that this request brought along; empty if it brought none."""
-    key = keys.upload(held.fields.get(b"id", b"").decode("utf-8", "replace"))
-    return key if held.fields.get(b"audio") == f"redis:{key}".encode() else ""
+    key = keys.upload(delivery.fields.get(b"id", b"").decode("utf-8", "replace"))
+    return key if delivery.fields.get(b"audio") == f"redis:{key}".encode() else ""
 
 
-def _dead_letter(held: Delivery, outcome: Outcome) -> dict[Any, Any]:
+def _dead_letter(delivery: Delivery, outcome: Outcome) -> dict[Any, Any]:
     """The request whole, and why it was given up; empty where nobody could fix it."""
     if outcome.error is None or not outcome.error.dead_letter:
         return {}
-    letter: dict[Any, Any] = {**held.fields}
+    letter: dict[Any, Any] = {**delivery.fields}
     return letter | {
-        "dead:entry": held.entry,
-        "dead:lane": held.lane.value,
+        "dead:entry": delivery.entry,
+        "dead:lane": delivery.lane.value,
         "dead:digest": outcome.digest,
         "dead:error": outcome.error.value,
         "dead:message": outcome.message,

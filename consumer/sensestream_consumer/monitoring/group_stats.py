@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import RedisError
 from sensestream_common.connections.scripts import load_script
-from sensestream_common.contract.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
+from sensestream_common.contract.keys import HANDED_BACK, REQUESTS_GROUP, Lane
 from sensestream_common.contract.outcome import CacheUse
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.cache.monitor import count_results
 
 __all__ = ["Group", "GroupFigures", "LaneFigures"]
@@ -62,9 +62,8 @@ class GroupFigures:
 class Group:
     """The latest figures of the group, `None` while Redis does not tell them."""
 
-    def __init__(self, commands: AutoPipeline, keys: Keys) -> None:
-        self._commands = commands
-        self._keys = keys
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
         self.figures: GroupFigures | None = None
@@ -87,14 +86,14 @@ class Group:
             self._asked_at = time.monotonic()
 
     async def _ask(self) -> GroupFigures:
-        names = self._keys
+        names = self._broker.keys
         streams = [names.lane(lane) for lane in _LANES]
-        reply = await self._commands.run(
+        reply = await self._broker.run(
             _FIGURES,
             [*streams, names.dead, names.transcripts, names.stats],
             [REQUESTS_GROUP, HANDED_BACK, *_COUNTERS.values()],
         )
-        results = await count_results(self._commands, names)
+        results = await count_results(self._broker)
         now, dead, transcripts, completed, *lanes = reply
         return GroupFigures(
             {lane: _lane(int(now), *row) for lane, row in zip(_LANES, lanes, strict=True)},

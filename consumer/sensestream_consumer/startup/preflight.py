@@ -10,18 +10,40 @@ from collections.abc import Iterable
 
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, AuthorizationError
+from sensestream_common.connections.connection import redacted_url
 from sensestream_common.connections.redis_checks import read_facts, redis_findings
 from sensestream_common.contract.errors import PipelineError
 from sensestream_common.findings import Finding, Level
 
+from sensestream_consumer.broker.autopipeline import retry_until_available
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.startup.host_checks import host_findings
 
-__all__ = ["look_at_host", "look_at_redis"]
+__all__ = ["look_at_host", "look_at_redis", "wait_for_redis"]
 
 log = structlog.get_logger(__name__)
 
 _REFUSED = "redis_version"  # a replica may become the master, and memory may be freed
+
+
+async def wait_for_redis(redis: Redis, url: str) -> None:
+    """Wait until Redis answers, and check it.
+
+    Raises `PipelineError` for a refused password, which no wait will cure.
+    """
+
+    async def ping() -> None:
+        try:
+            await redis.ping()
+        except (AuthenticationError, AuthorizationError) as error:
+            raise PipelineError(
+                f"Redis at {redacted_url(url)} lets nobody in with this user and password: "
+                f"{error} (setting SENSESTREAM_REDIS_URL)"
+            ) from error
+
+    await retry_until_available(ping, "connect")
+    await retry_until_available(lambda: look_at_redis(redis), "look at Redis")
 
 
 async def look_at_redis(redis: Redis) -> None:

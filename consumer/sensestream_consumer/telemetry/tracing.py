@@ -2,7 +2,7 @@
 
 Through OpenTelemetry's API alone, and only where that is installed (the extra `[otel]`) and a
 provider is set up when the worker starts. They are made when the request is answered, from its
-laps, and not while it is worked on: a request that goes back to the stream leaves no span.
+timings, and not while it is worked on: a request that goes back to the stream leaves no span.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_common.contract.outcome import Outcome
 
-from sensestream_consumer.broker.deliveries import Delivery
 from sensestream_consumer.telemetry.stages import StageTiming, now
 
 if TYPE_CHECKING:
@@ -24,17 +23,19 @@ __all__ = ["Tracing"]
 
 
 class Tracing:
-    """The tracer of one worker; does nothing where nobody wants spans."""
+    """The tracer of one worker; does nothing where no provider is set up."""
 
     def __init__(self, keys: Keys, consumer: str) -> None:
         self._keys = keys
         self._consumer = consumer
         self._tracer = _tracer()
 
-    def tell(
-        self, held: Delivery, outcome: Outcome, began: int, timings: Sequence[StageTiming]
+    def record(
+        self, lane: Lane, outcome: Outcome, picked_up_at: int, timings: Sequence[StageTiming]
     ) -> None:
-        """A CONSUMER span below the sender's, from `began` (nanoseconds of `now`), and its stages.
+        """Make a CONSUMER span below the sender's, with a span for each stage in it.
+
+        `picked_up_at` and the timings are in nanoseconds of `stages.now`.
 
         A parent, and not only a link: a request is one message, and its trace then reads from the
         submit to the outcome in one piece.
@@ -45,21 +46,21 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         wall = time.time_ns() - now()
-        destination = self._keys.lane(held.lane)
+        destination = self._keys.lane(lane)
         span = self._tracer.start_span(
             f"process {destination}",
             TraceContextTextMapPropagator().extract({"traceparent": outcome.traceparent}),
             SpanKind.CONSUMER,
             self._attributes(destination, outcome),
-            start_time=wall + began,
+            start_time=wall + picked_up_at,
         )
         if span.is_recording():
             inside = set_span_in_context(span)
-            for lap in timings:
+            for timing in timings:
                 stage = self._tracer.start_span(
-                    lap.stage.value, inside, start_time=wall + lap.began
+                    timing.stage.value, inside, start_time=wall + timing.began
                 )
-                stage.end(wall + lap.ended)
+                stage.end(wall + timing.ended)
             if not outcome.completed:
                 span.set_status(Status(StatusCode.ERROR, outcome.message))
         span.end(wall + now())
