@@ -1,4 +1,7 @@
-"""Answers out: the commit that acknowledges a request and publishes its outcome in one step."""
+"""Outcomes out: the commit that acknowledges a request and publishes its outcome in one step.
+
+Not the transactional outbox of databases: here the queue and the outcomes are in one Redis.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,14 @@ __all__ = ["CacheWrite", "Commit", "CommitResult", "Outbox"]
 log = structlog.get_logger(__name__)
 
 _COMMIT = load_script("sensestream_consumer.broker.lua", "commit")
+# What the script is sent for each request, in this order and by the script's own names: the keys,
+# the arguments, and the lists behind them, each preceded by its length.
+COMMIT_KEYS = ("lane", "request", "upload", "result", "audio", "lease", "crashes")
+COMMIT_ARGUMENTS = (
+    "entry", "must_own", "outcome", "status", "carried_id", "upload_ttl",
+    "result_ttl", "alias_of", "lease_value", "forget_crashes", "expected_sha1",
+)  # fmt: skip
+COMMIT_LISTS = ("fields", "dead_letter", "webhook", "stored", "counters")
 # The bytes of an upload whose request became a dead letter stay, so that it can be replayed; with
 # a TTL, so that memory pressure may take them before it takes anything that is still queued.
 _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
@@ -31,7 +42,7 @@ _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class CacheWrite:
-    """What a commit leaves in the cache beside the outcome.
+    """The writes of a commit to the cache, beside the outcome.
 
     `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
     what is there is prolonged. `alias_of` is the audio identity that `alias` leads to. With
@@ -47,13 +58,13 @@ class CacheWrite:
 
 
 class CommitResult(Enum):
-    """What became of a commit, by the first element of the script's reply."""
+    """The end of a commit, by the first element of the script's reply."""
 
     COMMITTED = 1  # this outcome was published
-    ALREADY_ANSWERED = 0  # somebody else has answered, or it is not ours to fail
-    # Of the last two nothing was written, and the entry is held as before.
-    RESULT_CHANGED = 2  # the transcript that it repeats is not kept any more
-    REJECTED = -1  # the key of a stream holds something else
+    ALREADY_ANSWERED = 0  # another worker has answered, or it is not ours to fail
+    # With these two nothing was written, and the delivery is in flight as before.
+    RESULT_CHANGED = 2  # the cache does not hold the expected transcript any more
+    REJECTED = -1  # the key of a stream holds another type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +79,7 @@ class Commit:
 
 
 class Outbox:
-    """Publishes outcomes; every request entry gets exactly one, whoever else tries."""
+    """Publishes outcomes: exactly one for each request entry, however many workers try."""
 
     def __init__(self, broker: Broker, in_flight: InFlight, *, request_ttl: int) -> None:
         self._broker = broker
@@ -86,7 +97,7 @@ class Outbox:
         lease: Lease | None = None,
         callback_url: str = "",
     ) -> bool:
-        """Answer a request; false when somebody else has, or when it is not ours to fail.
+        """Answer a request; false when another worker has, or when it is not ours to fail.
 
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
@@ -96,7 +107,7 @@ class Outbox:
         )
 
     async def publish(self, commit: Commit) -> bool:
-        """As `commit`."""
+        """Answer a request, as `commit` does."""
 
         async def attempt() -> Any:
             [reply] = await self._send([commit])
@@ -138,6 +149,7 @@ class Outbox:
         return settled
 
     def _keys_of(self, commit: Commit) -> list[str]:
+        """`COMMIT_KEYS` of a request; `none` for one that the script shall leave alone."""
         names, delivery, outcome, keep = (
             self._broker.keys,
             commit.delivery,
@@ -155,6 +167,7 @@ class Outbox:
         ]
 
     def _arguments_of(self, commit: Commit) -> list[Any]:
+        """`COMMIT_ARGUMENTS` and `COMMIT_LISTS` of a request."""
         delivery, outcome, keep = commit.delivery, commit.outcome, commit.keep
         letter = _dead_letter(delivery, outcome)
         upload_ttl: int | str = ""
