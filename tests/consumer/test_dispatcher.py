@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sensestream_common.contract.keys import HANDED_BACK
@@ -51,7 +51,7 @@ class Dispatching:
 
     def __init__(self, parts: Components, work: Work) -> None:
         self.parts = parts
-        self.script: Any = Scripted(work)
+        self.script = cast(Any, Scripted(work))
         self.hurry = asyncio.Event()
         self.dispatcher = Dispatcher(
             self.script, parts.inbox, parts.in_flight, SlotPool(4, lambda: None), self.script,
