@@ -106,7 +106,7 @@ class Lease:
 
 
 class InFlight:
-    """What a worker has in flight. The event loop changes it, the heartbeat's thread reads it."""
+    """Deliveries and leases in flight; the event loop changes them, the heartbeat reads them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """The worker's side of the request streams: reading, taking over, handing back.
 
-A read is never cancelled: a reply that was under way may have claimed entries, which would then
-be held by a worker that does not know of them.
+A read is never cancelled: its reply may have claimed entries, which would then belong to a worker
+that does not know of them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FairShare:
 
     def __init__(self) -> None:
         # Entries of the high lane that the normal lane has not had its share for. Never more than
-        # one share: what the normal lane did not need while it was empty is not made up for.
+        # one share: a share that the normal lane had no entries for is not made up for.
         self._unpaid = 0
 
     def reserved(self, count: int) -> int:
@@ -68,7 +68,7 @@ class FairShare:
 
 
 class Inbox:
-    """Entries in: new ones, handed-back ones and those of workers that died."""
+    """Deliveries in: new entries, handed-back ones and those of workers that died."""
 
     def __init__(self, reader: Redis, broker: Broker, in_flight: InFlight) -> None:
         self._reader = reader
@@ -224,7 +224,7 @@ class Inbox:
             ENTRIES_HANDED_BACK.inc(given)
 
     async def handed_back(self, most: int) -> int:
-        """How many entries wait for a worker with room, counted up to `most`."""
+        """How many handed-back entries wait for a worker with room, counted up to `most`."""
         count = 0
         for stream in self._streams:
             rows = await self._guarded(

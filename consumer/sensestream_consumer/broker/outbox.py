@@ -27,8 +27,8 @@ __all__ = ["CacheWrite", "Commit", "CommitResult", "Outbox"]
 log = structlog.get_logger(__name__)
 
 _COMMIT = load_script("sensestream_consumer.broker.lua", "commit")
-# What the script is sent for each request, in this order and by the script's own names: the keys,
-# the arguments, and the lists behind them, each preceded by its length.
+# The parts of the script's call for each request, in this order and by the script's own names:
+# keys, arguments, and the lists behind them, each preceded by its length.
 COMMIT_KEYS = ("lane", "request", "upload", "result", "audio", "lease", "crashes")
 COMMIT_ARGUMENTS = (
     "entry", "must_own", "outcome", "status", "carried_id", "upload_ttl",
@@ -45,7 +45,7 @@ class CacheWrite:
     """The writes of a commit to the cache, beside the outcome.
 
     `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
-    what is there is prolonged. `alias_of` is the audio identity that `alias` leads to. With
+    the stored one is prolonged. `alias_of` is the audio identity that `alias` leads to. With
     `expected_sha1` nothing is written unless that is the SHA-1 of the transcript that Redis keeps.
     """
 
@@ -143,9 +143,11 @@ class Outbox:
             self._in_flight.discard_lease(commit.lease)
         for problem in reply[2:]:
             log.warning(
-                "commit_incomplete", id=commit.outcome.id, entry=commit.delivery.entry,
+                "commit_incomplete",
+                id=commit.outcome.id,
+                entry=commit.delivery.entry,
                 problem=problem.decode(),
-            )  # fmt: skip
+            )
         return settled
 
     def _keys_of(self, commit: Commit) -> list[str]:
@@ -163,7 +165,7 @@ class Outbox:
             names.result(keep.result) if keep.result else names.none,
             names.audio(keep.alias) if keep.alias else names.none,
             commit.lease.key if commit.lease else names.none,
-            names.crashes(outcome.digest) if _forgives(commit) else names.none,
+            names.crashes(outcome.digest) if _forgets_crashes(commit) else names.none,
         ]
 
     def _arguments_of(self, commit: Commit) -> list[Any]:
@@ -186,7 +188,7 @@ class Outbox:
             keep.ttl_ms,
             keep.alias_of,
             commit.lease.value if commit.lease else "",
-            1 if _forgives(commit) else 0,
+            1 if _forgets_crashes(commit) else 0,
             keep.expected_sha1,
             *_list(entry),
             *_list(letter),
@@ -197,11 +199,11 @@ class Outbox:
         ]
 
 
-def _forgives(commit: Commit) -> bool:
+def _forgets_crashes(commit: Commit) -> bool:
     """Whether the crashes that its bytes caused are forgotten.
 
-    What killed its workers stays counted, for the copies of it that still wait; and a hit whose
-    bytes nobody has read proves nothing.
+    The crashes of a request that used up its attempts stay counted, for the copies that still
+    wait; and a hit whose bytes were not read proves nothing.
     """
     outcome = commit.outcome
     exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
@@ -216,7 +218,7 @@ def _upload(delivery: Delivery, keys: Keys) -> str:
 
 
 def _dead_letter(delivery: Delivery, outcome: Outcome) -> dict[Any, Any]:
-    """The request whole, and why it was given up; empty where nobody could fix it."""
+    """The whole request and the reason; empty for an error that an operator cannot fix."""
     if outcome.error is None or not outcome.error.dead_letter:
         return {}
     letter: dict[Any, Any] = {**delivery.fields}

@@ -16,7 +16,7 @@
 --      7 crashes         crashes:<digest>
 -- ARGV 1 group  2 consumer  3 request_ttl s, then for each request
 --      1 entry           its id in the stream
---      2 must_own        1: only if this consumer owns the entry, 0: whoever does
+--      2 must_own        1: only if this consumer owns the entry, 0: from any consumer
 --      3 outcome         as JSON
 --      4 status          of the outcome
 --      5 carried_id      1: the request carried an id, 0: it did not
@@ -56,20 +56,20 @@ end
 -- Keys that carry a TTL are written with it in one command, so that none is ever left without.
 local function keep(attempt, result, audio, ttl, alias, fields)
   if #fields > 0 then
-    -- What has another type here could be neither read nor written, and PEXPIRE would keep it.
+    -- A key of another type could be neither read nor written, and PEXPIRE would keep it.
     attempt('DEL', result)
     attempt('HSET', result, unpack(fields))
     attempt('PEXPIRE', result, ttl)
     if alias ~= '' then attempt('SET', audio, alias, 'PX', ttl) end
     return
   end
-  -- A hit: of the two retentions the longer one wins. What it is longer by, a second at most, is
-  -- not worth a write for every hit. PTTL is -2 for a key that is gone.
+  -- A hit: of the two retentions the longer one wins. A difference of a second at most is not worth
+  -- a write for every hit. PTTL is -2 for a key that is gone.
   local worn = ttl - math.min(1000, ttl / 100)
   local left = attempt('PTTL', result)
   if type(left) == 'number' and left >= 0 and left < worn then attempt('PEXPIRE', result, ttl) end
   if alias == '' then return end
-  -- Written anew: what has another type here leads nowhere, and PEXPIRE would keep it for days.
+  -- Written anew: a key of another type leads nowhere, and PEXPIRE would keep it for days.
   left = attempt('PTTL', audio)
   if type(left) == 'number' and left < worn then attempt('SET', audio, alias, 'PX', ttl) end
 end
