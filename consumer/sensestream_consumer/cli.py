@@ -53,14 +53,23 @@ the other workers at once. A second signal hands everything back.
 
 @click.command(help=_HELP, context_settings={"max_content_width": 100})
 @settings_flags(WorkerSettings)
-@click.option("--check", is_flag=True,
-              help="Check what a start would meet (Redis, model, device, runtimes, audio roots), "
-              "print each finding as a line of JSON, and exit 1 on a fault. It loads the model, "
-              "and joins no group.")  # fmt: skip
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Check what a start would meet (Redis, model, device, runtimes, audio roots), "
+    "print each finding as a line of JSON, and exit 1 on a fault. It loads the model, "
+    "and joins no group.",
+)
 @click.option("--health", is_flag=True, help="Exit 0 if a worker of this host is alive, else 1.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info",
-              envvar="SENSESTREAM_LOG_LEVEL", show_default=True, show_envvar=True,
-              help="How much is logged, to standard error.")  # fmt: skip
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    envvar="SENSESTREAM_LOG_LEVEL",
+    show_default=True,
+    show_envvar=True,
+    help="How much is logged, to standard error.",
+)
 @click.version_option(__version__, prog_name="sensestream-worker")
 def main(check: bool, health: bool, log_level: str, **flags: Any) -> None:
     """Run a worker, or check what one would meet, or whether one is alive."""

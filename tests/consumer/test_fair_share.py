@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sensestream_common.contract.keys import Lane
 from sensestream_consumer.broker.deliveries import Delivery
-from sensestream_consumer.broker.inbox import FairShare
+from sensestream_consumer.broker.fair_share import FairShare
 
 from tests.consumer.conftest import Components, MakeParts, submit
 

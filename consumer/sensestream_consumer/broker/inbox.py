@@ -6,7 +6,6 @@ that does not know of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -25,6 +24,7 @@ from sensestream_common.contract.keys import (
 
 from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight
+from sensestream_consumer.broker.fair_share import FairShare
 from sensestream_consumer.telemetry.connection_state import ConnectionState
 from sensestream_consumer.telemetry.metrics import (
     DELIVERIES,
@@ -42,29 +42,6 @@ _TAKE = load_script("sensestream_consumer.broker.lua", "take")
 _HAND_BACK = load_script("sensestream_consumer.broker.lua", "hand_back")
 
 _LANES = (Lane.HIGH, Lane.NORMAL)
-_HIGH_PER_NORMAL = 8  # entries of the high lane for each of the normal one, where both have plenty
-
-
-class FairShare:
-    """A ninth of all entries for the normal lane, however many wait in the high lane.
-
-    Without it a high lane that is never empty would starve the normal one.
-    """
-
-    def __init__(self) -> None:
-        # Entries of the high lane that the normal lane has not had its share for. Never more than
-        # one share: a share that the normal lane had no entries for is not made up for.
-        self._unpaid = 0
-
-    def reserved(self, count: int) -> int:
-        """How many of the next `count` entries are reserved for the normal lane."""
-        return (self._unpaid + count) // (_HIGH_PER_NORMAL + 1)
-
-    def record(self, deliveries: Iterable[Delivery]) -> None:
-        """Note which entries were given out."""
-        for delivery in deliveries:
-            self._unpaid += 1 if delivery.lane is Lane.HIGH else -_HIGH_PER_NORMAL
-        self._unpaid = max(0, min(self._unpaid, _HIGH_PER_NORMAL))
 
 
 class Inbox:
@@ -265,8 +242,11 @@ class Inbox:
             except (RedisError, OSError, PipelineError) as failure:
                 log.warning("group_not_created", error=str(failure))
         elif "WRONGTYPE" in text:
-            log.error("requests_key_is_no_stream", streams=self._streams,
-                      fix="rename or delete the key: the worker goes on by itself")  # fmt: skip
+            log.error(
+                "requests_key_is_no_stream",
+                streams=self._streams,
+                fix="rename or delete the key: the worker goes on by itself",
+            )
         else:
             log.error("redis_refused", error=text)
 
