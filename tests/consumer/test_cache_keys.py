@@ -10,8 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.broker.outbox import CacheWrite
 
-from tests.consumer.conftest import KEYS, MakeParts, submit
-from tests.consumer.test_commits import transcript_of
+from tests.consumer.conftest import KEYS, MakeParts, submit, transcript_of
 
 pytestmark = pytest.mark.anyio
 

@@ -21,8 +21,7 @@ from sensestream_consumer.broker.outbox import (
     Outbox,
 )
 
-from tests.consumer.conftest import KEYS
-from tests.consumer.test_commits import failure_of, transcript_of
+from tests.consumer.conftest import KEYS, failure_of, transcript_of
 
 pytestmark = pytest.mark.anyio
 

@@ -4,45 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
-from typing import Any
 
 import pytest
-from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP
-from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.deliveries import Delivery
 from sensestream_consumer.broker.outbox import CacheWrite
 
-from tests.consumer.conftest import KEYS, Components, MakeParts, submit
+from tests.consumer.conftest import (
+    KEYS,
+    MakeParts,
+    failure_of,
+    outcomes,
+    submit,
+    transcript_of,
+    two_holders,
+)
 
 pytestmark = pytest.mark.anyio
-
-
-def transcript_of(delivery: Delivery, text: str = "one two", **fields: Any) -> Outcome:
-    return Outcome(
-        id=fields.pop("id", delivery.entry), entry=delivery.entry, status=Status.COMPLETED,
-        cache=CacheUse.MISS, digest="sha256:" + "0" * 64, model="m", **fields,
-    ).with_transcript(Transcript(text))  # fmt: skip
-
-
-def failure_of(delivery: Delivery, error: ErrorCode = ErrorCode.AUDIO_NOT_FOUND) -> Outcome:
-    return Outcome(
-        id=delivery.entry, entry=delivery.entry, status=Status.FAILED, error=error, message="gone"
-    )
-
-
-async def outcomes(parts: Components) -> list[bytes]:
-    return [fields[b"status"] for _, fields in await parts.redis.xrange(KEYS.transcripts)]
-
-
-async def two_holders(make_parts: MakeParts) -> tuple[Components, Delivery, Components, Delivery]:
-    """One worker that has lost its entry without knowing, and the one that has it now."""
-    old, new = make_parts("old"), make_parts("new")
-    await old.inbox.create_groups()
-    await submit(old.redis)
-    [delivery] = await old.read()
-    return old, delivery, new, await new.steal(delivery)
 
 
 async def test_two_workers_that_finish_one_entry_give_one_outcome(make_parts: MakeParts) -> None:

@@ -15,8 +15,7 @@ from sensestream_consumer.processing.dispatcher import Dispatcher
 from sensestream_consumer.processing.slots import AtCapacity, SlotPool, TooManyWaiters
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import Components, MakeParts, submit
-from tests.consumer.test_commits import outcomes, transcript_of
+from tests.consumer.conftest import Components, MakeParts, outcomes, submit, transcript_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
