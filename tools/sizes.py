@@ -26,6 +26,7 @@ from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_common.logs import configure_logs
 from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.broker.outbox import CacheWrite, Outbox
@@ -70,8 +71,9 @@ class Scales:
         self._redis: Redis = connect(server.url, name="sizes")
         self._client = Client(server.url)
         self._commands = AutoPipeline(self._redis)
-        self._inbox = Inbox(self._redis, self._commands, KEYS, CONSUMER)
-        self._outbox = Outbox(self._commands, KEYS, InFlight(), CONSUMER, request_ttl=86_400)
+        broker, in_flight = Broker(self._commands, KEYS, CONSUMER), InFlight()
+        self._inbox = Inbox(self._redis, broker, in_flight)
+        self._outbox = Outbox(broker, in_flight, request_ttl=86_400)
 
     async def weigh(self, *steps: Step, count: int = 0) -> float:
         """Bytes that the steps leave behind in an empty Redis, for each of `count`."""

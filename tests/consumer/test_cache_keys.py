@@ -10,8 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.broker.outbox import CacheWrite
 
-from tests.consumer.conftest import KEYS, MakeParts, submit
-from tests.consumer.test_commits import transcript_of
+from tests.consumer.conftest import KEYS, MakeParts, submit, transcript_of
 
 pytestmark = pytest.mark.anyio
 
@@ -50,14 +49,14 @@ async def test_a_lease_of_the_wrong_type_counts_as_no_lease(make_parts: MakePart
     parts = make_parts("one")
     await parts.redis.rpush(KEYS.lease("x"), "no lease")
     assert await parts.cache.acquire("x") == (None, False, None)
-    assert parts.holding.snapshot()[1] == []
+    assert parts.in_flight.snapshot()[1] == []
 
 
 async def test_a_lease_whose_reply_was_lost_is_not_waited_for_as_anothers(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
-    commands = parts.commands
+    commands = parts.broker.commands
     lost: list[bool] = []
 
     async def lossy(*command: Any) -> Any:
@@ -67,7 +66,7 @@ async def test_a_lease_whose_reply_was_lost_is_not_waited_for_as_anothers(
             raise RedisConnectionError("the reply was lost")
         return reply
 
-    parts.cache._commands = lossy  # type: ignore[assignment]
+    parts.broker.commands = lossy  # type: ignore[assignment]
     lease, elsewhere, _ = await parts.cache.acquire("x")
     assert lost
     assert lease is not None

@@ -2,75 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
-from sensestream_common.connections.connection import connect_blocking
 from sensestream_common.contract.keys import REQUESTS_GROUP
-from sensestream_consumer.broker.deliveries import Delivery
-from sensestream_consumer.broker.heartbeat import Heartbeat, WorkerInfo
-from sensestream_consumer.broker.membership import Membership
-from sensestream_consumer.settings import WorkerSettings
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import KEYS, Components, MakeParts, submit
-from tests.consumer.test_commits import transcript_of
+from tests.consumer.conftest import KEYS, RECLAIM_AFTER, Beating, MakeParts, submit, transcript_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-RECLAIM_AFTER = 60.0
-
-
-class Beating:
-    """Parts of a worker with a heartbeat that beats when the test says so."""
-
-    def __init__(
-        self,
-        parts: Components,
-        url: str,
-        *,
-        fingerprint: str = "fingerprint",
-        trust_digest: bool = True,
-    ) -> None:
-        self.parts = parts
-        self.lost: list[Delivery] = []
-        self.heartbeat = Heartbeat(
-            connect_blocking(url, name="heartbeat", timeout=2),
-            KEYS,
-            WorkerInfo(
-                parts.consumer,
-                fingerprint,
-                {"host": "h"},
-                trust_digest=trust_digest,
-                result_ttl=604_800,
-                request_ttl=86_400,
-            ),
-            parts.holding,
-            reclaim_after=RECLAIM_AFTER,
-            on_lost=self.lost.append,
-        )
-
-    async def beat(self) -> None:
-        await asyncio.to_thread(self.heartbeat.beat)
-        await asyncio.sleep(0)  # what it found is reported to the event loop
-
-
-@pytest.fixture
-async def beating(make_parts: MakeParts, redis_url: str) -> Beating:
-    parts = make_parts("me")
-    await parts.inbox.create_groups()
-    return Beating(parts, redis_url)
 
 
 async def test_a_beat_renews_what_is_held_and_counts_no_delivery(beating: Beating) -> None:
     redis = beating.parts.redis
     await submit(redis)
-    [held] = await beating.parts.read()
+    [delivery] = await beating.parts.read()
     # As if it had been read a minute ago.
     await redis.xclaim(
-        KEYS.requests, REQUESTS_GROUP, "me", 0, [held.entry], idle=60_000, justid=True
+        KEYS.requests, REQUESTS_GROUP, "me", 0, [delivery.entry], idle=60_000, justid=True
     )
     await beating.beat()
     [row] = await redis.xpending_range(KEYS.requests, REQUESTS_GROUP, "-", "+", 10)
@@ -85,19 +35,19 @@ async def test_a_beat_does_not_steal_back_what_another_has_reclaimed(
     beating: Beating, make_parts: MakeParts
 ) -> None:
     await submit(beating.parts.redis)
-    [held] = await beating.parts.read()
+    [delivery] = await beating.parts.read()
     other = make_parts("other")
-    await other.steal(held)
+    await other.steal(delivery)
     await beating.beat()
-    assert await other.owner(held) == "other"
-    assert beating.lost == [held]
+    assert await other.owner(delivery) == "other"
+    assert beating.lost == [delivery]
 
 
 async def test_what_was_committed_since_is_not_reported_as_lost(beating: Beating) -> None:
     await submit(beating.parts.redis)
-    [held] = await beating.parts.read()
-    await beating.parts.redis.xack(KEYS.requests, REQUESTS_GROUP, held.entry)
-    beating.parts.holding.discard(held)
+    [delivery] = await beating.parts.read()
+    await beating.parts.redis.xack(KEYS.requests, REQUESTS_GROUP, delivery.entry)
+    beating.parts.in_flight.discard(delivery)
     await beating.beat()
     assert beating.lost == []
 
@@ -107,20 +57,20 @@ async def test_what_is_committed_and_whose_reply_is_on_the_way_is_not_reported_a
 ) -> None:
     parts = beating.parts
     await submit(parts.redis)
-    [held] = await parts.read()
+    [delivery] = await parts.read()
     lease, _, _ = await parts.cache.acquire("a" * 64)
     assert lease is not None
-    held.lease = lease
-    run = parts.commands.run
+    delivery.lease = lease
+    run = parts.broker.run
 
     async def slow(*call: Any) -> Any:
         reply = await run(*call)
         await beating.beat()  # finds neither entry nor lease
         return reply
 
-    monkeypatch.setattr(parts.commands, "run", slow)
+    monkeypatch.setattr(parts.broker, "run", slow)
     with capture_logs() as logs:
-        assert await parts.outbox.commit(held, transcript_of(held), lease=lease)
+        assert await parts.outbox.commit(delivery, transcript_of(delivery), lease=lease)
     assert beating.lost == []
     assert [entry for entry in logs if entry["log_level"] == "warning"] == []
 
@@ -130,27 +80,18 @@ async def test_what_is_handed_back_and_whose_reply_is_on_the_way_is_not_reported
 ) -> None:
     parts = beating.parts
     await submit(parts.redis)
-    [held] = await parts.read()
-    recogniser: Any = None  # only looked at by `join`
-    membership = Membership(
-        WorkerSettings(),
-        recogniser,
-        parts.commands,
-        parts.inbox,
-        parts.holding,
-        beating.heartbeat,
-        "me",
-    )
-    hand_back = parts.inbox.hand_back
+    [delivery] = await parts.read()
+    run = parts.broker.run
 
-    async def slow(entries: list[Delivery]) -> None:
-        await hand_back(entries)
+    async def slow(*call: Any) -> Any:
+        reply = await run(*call)
         await beating.beat()
+        return reply
 
-    monkeypatch.setattr(parts.inbox, "hand_back", slow)
-    await membership.hand_back([held])
+    monkeypatch.setattr(parts.broker, "run", slow)
+    await parts.inbox.hand_back([delivery])
     assert beating.lost == []
-    assert held not in parts.holding
+    assert delivery not in parts.in_flight
 
 
 async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
@@ -166,7 +107,7 @@ async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
     await beating.beat()
     assert await redis.get(lease.key) == b"another's"
     assert await redis.pttl(lease.key) <= 1000
-    assert beating.parts.holding.snapshot()[1] == []
+    assert beating.parts.in_flight.snapshot()[1] == []
 
 
 async def test_a_newcomer_reclaims_nothing_at_first(beating: Beating) -> None:

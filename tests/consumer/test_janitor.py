@@ -8,21 +8,12 @@ from collections.abc import Callable
 import pytest
 from redis.exceptions import OutOfMemoryError
 from sensestream_common.connections.connection import connect
-from sensestream_consumer.broker.janitor import Janitor
-from sensestream_consumer.cache.monitor import CacheMonitor
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.consumer.conftest import KEYS, Components, MakeParts
+from tests.consumer.conftest import KEYS, Components, MakeParts, janitor
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-def janitor(parts: Components, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
-    return Janitor(
-        parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
-        watch=CacheMonitor(parts.commands, KEYS, warn_hit_rate_below=0, warn_results_above=0),
-    )  # fmt: skip
 
 
 async def add(parts: Components, key: str, age_seconds: int, count: int) -> list[bytes]:

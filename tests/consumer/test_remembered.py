@@ -28,7 +28,7 @@ async def answered(parts: Components, **counts: int) -> None:
 
 
 def watch(parts: Components, *, rate: float = 0.0, most: int = 0) -> CacheMonitor:
-    return CacheMonitor(parts.commands, KEYS, warn_hit_rate_below=rate, warn_results_above=most)
+    return CacheMonitor(parts.broker, warn_hit_rate_below=rate, warn_results_above=most)
 
 
 def warnings(logs: list[Any]) -> list[str]:
@@ -37,16 +37,16 @@ def warnings(logs: list[Any]) -> list[str]:
 
 async def test_a_few_results_are_counted_exactly(make_parts: MakeParts) -> None:
     parts = make_parts("one")
-    assert await count_results(parts.commands, KEYS) == 0
+    assert await count_results(parts.broker) == 0
     await keep(parts, 30, others=60)
-    assert await count_results(parts.commands, KEYS) == 30
+    assert await count_results(parts.broker) == 30
 
 
 async def test_many_results_are_counted_nearly(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await keep(parts, 5000, others=5000)
     # Five deviations of a sample of a thousand: the hashes of the keys are drawn anew each time.
-    assert abs(await count_results(parts.commands, KEYS) - 5000) < 800
+    assert abs(await count_results(parts.broker) - 5000) < 800
 
 
 async def test_a_low_hit_rate_is_told_once_and_again_after_a_better_one(

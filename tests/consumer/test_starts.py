@@ -172,7 +172,7 @@ async def test_a_place_is_kept_for_a_moment_only(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_start_whose_reply_was_lost_is_charged_once(make_parts: MakeParts) -> None:
     parts, held = await first(make_parts)
-    run = parts.commands.run
+    run = parts.broker.run
     lost: list[bool] = []
 
     async def lossy(*call: Any) -> Any:
@@ -182,7 +182,7 @@ async def test_a_start_whose_reply_was_lost_is_charged_once(make_parts: MakePart
             raise RedisConnectionError("the reply was lost")
         return reply
 
-    parts.commands.run = lossy  # type: ignore[method-assign,assignment]
+    parts.broker.run = lossy  # type: ignore[method-assign,assignment]
     await start(parts, held)
     assert held.attempt == 1
     assert not held.suspect

@@ -78,7 +78,7 @@ def test_an_answer_that_redis_was_away_for_is_published_once_when_it_is_back(
         wait_until_sync(gate.with_suffix(".reached").exists, what="a recording in the engine")
     server.kill()
     gate.unlink()
-    wait_until_sync(lambda: any(event.get("call") == "commit" for event in worker.events()))
+    wait_until_sync(lambda: any(event.get("operation") == "commit" for event in worker.events()))
     server.restart()
     with Redis.from_url(server.url) as redis:
         outcomes = Pipeline(redis).wait_for(3)

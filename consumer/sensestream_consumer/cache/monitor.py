@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import structlog
-from sensestream_common.contract.keys import Keys
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 
 __all__ = ["CacheMonitor", "count_results"]
 
@@ -22,14 +21,14 @@ _SAMPLE = 1000
 _JUDGED = 100  # answers: the share of repeats among fewer says nothing
 
 
-async def count_results(commands: AutoPipeline, keys: Keys) -> int:
+async def count_results(broker: Broker) -> int:
     """How many results are kept: exactly if the whole Redis holds few keys, else from a sample."""
-    cursor, sample = await commands("SCAN", "0", "COUNT", _SAMPLE)
-    prefix = keys.result("").encode()
+    cursor, sample = await broker.commands("SCAN", "0", "COUNT", _SAMPLE)
+    prefix = broker.keys.result("").encode()
     found: int = sum(key.startswith(prefix) for key in sample)
     if cursor == b"0" or not sample:
         return found
-    return round(int(await commands("DBSIZE")) * found / len(sample))
+    return round(int(await broker.commands("DBSIZE")) * found / len(sample))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +45,12 @@ class CacheMonitor:
 
     def __init__(
         self,
-        commands: AutoPipeline,
-        keys: Keys,
+        broker: Broker,
         *,
         warn_hit_rate_below: float,
         warn_results_above: int,
     ) -> None:
-        self._commands = commands
-        self._keys = keys
+        self._broker = broker
         self._min_hit_rate = warn_hit_rate_below
         self._max_results = warn_results_above
         self._before: _Counters | None = None
@@ -64,7 +61,7 @@ class CacheMonitor:
         if self._min_hit_rate:
             await self._look_at_rate()
         if self._max_results:
-            count = await count_results(self._commands, self._keys)
+            count = await count_results(self._broker)
             self._tell(
                 "cache_too_large", count > self._max_results, results=count,
                 most=self._max_results, fix="shorten SENSESTREAM_RESULT_TTL, or forget a retired "
@@ -88,7 +85,10 @@ class CacheMonitor:
 
     async def _counters(self) -> _Counters:
         names = ("hits", "coalesced", "misses")
-        found = [int(await self._commands("HGET", self._keys.stats, name) or 0) for name in names]
+        found = [
+            int(await self._broker.commands("HGET", self._broker.keys.stats, name) or 0)
+            for name in names
+        ]
         return _Counters(repeats=found[0] + found[1], completed=sum(found))
 
     def _tell(self, event: str, wrong: bool, **facts: object) -> None:

@@ -18,10 +18,10 @@ from sensestream_common.connections.connection import is_out_of_memory
 from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.identity import checksum, is_identity, result_identity
-from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import MALFORMED, Transcript, read_transcript
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.autopipeline import retry_until_available
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import InFlight, Lease
 from sensestream_consumer.cache.local import CachedTranscript, LocalCache
 
@@ -44,13 +44,10 @@ class Cache:
     """Results, aliases and leases of one pipeline, as one recogniser sees them."""
 
     def __init__(
-        self, commands: AutoPipeline, keys: Keys, holding: InFlight, consumer: str,
-        fingerprint: str, *, lease_ms: int,
-    ) -> None:  # fmt: skip
-        self._commands = commands
-        self._keys = keys
-        self._holding = holding
-        self._consumer = consumer
+        self, broker: Broker, in_flight: InFlight, fingerprint: str, *, lease_ms: int
+    ) -> None:
+        self._broker = broker
+        self._in_flight = in_flight
         self._fingerprint = fingerprint
         self._lease_ms = lease_ms
         self._recall = LocalCache()
@@ -84,7 +81,7 @@ class Cache:
 
     async def _alias(self, digest: str) -> str:
         """The audio in the bytes with this digest; empty where that is not known."""
-        audio = await self._get("GET", self._keys.audio(digest))
+        audio = await self._get("GET", self._broker.keys.audio(digest))
         if audio is None or not is_identity(audio):
             return ""
         name = str(audio.decode())
@@ -93,7 +90,7 @@ class Cache:
 
     async def result(self, identity: str) -> Transcript | None:
         """The transcript stored under an identity."""
-        value = await self._get("HGET", self._keys.result(identity), "transcript")
+        value = await self._get("HGET", self._broker.keys.result(identity), "transcript")
         if value is None:
             self._recall.forget(identity)
             return None
@@ -112,7 +109,9 @@ class Cache:
         come meanwhile. A lease that a full Redis refuses, or whose key holds something else, counts
         as none: (None, False, None).
         """
-        lease = Lease(self._keys.lease(identity), f"{self._consumer}:{secrets.token_hex(8)}")
+        lease = Lease(
+            self._broker.keys.lease(identity), f"{self._broker.consumer}:{secrets.token_hex(8)}"
+        )
         taken, transcript = await asyncio.gather(
             retry_until_available(lambda: self._set_lease(lease), "lease"), self.result(identity)
         )
@@ -120,19 +119,19 @@ class Cache:
             return None, False, transcript
         if not taken:
             return None, True, transcript
-        self._holding.add_lease(lease)
+        self._in_flight.add_lease(lease)
         return lease, False, transcript
 
     async def release(self, lease: Lease) -> None:
-        self._holding.discard_lease(lease)
+        self._in_flight.discard_lease(lease)
         await retry_until_available(
-            lambda: self._commands.run(_RELEASE, [lease.key], [lease.value]), "release"
+            lambda: self._broker.run(_RELEASE, [lease.key], [lease.value]), "release"
         )
 
     async def look(self, identity: str) -> tuple[bool, Transcript | None]:
         """Whether somebody still transcribes this, and the result if it is there."""
         holder, transcript = await asyncio.gather(
-            self._get("GET", self._keys.lease(identity)), self.result(identity)
+            self._get("GET", self._broker.keys.lease(identity)), self.result(identity)
         )
         return holder is not None, transcript
 
@@ -147,10 +146,12 @@ class Cache:
 
     async def _set_lease(self, lease: Lease) -> bool | None:
         try:
-            if await self._commands("SET", lease.key, lease.value, "NX", "PX", self._lease_ms):
+            if await self._broker.commands(
+                "SET", lease.key, lease.value, "NX", "PX", self._lease_ms
+            ):
                 return True
             # Ours already where an earlier try went through and its reply was lost.
-            return bool(await self._commands("GET", lease.key) == lease.value.encode())
+            return bool(await self._broker.commands("GET", lease.key) == lease.value.encode())
         except ResponseError as error:
             # What is no string is nobody's lease: waited for, it might never end.
             if is_out_of_memory(error) or "WRONGTYPE" in str(error):
@@ -160,7 +161,7 @@ class Cache:
     async def _get(self, *command: str) -> bytes | None:
         """A value of the cache; one that cannot be read is one that is not there."""
         try:
-            value = await retry_until_available(lambda: self._commands(*command), "look-up")
+            value = await retry_until_available(lambda: self._broker.commands(*command), "look-up")
         except ResponseError as error:
             log.warning("cache_entry_unusable", key=command[1], error=str(error))
             return None

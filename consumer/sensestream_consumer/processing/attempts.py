@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 import structlog
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import ErrorCode, RequestError
-from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.keys import REQUESTS_GROUP
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
-from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.autopipeline import retry_until_available
+from sensestream_consumer.broker.broker import Broker
+from sensestream_consumer.broker.deliveries import Delivery, DeliveryState
 from sensestream_consumer.processing.slots import SharedExclusiveGate
 
 __all__ = ["Attempts", "DeliveryLost"]
@@ -29,19 +30,9 @@ class DeliveryLost(Exception):
 class Attempts:
     """The way to the engine: through its room, and charged."""
 
-    def __init__(
-        self,
-        commands: AutoPipeline,
-        keys: Keys,
-        room: SharedExclusiveGate,
-        consumer: str,
-        *,
-        most: int,
-    ) -> None:
-        self._commands = commands
-        self._keys = keys
+    def __init__(self, broker: Broker, room: SharedExclusiveGate, *, most: int) -> None:
+        self._broker = broker
         self._room = room
-        self._consumer = consumer
         self._most = most
 
     @asynccontextmanager
@@ -63,33 +54,39 @@ class Attempts:
 
     async def _charge(self, held: Delivery, request_id: str, digest: str, *, alone: bool) -> bool:
         """Whether it may go on; false for a suspect that is not alone."""
-        if held.lost:
-            raise DeliveryLost
-        if held.attempt:
+        _raise_if_lost(held)
+        if held.state is DeliveryState.STARTED:
             return True
         keys = [
-            self._keys.lane(held.lane),
-            self._keys.request(request_id),
-            self._keys.crashes(digest),
+            self._broker.keys.lane(held.lane),
+            self._broker.keys.request(request_id),
+            self._broker.keys.crashes(digest),
         ]
         arguments = [
-            REQUESTS_GROUP, self._consumer, held.entry, self._most, _CRASH_TTL_MS, int(alone),
-            held.starts,
+            REQUESTS_GROUP, self._broker.consumer, held.entry, self._most, _CRASH_TTL_MS,
+            int(alone), held.starts,
         ]  # fmt: skip
         what, starts, crashes = await retry_until_available(
-            lambda: self._commands.run(_START, keys, arguments), "start"
+            lambda: self._broker.run(_START, keys, arguments), "start"
         )
+        _raise_if_lost(held)
         if what == b"lost":
             raise DeliveryLost
         if what == b"suspect":
             return False
-        held.attempt = starts
         if what == b"exhausted":
+            held.refuse_start(starts)
             message = _exhausted(starts, crashes, self._most)
             raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
+        held.start(starts)
         if alone:
             log.warning("suspect_started", attempt=starts, crashes=crashes)
         return True
+
+
+def _raise_if_lost(held: Delivery) -> None:
+    if held.state is DeliveryState.LOST:
+        raise DeliveryLost
 
 
 def _exhausted(starts: int, crashes: int, most: int) -> str:

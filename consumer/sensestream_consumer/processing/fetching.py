@@ -13,7 +13,7 @@ from sensestream_common.contract.request import Request
 from sensestream_consumer.audio import Fetched, Fetcher
 from sensestream_consumer.processing.deadlines import Deadlines
 from sensestream_consumer.telemetry.metrics import RETRIES
-from sensestream_consumer.telemetry.stages import Stage, stage
+from sensestream_consumer.telemetry.stages import Stage, timed
 
 __all__ = ["Fetching"]
 
@@ -36,7 +36,7 @@ class Fetching:
 
         Raises `RequestError`, which is `TransientError` when the tries did not help.
         """
-        with stage(Stage.FETCH):
+        with timed(Stage.FETCH):
             if request.audio.startswith("redis:"):
                 # Not cut short: a command's reply would stay in the connection for the next one.
                 fetched = await self._patiently(request)

@@ -22,10 +22,10 @@ from sensestream_consumer.telemetry.request_log import bind_request, log_outcome
 from sensestream_consumer.telemetry.stages import (
     Stage,
     StageTiming,
-    began,
     begin_timings,
     now,
-    stage,
+    picked_up_at,
+    timed,
     timings,
 )
 from sensestream_consumer.telemetry.tracing import Tracing
@@ -66,7 +66,7 @@ class Handler:
         picked_up = self._clock()
         begin_timings()
         request = decode_request(held.entry, held.fields)
-        bind_request(held, request)
+        bind_request(held.entry, request)
         if isinstance(request, BadRequest):
             await self._fail(held, request, request.error, picked_up)
             return
@@ -118,10 +118,10 @@ class Handler:
         left = []
         for commit, how in zip(commits, settled, strict=True):
             if how in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
-                left.append(commit.held)
+                left.append(commit.delivery)
             else:
                 self._tell(
-                    commit.held, commit.outcome, how is CommitResult.COMMITTED, began, timings
+                    commit.delivery, commit.outcome, how is CommitResult.COMMITTED, began, timings
                 )
         return left
 
@@ -131,12 +131,12 @@ class Handler:
         commit = self._completed(held, request, answer, picked_up)
         committed = False
         try:
-            with stage(Stage.COMMIT):
+            with timed(Stage.COMMIT):
                 committed = await self._outbox.publish(commit)
         finally:
             if not committed and answer.lease is not None:
                 await self._cache.release(answer.lease)
-        self._tell(held, commit.outcome, committed, began(), timings())
+        self._tell(held, commit.outcome, committed, picked_up_at(), timings())
 
     def _completed(
         self, held: Delivery, request: Request | BadRequest, answer: Resolution, picked_up: int
@@ -172,9 +172,9 @@ class Handler:
             worker=self._consumer,
             attempt=held.attempt,
         )
-        with stage(Stage.COMMIT):
+        with timed(Stage.COMMIT):
             committed = await self._outbox.commit(held, outcome, callback_url=request.callback_url)
-        self._tell(held, outcome, committed, began(), timings())
+        self._tell(held, outcome, committed, picked_up_at(), timings())
 
     def _tell(
         self,
@@ -186,7 +186,7 @@ class Handler:
     ) -> None:
         log_outcome(outcome, committed, timings)
         count_outcome(outcome, committed, timings)
-        self._tracing.tell(held, outcome, began, timings)
+        self._tracing.record(held.lane, outcome, began, timings)
 
 
 def _mistake(error: Exception) -> RequestError:

@@ -27,7 +27,7 @@ from sensestream_consumer.processing.fetching import Fetching
 from sensestream_consumer.processing.single_flight import FlightCall, FlightResult, SingleFlight
 from sensestream_consumer.processing.slots import SlotPool, TooManyWaiters
 from sensestream_consumer.processing.transcribing import Hearing
-from sensestream_consumer.telemetry.stages import Stage, stage
+from sensestream_consumer.telemetry.stages import Stage, timed
 
 __all__ = ["Resolution", "Resolver"]
 
@@ -111,7 +111,7 @@ class Resolver:
     def recall(self, request: Request) -> Resolution | None:
         """The answer that this worker has given before to the digest that the sender names.
 
-        Whether it still holds is seen by the commit (`CacheWrite.expected`).
+        Whether it still holds is seen by the commit (`CacheWrite.expected_sha1`).
         """
         if not (request.digest and self._trust_digest) or self._deadlines.passed(request):
             return None
@@ -147,7 +147,7 @@ class Resolver:
     ) -> Resolution | None:
         """The answer of a transcription under way in this worker, holding no engine room."""
         self._places.let_go(held)
-        with self._following.place(), stage(Stage.FOLLOW):
+        with self._following.place(), timed(Stage.FOLLOW):
             async with self._deadlines.within(request):
                 landing = await flight.follow()
         if landing is None:
@@ -173,7 +173,7 @@ class Resolver:
             try:
                 return await self._transcribe(held, request, fetched)
             except _HeldElsewhere as other:
-                with self._following.place(), stage(Stage.FOLLOW):
+                with self._following.place(), timed(Stage.FOLLOW):
                     async with self._deadlines.within(request):
                         transcript = await self._cache.await_other(other.identity)
                 if transcript is not None:
@@ -191,7 +191,7 @@ class Resolver:
     async def _hear(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
         """Decode and recognise, unless these samples turn out to be known, or another's to hear."""
         loop = asyncio.get_running_loop()
-        with stage(Stage.DECODE):
+        with timed(Stage.DECODE):
             samples = await loop.run_in_executor(self._decoders, decode, fetched, self._policy)
             audio = await loop.run_in_executor(self._decoders, audio_identity, samples)
         identity = self._cache.identity(audio, request.language, request.itn)
@@ -235,7 +235,7 @@ class Resolver:
             alias=digest,
             alias_of=audio,
             ttl_ms=self._ttl_ms(request, self._result_ttl),
-            expected=expected,
+            expected_sha1=expected,
         )
         return Resolution(transcript, use, digest, keep)
 
