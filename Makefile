@@ -91,5 +91,5 @@ ci:  ## Everything that must hold before a change lands
 clean:  ## Remove .venv and every cache
 	@for venv in "$(VENV)" "$(VENV)-docs"; do \
 		if [ -f "$$venv/pyvenv.cfg" ]; then rm -rf "$$venv"; fi; done
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
