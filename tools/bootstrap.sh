@@ -101,7 +101,7 @@ if ! usable; then
     say "making $venv with $(command -v "$python")"
     "$python" -I -m venv --clear "$venv" || exit
 fi
-say "installing into $venv (a minute or more; log: $log)"
+say "installing into $venv (this can take some minutes; log: $log)"
 { install "$@" && inputs "$@" >"$venv/installed-from"; } | progress
 if [ ! -e "$venv/installed-from" ]; then
     if grep -q 'Retrying (' "$log"; then
