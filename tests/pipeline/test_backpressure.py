@@ -15,8 +15,7 @@ from sensestream_common.contract.keys import HANDED_BACK
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from chaos.proxy import Proxy
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.pipeline.test_crashes import exactly_once, started
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker, exactly_once, started
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 

@@ -14,8 +14,7 @@ from sensestream_common.contract.keys import HANDED_BACK
 from sensestream_producer.operations.pending import Pending, Release
 from sensestream_producer.transport import RedisTransport
 
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.pipeline.test_crashes import exactly_once, started
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker, exactly_once, started
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 from tests.support.workers import WorkerProcess

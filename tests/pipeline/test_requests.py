@@ -339,3 +339,21 @@ def test_a_request_may_expire_while_it_waits(
     outcomes = {o["entry"]: o for o in pipeline.wait_for(21)}
     assert Counter(outcomes[entry].get("error", "") for entry in late)["expired"] >= 16
     assert pipeline.redis.xlen(KEYS.dead) == 0
+
+
+def test_a_cached_transcript_that_cannot_be_sent_harms_no_neighbour(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path
+) -> None:
+    worker = start_worker(reclaim_after=1)
+    files = [write_clip(clips, n) for n in range(4)]
+    pipeline.submit(files[0])
+    pipeline.wait_for(1)
+    [result] = pipeline.redis.keys("*:result:*")
+    broken = json.loads(pipeline.redis.hget(result, "transcript"))
+    broken["text"] = "\ud800"
+    pipeline.redis.hset(result, "transcript", json.dumps(broken))
+    entries = [pipeline.submit(files[n % 4]) for n in range(20)]
+    outcomes = pipeline.wait_for(21)
+    assert {o["entry"] for o in outcomes[1:]} == set(entries)
+    assert {o["status"] for o in outcomes} == {"completed"}
+    assert worker.process.poll() is None

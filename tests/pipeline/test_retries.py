@@ -11,8 +11,7 @@ from sensestream_consumer.audio import audio_identity
 from sensestream_consumer.engine.session import lacks_memory
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.pipeline.test_crashes import exactly_once
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker, exactly_once
 from tests.support.clips import tone, write_clip
 from tests.support.waiting import wait_until_sync
 
