@@ -12,10 +12,10 @@ from sensestream_common.connections.connection import connect
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_consumer.broker.autopipeline import AutoPipeline
 from sensestream_consumer.broker.broker import Broker
-from sensestream_consumer.broker.deliveries import Delivery, InFlight
+from sensestream_consumer.broker.deliveries import Delivery, InFlight, Lease
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.broker.outbox import Outbox
-from sensestream_consumer.cache.results import Cache
+from sensestream_consumer.cache.results import Cache, Leased
 from sensestream_consumer.processing.attempts import Attempts
 from sensestream_consumer.processing.slots import SharedExclusiveGate
 
@@ -33,7 +33,15 @@ class Components:
         self.inbox = Inbox(redis, self.broker, self.in_flight)
         self.outbox = Outbox(self.broker, self.in_flight, request_ttl=100)
         self.cache = Cache(self.broker, self.in_flight, "fingerprint", lease_ms=60_000)
-        self.starts = Attempts(self.broker, SharedExclusiveGate(), most=3)
+        self.attempts = Attempts(self.broker, SharedExclusiveGate(), most=3)
+
+    async def take_lease(self, identity: str) -> Lease:
+        """Take a free lease, and let it outlive its block as one does that a commit takes along."""
+        async with self.cache.lease(identity) as leased:
+            assert isinstance(leased, Leased)
+            lease = leased.hand_over()
+        assert lease is not None
+        return lease
 
     async def read(self, count: int = 10) -> list[Delivery]:
         entries = await self.inbox.read(count)
