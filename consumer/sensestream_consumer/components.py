@@ -109,9 +109,13 @@ def build_components(
     inbox = Inbox(connections.reader, broker, in_flight)
     outbox = Outbox(broker, in_flight, request_ttl=settings.request_ttl)
     heartbeat = _heartbeat(
-        settings, recogniser, connections.name, consumer, in_flight,
-        on_lost=lambda delivery: dispatcher.on_lost(delivery),  # built last, of all the others
-    )  # fmt: skip
+        settings,
+        recogniser,
+        connections.name,
+        consumer,
+        in_flight,
+        on_lost=lambda delivery: dispatcher.on_lost(delivery),  # which is built last
+    )
     identity = GroupIdentity(
         settings.pipeline, recogniser.fingerprint, recogniser.name, settings.allow_mixed
     )

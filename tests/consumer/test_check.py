@@ -19,7 +19,7 @@ from sensestream_common.findings import Finding, Level
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.startup import check_command as checkup
 from sensestream_consumer.startup.host_checks import host_findings
-from sensestream_consumer.startup.preflight import look_at_redis
+from sensestream_consumer.startup.preflight import check_redis
 
 pytestmark = pytest.mark.anyio
 
@@ -172,4 +172,4 @@ async def test_a_worker_refuses_a_redis_too_old_for_its_commands() -> None:
 
     ancient: Any = Ancient()
     with pytest.raises(PipelineError, match=r"6\.0\.16: Sensestream needs 6\.2"):
-        await look_at_redis(ancient)
+        await check_redis(ancient)

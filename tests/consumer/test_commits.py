@@ -4,45 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
-from typing import Any
 
 import pytest
-from sensestream_common.contract.errors import ErrorCode
-from sensestream_common.contract.keys import REQUESTS_GROUP, Lane
-from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.keys import REQUESTS_GROUP
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.deliveries import Delivery
 from sensestream_consumer.broker.outbox import CacheWrite
 
-from tests.consumer.conftest import KEYS, Components, MakeParts, submit
+from tests.consumer.conftest import (
+    KEYS,
+    MakeParts,
+    failure_of,
+    outcomes,
+    submit,
+    transcript_of,
+    two_holders,
+)
 
 pytestmark = pytest.mark.anyio
-
-
-def transcript_of(delivery: Delivery, text: str = "one two", **fields: Any) -> Outcome:
-    return Outcome(
-        id=fields.pop("id", delivery.entry), entry=delivery.entry, status=Status.COMPLETED,
-        cache=CacheUse.MISS, digest="sha256:" + "0" * 64, model="m", **fields,
-    ).with_transcript(Transcript(text))  # fmt: skip
-
-
-def failure_of(delivery: Delivery, error: ErrorCode = ErrorCode.AUDIO_NOT_FOUND) -> Outcome:
-    return Outcome(
-        id=delivery.entry, entry=delivery.entry, status=Status.FAILED, error=error, message="gone"
-    )
-
-
-async def outcomes(parts: Components) -> list[bytes]:
-    return [fields[b"status"] for _, fields in await parts.redis.xrange(KEYS.transcripts)]
-
-
-async def two_holders(make_parts: MakeParts) -> tuple[Components, Delivery, Components, Delivery]:
-    """One worker that has lost its entry without knowing, and the one that has it now."""
-    old, new = make_parts("old"), make_parts("new")
-    await old.inbox.create_groups()
-    await submit(old.redis)
-    [delivery] = await old.read()
-    return old, delivery, new, await new.steal(delivery)
 
 
 async def test_two_workers_that_finish_one_entry_give_one_outcome(make_parts: MakeParts) -> None:
@@ -131,34 +109,6 @@ async def test_an_outcome_with_a_callback_is_put_before_the_senders(make_parts: 
     [(_, hook)] = await parts.redis.xrange(KEYS.webhooks)
     [(outcome, _)] = await parts.redis.xrange(KEYS.transcripts)
     assert hook == {b"outcome": outcome, b"url": b"http://h/hook", b"id": delivery.entry.encode()}
-
-
-async def test_the_normal_lane_gets_a_place_however_many_wait_in_the_high_one(
-    make_parts: MakeParts,
-) -> None:
-    parts = make_parts("one")
-    await parts.inbox.create_groups()
-    for _ in range(40):
-        await submit(parts.redis, lane=Lane.HIGH)
-        await submit(parts.redis)
-    # Its own comes first: behind the others it would find the engine's places taken each time.
-    assert [delivery.lane for delivery in await parts.read(8)] == [Lane.NORMAL] + [Lane.HIGH] * 8
-    one_by_one = [delivery.lane for _ in range(16) for delivery in await parts.read(1)]
-    assert one_by_one.count(Lane.HIGH) == 16
-    assert one_by_one.count(Lane.NORMAL) == 2
-
-
-async def test_the_normal_lane_has_its_turn_among_what_was_handed_back(
-    make_parts: MakeParts,
-) -> None:
-    parts = make_parts("one")
-    await parts.inbox.create_groups()
-    for _ in range(20):
-        await submit(parts.redis, lane=Lane.HIGH)
-        await submit(parts.redis)
-    await parts.inbox.hand_back(await parts.read(40))
-    taken = [delivery.lane for _ in range(16) for delivery in await parts.inbox.take(1, 60_000)]
-    assert taken == ([Lane.HIGH] * 7 + [Lane.NORMAL]) * 2
 
 
 async def test_what_was_handed_back_is_taken_at_once_and_uncharged(make_parts: MakeParts) -> None:

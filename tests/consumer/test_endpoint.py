@@ -52,7 +52,7 @@ async def test_a_worker_that_loads_its_model_is_alive_and_says_why_it_is_not_rea
     assert json.loads(body) == {"ready": False, "reason": "the model is being loaded"}
     status, body = await get(port, "/metrics")
     assert status == 200
-    assert 'sensestream_retries_total{what="fetch"} ' in body
+    assert 'sensestream_retries_total{operation="fetch"} ' in body
     assert "sensestream_in_flight_requests" not in body
 
 

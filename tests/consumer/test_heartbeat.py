@@ -2,64 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
-from sensestream_common.connections.connection import connect_blocking
 from sensestream_common.contract.keys import REQUESTS_GROUP
-from sensestream_consumer.broker.deliveries import Delivery
-from sensestream_consumer.broker.heartbeat import Heartbeat, WorkerInfo
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import KEYS, Components, MakeParts, submit
-from tests.consumer.test_commits import transcript_of
+from tests.consumer.conftest import KEYS, RECLAIM_AFTER, Beating, MakeParts, submit, transcript_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-RECLAIM_AFTER = 60.0
-
-
-class Beating:
-    """Parts of a worker with a heartbeat that beats when the test says so."""
-
-    def __init__(
-        self,
-        parts: Components,
-        url: str,
-        *,
-        fingerprint: str = "fingerprint",
-        trust_digest: bool = True,
-    ) -> None:
-        self.parts = parts
-        self.lost: list[Delivery] = []
-        self.heartbeat = Heartbeat(
-            connect_blocking(url, name="heartbeat", timeout=2),
-            KEYS,
-            WorkerInfo(
-                parts.consumer,
-                fingerprint,
-                {"host": "h"},
-                trust_digest=trust_digest,
-                result_ttl=604_800,
-                request_ttl=86_400,
-            ),
-            parts.in_flight,
-            reclaim_after=RECLAIM_AFTER,
-            on_lost=self.lost.append,
-        )
-
-    async def beat(self) -> None:
-        await asyncio.to_thread(self.heartbeat.beat)
-        await asyncio.sleep(0)  # what it found is reported to the event loop
-
-
-@pytest.fixture
-async def beating(make_parts: MakeParts, redis_url: str) -> Beating:
-    parts = make_parts("me")
-    await parts.inbox.create_groups()
-    return Beating(parts, redis_url)
 
 
 async def test_a_beat_renews_what_is_held_and_counts_no_delivery(beating: Beating) -> None:

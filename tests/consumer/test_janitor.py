@@ -8,19 +8,12 @@ from collections.abc import Callable
 import pytest
 from redis.exceptions import OutOfMemoryError
 from sensestream_common.connections.connection import connect
-from sensestream_consumer.broker.janitor import Janitor
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.consumer.conftest import KEYS, Components, MakeParts
+from tests.consumer.conftest import KEYS, Components, MakeParts, janitor
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-def janitor(parts: Components, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
-    return Janitor(
-        parts.broker, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
-    )  # fmt: skip
 
 
 async def add(parts: Components, key: str, age_seconds: int, count: int) -> list[bytes]:

@@ -16,12 +16,19 @@ from sensestream_consumer.processing.attempts import DeliveryLost
 from sensestream_consumer.processing.flow_control import FlowControl
 from sensestream_consumer.processing.slots import SlotPool
 
-from tests.consumer.conftest import KEYS, Components, MakeParts, submit
-from tests.consumer.test_commits import failure_of, outcomes, transcript_of, two_holders
-from tests.consumer.test_heartbeat import RECLAIM_AFTER, Beating, beating
-from tests.consumer.test_janitor import janitor
-
-__all__ = ["beating"]  # the fixture of test_heartbeat
+from tests.consumer.conftest import (
+    KEYS,
+    RECLAIM_AFTER,
+    Beating,
+    Components,
+    MakeParts,
+    failure_of,
+    janitor,
+    outcomes,
+    submit,
+    transcript_of,
+    two_holders,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +66,7 @@ async def test_an_entry_of_anothers_is_acknowledged_by_no_failure(
     assert await new.redis.exists(KEYS.dead) == 0
 
 
-async def test_who_has_lost_an_entry_changes_nothing_about_it(make_parts: MakeParts) -> None:
+async def test_non_owner_cannot_start_hand_back_or_leave(make_parts: MakeParts) -> None:
     old, delivery, new, stolen = await two_holders(make_parts)
     await age(new.redis, stolen, "new")
     with pytest.raises(DeliveryLost):

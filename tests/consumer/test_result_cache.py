@@ -12,8 +12,7 @@ from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.broker.outbox import CacheWrite
 from sensestream_consumer.cache.results import Cached, Leased, LeasedElsewhere
 
-from tests.consumer.conftest import KEYS, MakeParts, submit
-from tests.consumer.test_commits import transcript_of
+from tests.consumer.conftest import KEYS, MakeParts, submit, transcript_of
 
 pytestmark = pytest.mark.anyio
 

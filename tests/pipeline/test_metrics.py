@@ -186,7 +186,7 @@ def test_a_worker_is_not_ready_while_redis_is_down_and_is_again_after(
         pipeline.wait_for(1)
     back = scrape(port)
     assert value(back, "redis_reconnects_total", connection="commands") >= 1
-    assert value(back, "retries_total", what="redis") >= 1
+    assert value(back, "retries_total", operation="redis") >= 1
 
 
 def test_a_draining_worker_is_alive_and_not_ready(

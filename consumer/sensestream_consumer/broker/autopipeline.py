@@ -1,4 +1,4 @@
-"""Commands to Redis, gathered: what many coroutines send at once travels as one pipeline.
+"""Commands to Redis in automatic pipelines: those that gather while one is under way go together.
 
 While a pipeline is under way the next one gathers, so batches grow with the load by themselves,
 and the code of one request stays a straight line of awaits.
@@ -31,15 +31,14 @@ class AutoPipeline:
     """Sends commands over one connection, as many at a time as have gathered."""
 
     def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self.line = PipelinedConnection(redis)
+        self._connection = PipelinedConnection(redis)
         self.connection_state = ConnectionState("commands")
         self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def __call__(self, *command: Any) -> Any:
         """The reply to a command; its error is raised here and spoils no other's."""
-        packed = pack(*command)  # here: a value that cannot be sent is told to its own caller only
+        packed = pack(*command)  # here: a value that cannot be sent fails its own caller only
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((packed, future))
         if self._sender is None:
@@ -47,11 +46,11 @@ class AutoPipeline:
         return await future
 
     async def close(self) -> None:
-        """Give the connection back; what is under way fails."""
-        await self.line.close()
+        """Give the connection back; commands under way fail."""
+        await self._connection.close()
 
     async def _exchange(self, packed: list[bytes]) -> list[Any]:
-        return await self.line.execute(packed)
+        return await self._connection.execute(packed)
 
     async def _send_all(self) -> None:
         try:

@@ -62,39 +62,43 @@ class Delivery:
 
     def start(self, attempt: int) -> None:
         """Note that Redis has charged start number `attempt`."""
-        self._require("start", self.state is _RECEIVED)
+        if self.state is not _RECEIVED:
+            raise self._illegal("start")
         self.state, self.attempt = _STARTED, attempt
 
     def refuse_start(self, starts: int) -> None:
         """Note the starts of an entry that has none left; it stays RECEIVED, to be failed."""
-        self._require("refuse a start", self.state is _RECEIVED)
+        if self.state is not _RECEIVED:
+            raise self._illegal("refuse a start")
         self.attempt = starts
 
     def lose(self) -> None:
         """Note that another worker has taken the entry over."""
-        self._require("lose", self.state is _RECEIVED or self.state is _STARTED)
+        if self.state is not _RECEIVED and self.state is not _STARTED:
+            raise self._illegal("lose")
         self.state = _LOST
 
     def settle(self) -> None:
         """Note that an outcome or a hand-back is about to be sent, for the first time or again."""
-        state = self.state
-        if state is not _SETTLING:
-            self._require("settle", state is not _SETTLED)
-            self._before, self.state = state, _SETTLING
+        if self.state is _SETTLED:
+            raise self._illegal("settle")
+        if self.state is not _SETTLING:
+            self._before, self.state = self.state, _SETTLING
 
     def reopen(self) -> None:
         """Go back to the state before `settle`: Redis has written nothing."""
-        self._require("reopen", self.state is _SETTLING)
+        if self.state is not _SETTLING:
+            raise self._illegal("reopen")
         self.state = self._before
 
     def settled(self) -> None:
         """Note that Redis has replied: nothing is left to be done."""
-        self._require("end", self.state is _SETTLING)
+        if self.state is not _SETTLING:
+            raise self._illegal("end")
         self.state = _SETTLED
 
-    def _require(self, step: str, legal: bool) -> None:
-        if not legal:
-            raise IllegalStep(f"entry {self.entry} is {self.state.value}: it cannot {step}")
+    def _illegal(self, step: str) -> IllegalStep:
+        return IllegalStep(f"entry {self.entry} is {self.state.value}: it cannot {step}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ class Lease:
 
 
 class InFlight:
-    """What a worker has in flight. The event loop changes it, the heartbeat's thread reads it."""
+    """Deliveries and leases in flight; the event loop changes them, the heartbeat reads them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -127,7 +131,7 @@ class InFlight:
     def discard(self, delivery: Delivery) -> None:
         """Renew this delivery no more; nothing where it is not in flight."""
         with self._lock:
-            if delivery in self:
+            if self._deliveries.get((delivery.lane, delivery.entry)) is delivery:
                 del self._deliveries[delivery.lane, delivery.entry]
 
     def can_lose(self, delivery: Delivery) -> bool:

@@ -80,7 +80,7 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._last_beat = time.monotonic()
-        # A newcomer cannot know whether all that looks idle is the end of an outage.
+        # To a newcomer all entries may look idle because an outage has just ended.
         self._no_reclaim_before = self._last_beat + reclaim_after
         self._clock_offset = time.time() * 1000 - time.monotonic() * 1000
 
@@ -101,7 +101,7 @@ class Heartbeat:
     def now_ms(self) -> int:
         """Milliseconds since the epoch by Redis's clock, which all workers share.
 
-        Counted on from the last beat by a clock that nobody sets; right to half a round trip.
+        Counted on from the last beat by the monotonic clock; right to half a round trip.
         """
         return int(time.monotonic() * 1000 + self._clock_offset)
 
@@ -110,7 +110,7 @@ class Heartbeat:
         return time.monotonic() - self._last_beat
 
     def may_reclaim(self) -> bool:
-        """Whether idle entries are another's silence, and not the end of our own."""
+        """Whether idle entries mean a silent worker, and not an outage that this one had too."""
         now = time.monotonic()
         return now - self._last_beat < 2 * self.interval and now >= self._no_reclaim_before
 
@@ -120,15 +120,15 @@ class Heartbeat:
             try:
                 self.beat()
                 wait = self.interval
-            except Exception as error:  # whatever it was: without this thread nothing is renewed
+            except Exception as error:  # any fault: without this thread nothing is renewed
                 self.connection_state.failed()
-                wait = min(1.0, self.interval)  # soon, because the others count our silence
+                wait = min(1.0, self.interval)  # soon: the others reclaim from a silent worker
                 log.warning("heartbeat_failed", error=repr(error))
                 with contextlib.suppress(Exception):
                     self._redis.connection_pool.disconnect()
 
     def beat(self) -> None:
-        """Renew everything in one round trip: on a slow connection several would take too long."""
+        """Renew and announce in one round trip: on a slow connection several take too long."""
         deliveries, leases = self._in_flight.snapshot()
         batches = [
             (lane, part)

@@ -32,7 +32,7 @@ _CONSUMER_IDLE_MS = 3_600_000  # a dead worker's consumer that holds nothing
 
 
 class Janitor:
-    """Trims outcomes and dead letters, and sweeps what crashes left behind."""
+    """Trims outcomes and dead letters, and sweeps the remains of crashes."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Janitor:
             await asyncio.sleep(_PERIOD)
 
     async def sweep(self) -> None:
-        """Trim the streams, sweep what crashes left behind, and do the chores, once."""
+        """Trim the streams, sweep the remains of crashes, and do the chores, once."""
         names = self._broker.keys
         trimmed = await self._broker.run(
             _TRIM, [names.transcripts, names.trimmed, names.dead, names.webhooks], self._limits
@@ -89,7 +89,7 @@ class Janitor:
         return reply is not None
 
     async def _adopt_requests(self) -> None:
-        """Requests whose consumer was removed by hand while it held them are for anybody again."""
+        """Let any worker take the entries of a consumer that was removed by hand."""
         for lane in Lane:
             adopted = await self._broker.run(
                 _ADOPT,
@@ -100,7 +100,7 @@ class Janitor:
                 log.warning("requests_adopted", lane=lane.value, count=len(adopted))
 
     async def _sweep_uploads(self) -> None:
-        """Uploads that wait for no request any more (theirs was deleted by hand) get a TTL."""
+        """Give a TTL to uploads whose request was deleted by hand."""
         cursor = b"0"
         while True:
             cursor, found = await self._broker.commands(
@@ -127,7 +127,7 @@ class Janitor:
         log.info("orphaned_upload", key=key)
 
     async def _sweep_consumers(self) -> None:
-        """Consumers of workers that died and whose entries others have taken over."""
+        """Remove the consumers of dead workers whose entries others have taken over."""
         lanes = [self._broker.keys.lane(lane) for lane in (Lane.HIGH, Lane.NORMAL)]
         for lane in lanes:
             for row in await self._broker.commands("XINFO", "CONSUMERS", lane, REQUESTS_GROUP):

@@ -1,4 +1,7 @@
-"""Answers out: the commit that acknowledges a request and publishes its outcome in one step."""
+"""Outcomes out: the commit that acknowledges a request and publishes its outcome in one step.
+
+Not the transactional outbox of databases: here the queue and the outcomes are in one Redis.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,14 @@ __all__ = ["CacheWrite", "Commit", "CommitResult", "Outbox"]
 log = structlog.get_logger(__name__)
 
 _COMMIT = load_script("sensestream_consumer.broker.lua", "commit")
+# The parts of the script's call for each request, in this order and by the script's own names:
+# keys, arguments, and the lists behind them, each preceded by its length.
+COMMIT_KEYS = ("lane", "request", "upload", "result", "audio", "lease", "crashes")
+COMMIT_ARGUMENTS = (
+    "entry", "must_own", "outcome", "status", "carried_id", "upload_ttl",
+    "result_ttl", "alias_of", "lease_value", "forget_crashes", "expected_sha1",
+)  # fmt: skip
+COMMIT_LISTS = ("fields", "dead_letter", "webhook", "stored", "counters")
 # The bytes of an upload whose request became a dead letter stay, so that it can be replayed; with
 # a TTL, so that memory pressure may take them before it takes anything that is still queued.
 _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
@@ -31,10 +42,10 @@ _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class CacheWrite:
-    """What a commit leaves in the cache beside the outcome.
+    """The writes of a commit to the cache, beside the outcome.
 
     `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
-    what is there is prolonged. `alias_of` is the audio identity that `alias` leads to. With
+    the stored one is prolonged. `alias_of` is the audio identity that `alias` leads to. With
     `expected_sha1` nothing is written unless that is the SHA-1 of the transcript that Redis keeps.
     """
 
@@ -47,13 +58,13 @@ class CacheWrite:
 
 
 class CommitResult(Enum):
-    """What became of a commit, by the first element of the script's reply."""
+    """The end of a commit, by the first element of the script's reply."""
 
     COMMITTED = 1  # this outcome was published
-    ALREADY_ANSWERED = 0  # somebody else has answered, or it is not ours to fail
-    # Of the last two nothing was written, and the entry is held as before.
-    RESULT_CHANGED = 2  # the transcript that it repeats is not kept any more
-    REJECTED = -1  # the key of a stream holds something else
+    ALREADY_ANSWERED = 0  # another worker has answered, or it is not ours to fail
+    # With these two nothing was written, and the delivery is in flight as before.
+    RESULT_CHANGED = 2  # the cache does not hold the expected transcript any more
+    REJECTED = -1  # the key of a stream holds another type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +79,7 @@ class Commit:
 
 
 class Outbox:
-    """Publishes outcomes; every request entry gets exactly one, whoever else tries."""
+    """Publishes outcomes: exactly one for each request entry, however many workers try."""
 
     def __init__(self, broker: Broker, in_flight: InFlight, *, request_ttl: int) -> None:
         self._broker = broker
@@ -86,7 +97,7 @@ class Outbox:
         lease: Lease | None = None,
         callback_url: str = "",
     ) -> bool:
-        """Answer a request; false when somebody else has, or when it is not ours to fail.
+        """Answer a request; false when another worker has, or when it is not ours to fail.
 
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
@@ -96,7 +107,7 @@ class Outbox:
         )
 
     async def publish(self, commit: Commit) -> bool:
-        """As `commit`."""
+        """Answer a request, as `commit` does."""
 
         async def attempt() -> Any:
             [reply] = await self._send([commit])
@@ -132,12 +143,15 @@ class Outbox:
             self._in_flight.discard_lease(commit.lease)
         for problem in reply[2:]:
             log.warning(
-                "commit_incomplete", id=commit.outcome.id, entry=commit.delivery.entry,
+                "commit_incomplete",
+                id=commit.outcome.id,
+                entry=commit.delivery.entry,
                 problem=problem.decode(),
-            )  # fmt: skip
+            )
         return settled
 
     def _keys_of(self, commit: Commit) -> list[str]:
+        """`COMMIT_KEYS` of a request; `none` for one that the script shall leave alone."""
         names, delivery, outcome, keep = (
             self._broker.keys,
             commit.delivery,
@@ -151,10 +165,11 @@ class Outbox:
             names.result(keep.result) if keep.result else names.none,
             names.audio(keep.alias) if keep.alias else names.none,
             commit.lease.key if commit.lease else names.none,
-            names.crashes(outcome.digest) if _forgives(commit) else names.none,
+            names.crashes(outcome.digest) if _forgets_crashes(commit) else names.none,
         ]
 
     def _arguments_of(self, commit: Commit) -> list[Any]:
+        """`COMMIT_ARGUMENTS` and `COMMIT_LISTS` of a request."""
         delivery, outcome, keep = commit.delivery, commit.outcome, commit.keep
         letter = _dead_letter(delivery, outcome)
         upload_ttl: int | str = ""
@@ -173,7 +188,7 @@ class Outbox:
             keep.ttl_ms,
             keep.alias_of,
             commit.lease.value if commit.lease else "",
-            1 if _forgives(commit) else 0,
+            1 if _forgets_crashes(commit) else 0,
             keep.expected_sha1,
             *_list(entry),
             *_list(letter),
@@ -184,11 +199,11 @@ class Outbox:
         ]
 
 
-def _forgives(commit: Commit) -> bool:
+def _forgets_crashes(commit: Commit) -> bool:
     """Whether the crashes that its bytes caused are forgotten.
 
-    What killed its workers stays counted, for the copies of it that still wait; and a hit whose
-    bytes nobody has read proves nothing.
+    The crashes of a request that used up its attempts stay counted, for the copies that still
+    wait; and a hit whose bytes were not read proves nothing.
     """
     outcome = commit.outcome
     exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
@@ -203,7 +218,7 @@ def _upload(delivery: Delivery, keys: Keys) -> str:
 
 
 def _dead_letter(delivery: Delivery, outcome: Outcome) -> dict[Any, Any]:
-    """The request whole, and why it was given up; empty where nobody could fix it."""
+    """The whole request and the reason; empty for an error that an operator cannot fix."""
     if outcome.error is None or not outcome.error.dead_letter:
         return {}
     letter: dict[Any, Any] = {**delivery.fields}

@@ -1,7 +1,7 @@
-"""The figures of the whole group, which every worker tells alike: asked of Redis, never summed.
+"""The figures of the whole group: every worker reads the same ones from Redis, so none are summed.
 
-They are asked for when somebody scrapes, at most once in a few seconds, at a cost
-that grows neither with the backlog nor with the cache.
+They are read at a scrape, at most once in a few seconds, at a cost that grows neither with the
+backlog nor with the cache.
 """
 
 from __future__ import annotations
@@ -46,12 +46,15 @@ class LaneFigures:
 
     @property
     def undelivered(self) -> int:
-        # What is deleted by hand stays pending for a while without standing in the stream.
+        """Requests that no worker has read yet."""
+        # An entry deleted by hand stays pending for a while without standing in the stream.
         return max(0, self.backlog - self.pending)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupFigures:
+    """The figures of one moment; `completed` counts by how the cache was used."""
+
     lanes: dict[Lane, LaneFigures]
     dead_letters: int
     transcripts: int
@@ -60,7 +63,7 @@ class GroupFigures:
 
 
 class Group:
-    """The latest figures of the group, `None` while Redis does not tell them."""
+    """The latest figures of the group, `None` while Redis does not answer."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -73,7 +76,7 @@ class Group:
         return self.figures.lanes if self.figures else {}
 
     async def refresh(self) -> None:
-        """Ask Redis, unless that was just done. Never raises for a Redis that is away."""
+        """Ask Redis, unless it was asked just now. Never raises for a Redis that is away."""
         async with self._asking:
             if time.monotonic() - self._asked_at < _FRESH:
                 return

@@ -1,8 +1,8 @@
 """The worker's own HTTP: /metrics, /health and /health/ready, and nothing else.
 
-It is answered by the event loop that does the work, so that /health tells that this loop turns;
-only the text of /metrics is put together in a thread. h11 reads the protocol. At most so many
-connections are open, each for one request and a few seconds.
+The event loop that does the work answers, so that /health proves that this loop turns; only the
+text of /metrics is built in a thread. h11 reads the protocol. A bounded number of connections is
+open, each for one request and a few seconds.
 """
 
 from __future__ import annotations

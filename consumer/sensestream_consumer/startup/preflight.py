@@ -1,7 +1,7 @@
-"""What an operator should know about the place a worker starts in, before it matters.
+"""Checks at the start of a worker: of Redis, and of the host.
 
-The start looks with the eyes of `sensestream doctor` and logs what is not as it should be. It
-refuses only where a worker would be of no use; a Redis that is full, for one, needs workers most.
+They are those of `sensestream doctor`, and log what is not as it should be. A start is refused only
+where a worker would be of no use; a Redis that is full, for one, needs workers most.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sensestream_consumer.broker.autopipeline import retry_until_available
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.startup.host_checks import host_findings
 
-__all__ = ["look_at_host", "look_at_redis", "wait_for_redis"]
+__all__ = ["check_host", "check_redis", "wait_for_redis"]
 
 log = structlog.get_logger(__name__)
 
@@ -38,15 +38,15 @@ async def wait_for_redis(redis: Redis, url: str) -> None:
             await redis.ping()
         except (AuthenticationError, AuthorizationError) as error:
             raise PipelineError(
-                f"Redis at {redacted_url(url)} lets nobody in with this user and password: "
+                f"Redis at {redacted_url(url)} refuses this user and password: "
                 f"{error} (setting SENSESTREAM_REDIS_URL)"
             ) from error
 
     await retry_until_available(ping, "connect")
-    await retry_until_available(lambda: look_at_redis(redis), "look at Redis")
+    await retry_until_available(lambda: check_redis(redis), "check Redis")
 
 
-async def look_at_redis(redis: Redis) -> None:
+async def check_redis(redis: Redis) -> None:
     """Log what this Redis may lose; `PipelineError` for one that no worker can work with."""
     findings = redis_findings(await read_facts(redis, config=False))
     _warn(findings)
@@ -55,7 +55,7 @@ async def look_at_redis(redis: Redis) -> None:
             raise PipelineError(f"{finding.observed}. {finding.fix}")
 
 
-def look_at_host(settings: WorkerSettings) -> None:
+def check_host(settings: WorkerSettings) -> None:
     """Log what is wrong with the runtimes installed and the folders that may be read."""
     _warn(host_findings(settings))
 
@@ -63,7 +63,7 @@ def look_at_host(settings: WorkerSettings) -> None:
 def _warn(findings: Iterable[Finding]) -> None:
     for finding in findings:
         if finding.level is not Level.OK:
-            tell = log.error if finding.level is Level.FAULT else log.warning
-            tell(
+            write = log.error if finding.level is Level.FAULT else log.warning
+            write(
                 "preflight_warning", check=finding.check, observed=finding.observed, fix=finding.fix
             )

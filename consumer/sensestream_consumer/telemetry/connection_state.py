@@ -1,4 +1,4 @@
-"""Whether Redis answers: kept for each of a worker's connections by the code that uses it."""
+"""Whether Redis answers, on each of a worker's connections; kept by the code that uses it."""
 
 from __future__ import annotations
 

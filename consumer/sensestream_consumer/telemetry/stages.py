@@ -34,9 +34,9 @@ now = time.monotonic_ns  # nanoseconds; add `time.time_ns() - now()` for the wal
 
 
 class Stage(StrEnum):
-    """What a request passes through; a hit needs the first and the last of them at most."""
+    """The stages of a request; a hit needs the first and the last of them at most."""
 
-    FETCH = "fetch"  # reading and hashing what it refers to, with the pauses between tries
+    FETCH = "fetch"  # reading and hashing the audio, with the pauses between tries
     DECODE = "decode"  # bytes to samples, and their identity
     FOLLOW = "follow"  # waiting for another request's transcription of the same recording
     QUEUE = "queue"  # waiting for a free thread of the engine

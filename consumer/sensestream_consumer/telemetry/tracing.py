@@ -1,4 +1,4 @@
-"""Spans of what a worker did for a request, in the trace that the request belongs to.
+"""Spans of a worker's work on a request, in the trace that the request belongs to.
 
 Through OpenTelemetry's API alone, and only where that is installed (the extra `[otel]`) and a
 provider is set up when the worker starts. They are made when the request is answered, from its
@@ -37,8 +37,8 @@ class Tracing:
 
         `picked_up_at` and the timings are in nanoseconds of `stages.now`.
 
-        A parent, and not only a link: a request is one message, and its trace then reads from the
-        submit to the outcome in one piece.
+        The sender's span is its parent. OpenTelemetry prefers links for batch consumers; a worker
+        processes one message per span, so a parent is right.
         """
         if self._tracer is None:
             return
@@ -66,7 +66,7 @@ class Tracing:
         span.end(wall + now())
 
     def _attributes(self, destination: str, outcome: Outcome) -> dict[str, Any]:
-        """OpenTelemetry's conventions for messaging, then what is this pipeline's own."""
+        """OpenTelemetry's conventions for messaging, then this pipeline's own attributes."""
         attributes: dict[str, Any] = {
             "messaging.system": "redis",
             "messaging.operation.name": "process",
@@ -92,5 +92,5 @@ def _tracer() -> Tracer | None:
     except ModuleNotFoundError:
         return None
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        return None  # nobody has set one up, and a span that goes nowhere costs 40 µs
+        return None  # none is set up, and a span that goes nowhere costs 40 µs
     return trace.get_tracer("sensestream")
