@@ -37,7 +37,7 @@ TESTS = (
     "tests/pipeline/test_tls.py",
     "tests/consumer/test_commits.py",
     "tests/consumer/test_heartbeat.py",
-    "tests/consumer/test_starts.py",
+    "tests/consumer/processing/test_attempts.py",
 )
 
 

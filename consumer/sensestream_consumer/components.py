@@ -24,11 +24,14 @@ from sensestream_consumer.cache.monitor import CacheMonitor
 from sensestream_consumer.cache.results import Cache
 from sensestream_consumer.engine import Engine, Recogniser
 from sensestream_consumer.processing.attempts import Attempts
+from sensestream_consumer.processing.deadlines import Deadlines
 from sensestream_consumer.processing.dispatcher import Dispatcher
+from sensestream_consumer.processing.fetching import Fetching
 from sensestream_consumer.processing.flow_control import FlowControl
 from sensestream_consumer.processing.handler import Handler
 from sensestream_consumer.processing.resolver import Resolver
 from sensestream_consumer.processing.slots import SharedExclusiveGate, SlotPool, TooManyWaiters
+from sensestream_consumer.processing.transcribing import Transcribing
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.telemetry.tracing import Tracing
 
@@ -66,7 +69,7 @@ class Components:
     fetcher: Fetcher
     slots: SlotPool
     flow_control: FlowControl
-    resolver: Resolver
+    transcribing: Transcribing
     dispatcher: Dispatcher
 
     async def aclose(self) -> None:
@@ -129,16 +132,23 @@ def build_components(
     cache = Cache(
         broker, in_flight, recogniser.fingerprint, lease_ms=int(settings.reclaim_after * 1000)
     )
+    deadlines = Deadlines(heartbeat.now_ms)
+    transcribing = Transcribing(
+        engine=engine,
+        cache=cache,
+        attempts=Attempts(broker, SharedExclusiveGate(), most=settings.max_attempts),
+        slots=slots,
+        policy=policy,
+        deadlines=deadlines,
+    )
     resolver = Resolver(
         cache=cache,
-        engine=engine,
-        fetcher=fetcher,
-        starts=Attempts(broker, SharedExclusiveGate(), most=settings.max_attempts),
-        places=slots,
+        fetching=Fetching(fetcher, deadlines),
+        transcribing=transcribing,
+        slots=slots,
         # Half of the read-ahead: the followers of one hot clip must not fill all of it.
-        following=SlotPool(max(1, settings.read_ahead // 2), on_changed, refusal=TooManyWaiters),
-        policy=policy,
-        clock=heartbeat.now_ms,
+        waiters=SlotPool(max(1, settings.read_ahead // 2), on_changed, refusal=TooManyWaiters),
+        deadlines=deadlines,
         result_ttl=settings.result_ttl,
         trust_digest=settings.trust_digest,
     )
@@ -165,13 +175,13 @@ def build_components(
             transcripts_ttl=settings.transcripts_ttl,
             transcripts_max=settings.transcripts_max,
             dead_max=settings.dead_max,
-            chores=[cache_monitor.look],
+            chores=[cache_monitor.check],
         ),
         engine=engine,
         fetcher=fetcher,
         slots=slots,
         flow_control=flow_control,
-        resolver=resolver,
+        transcribing=transcribing,
         dispatcher=dispatcher,
     )
 

@@ -137,7 +137,7 @@ class Worker:
             self._changed.clear()
             if not parts.heartbeat.alive:
                 raise PipelineError("the heartbeat's thread has ended: nothing is renewed any more")
-            if older := await parts.flow_control.take_over(parts.dispatcher.count):
+            if older := await parts.flow_control.reclaim(parts.dispatcher.count):
                 parts.dispatcher.dispatch(older)
             else:
                 await parts.dispatcher.dispatch_new(await self._read())
@@ -145,7 +145,7 @@ class Worker:
     async def _read(self) -> list[Delivery]:
         """New entries, as many as there is room for; none after a moment without any."""
         parts = self._parts
-        count = await parts.flow_control.room(parts.dispatcher.count)
+        count = await parts.flow_control.read_budget(parts.dispatcher.count)
         if not count:
             await self._pause(_FULL_PAUSE)
             return []
@@ -174,7 +174,7 @@ class Worker:
         except (RedisError, OSError, TimeoutError) as error:
             # Nothing is lost: others take the entries over after SENSESTREAM_RECLAIM_AFTER.
             log.warning("leave_failed", in_flight=in_flight, error=repr(error))
-        parts.resolver.close()
+        parts.transcribing.close()
         with contextlib.suppress(TimeoutError):
             # A thread cannot be stopped: nothing waits for the clips that still run there.
             await asyncio.wait_for(parts.aclose(), _CLOSE_PATIENCE)

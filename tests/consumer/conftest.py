@@ -16,12 +16,12 @@ from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.broker.autopipeline import AutoPipeline
 from sensestream_consumer.broker.broker import Broker
-from sensestream_consumer.broker.deliveries import Delivery, InFlight
+from sensestream_consumer.broker.deliveries import Delivery, InFlight, Lease
 from sensestream_consumer.broker.heartbeat import Heartbeat, WorkerInfo
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.broker.janitor import Janitor
 from sensestream_consumer.broker.outbox import Outbox
-from sensestream_consumer.cache.results import Cache
+from sensestream_consumer.cache.results import Cache, Leased
 from sensestream_consumer.processing.attempts import Attempts
 from sensestream_consumer.processing.slots import SharedExclusiveGate
 
@@ -40,7 +40,15 @@ class Components:
         self.inbox = Inbox(redis, self.broker, self.in_flight)
         self.outbox = Outbox(self.broker, self.in_flight, request_ttl=100)
         self.cache = Cache(self.broker, self.in_flight, "fingerprint", lease_ms=60_000)
-        self.starts = Attempts(self.broker, SharedExclusiveGate(), most=3)
+        self.attempts = Attempts(self.broker, SharedExclusiveGate(), most=3)
+
+    async def take_lease(self, identity: str) -> Lease:
+        """Take a free lease, and let it outlive its block as one does that a commit takes along."""
+        async with self.cache.lease(identity) as leased:
+            assert isinstance(leased, Leased)
+            lease = leased.hand_over()
+        assert lease is not None
+        return lease
 
     async def read(self, count: int = 10) -> list[Delivery]:
         entries = await self.inbox.read(count)

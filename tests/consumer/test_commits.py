@@ -90,19 +90,14 @@ async def test_the_lease_of_a_commit_goes_with_it_and_anothers_stays(
     for _ in range(2):
         await submit(one.redis)
     first, second = await one.read()
-    lease, elsewhere, _ = await one.cache.acquire("x")
-    assert lease is not None
-    assert not elsewhere
-    assert (await two.cache.acquire("x"))[:2] == (None, True)
+    lease = await one.take_lease("x")
     keep = CacheWrite(result="x", transcript=Transcript("t").dumps(), ttl_ms=10_000)
     assert await one.outbox.commit(first, transcript_of(first), keep=keep, lease=lease)
-    assert (await two.cache.look("x"))[0] is False
+    assert await one.redis.exists(KEYS.lease("x")) == 0
     assert (await two.cache.result("x")) == Transcript("t")
-    theirs, _, known = await two.cache.acquire("x")
-    assert theirs is not None
-    assert known == Transcript("t")
+    await two.redis.set(KEYS.lease("x"), "another's")
     assert await one.outbox.commit(second, transcript_of(second), lease=lease)
-    assert (await two.cache.look("x"))[0] is True
+    assert await one.redis.get(KEYS.lease("x")) == b"another's"
 
 
 async def test_an_outcome_with_a_callback_is_put_before_the_senders(make_parts: MakeParts) -> None:
@@ -121,13 +116,13 @@ async def test_what_was_handed_back_is_taken_at_once_and_uncharged(make_parts: M
     await one.inbox.create_groups()
     await submit(one.redis, id="a")
     [delivery] = await one.read()
-    async with one.starts.start(delivery, "a", "sha256:0"):
+    async with one.attempts.begin(delivery, "a", "sha256:0"):
         assert delivery.attempt == 1
     assert await two.inbox.take(5, 60_000) == []
     await one.inbox.hand_back([delivery])
     [taken] = await two.inbox.take(5, 60_000)
     assert taken.fields == delivery.fields
-    async with two.starts.start(taken, "a", "sha256:0"):
+    async with two.attempts.begin(taken, "a", "sha256:0"):
         assert taken.attempt == 1
         assert not taken.suspect
 

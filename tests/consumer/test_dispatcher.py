@@ -33,16 +33,16 @@ class Scripted:
         self.commit_known: Callable[[Sequence[Commit]], Awaitable[list[Delivery]]] | None = None
         self.handed_back: list[bool] = []
 
-    def recall(self, deliveries: Iterable[Delivery]) -> tuple[list[Commit], list[Delivery]]:
+    def resolve_locally(self, deliveries: Iterable[Delivery]) -> tuple[list[Commit], list[Delivery]]:
         known = [commit.delivery for commit in self.known]
         return self.known, [each for each in deliveries if each not in known]
 
-    async def repeat(self, commits: Sequence[Commit]) -> list[Delivery]:
+    async def commit_hits(self, commits: Sequence[Commit]) -> list[Delivery]:
         assert self.commit_known is not None
         return await self.commit_known(commits)
 
-    def returned(self, *, crowd: bool) -> None:
-        self.handed_back.append(crowd)
+    def on_handed_back(self, *, too_many_waiters: bool) -> None:
+        self.handed_back.append(too_many_waiters)
 
 
 class Dispatching:

@@ -58,8 +58,7 @@ async def test_what_is_committed_and_whose_reply_is_on_the_way_is_not_reported_a
     parts = beating.parts
     await submit(parts.redis)
     [delivery] = await parts.read()
-    lease, _, _ = await parts.cache.acquire("a" * 64)
-    assert lease is not None
+    lease = await parts.take_lease("a" * 64)
     delivery.lease = lease
     run = parts.broker.run
 
@@ -98,8 +97,7 @@ async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
     beating: Beating,
 ) -> None:
     redis = beating.parts.redis
-    lease, _, _ = await beating.parts.cache.acquire("x")
-    assert lease is not None
+    lease = await beating.parts.take_lease("x")
     await redis.pexpire(lease.key, 1000)
     await beating.beat()
     assert await redis.pttl(lease.key) > 30_000

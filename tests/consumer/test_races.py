@@ -11,6 +11,7 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import HANDED_BACK_IDLE, REQUESTS_GROUP, Lane
 from sensestream_consumer.broker import janitor as janitor_module
 from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.cache.results import LeasedElsewhere
 from sensestream_consumer.processing.attempts import DeliveryLost
 from sensestream_consumer.processing.flow_control import FlowControl
 from sensestream_consumer.processing.slots import SlotPool
@@ -69,7 +70,7 @@ async def test_non_owner_cannot_start_hand_back_or_leave(make_parts: MakeParts) 
     old, delivery, new, stolen = await two_holders(make_parts)
     await age(new.redis, stolen, "new")
     with pytest.raises(DeliveryLost):
-        async with old.starts.start(delivery, delivery.entry, "sha256:0"):
+        async with old.attempts.begin(delivery, delivery.entry, "sha256:0"):
             pass
     await old.inbox.hand_back([delivery])
     assert await leave(old) == 0
@@ -104,10 +105,10 @@ async def test_the_first_to_reconnect_takes_nothing_from_one_that_is_still_away(
     first.heartbeat._no_reclaim_before -= RECLAIM_AFTER  # first is no newcomer
     first.heartbeat._last_beat -= 3 * first.heartbeat.interval
     await first.beat()
-    assert await intake(first).take_over(0) == []
+    assert await flow_control(first).reclaim(0) == []
     assert await away.owner(delivery) == "away"
     first.heartbeat._no_reclaim_before -= RECLAIM_AFTER  # and who is silent now is dead
-    [taken] = await intake(first).take_over(0)
+    [taken] = await flow_control(first).reclaim(0)
     assert taken.entry == delivery.entry
 
 
@@ -115,20 +116,18 @@ async def test_a_follower_takes_over_once_the_lease_of_a_dead_holder_has_ended(
     make_parts: MakeParts,
 ) -> None:
     holder, follower = make_parts("holder"), make_parts("follower")
-    lease, _, _ = await holder.cache.acquire("x")
-    assert lease is not None
-    assert await follower.cache.look("x") == (True, None)
-    waiting = asyncio.create_task(follower.cache.await_other("x"))
+    lease = await holder.take_lease("x")
+    async with follower.cache.lease("x") as leased:
+        assert leased == LeasedElsewhere()
+    waiting = asyncio.create_task(follower.cache.wait_for_leaseholder("x"))
     await holder.redis.pexpire(lease.key, 100)  # nobody renews it any more
     assert await asyncio.wait_for(waiting, 10) is None
-    successor, elsewhere, _ = await follower.cache.acquire("x")
-    assert successor is not None
-    assert not elsewhere
+    await follower.take_lease("x")
 
 
-def intake(beating: Beating) -> FlowControl:
-    places = SlotPool(4, lambda: None)
-    return FlowControl(beating.parts.inbox, places, beating.heartbeat, 10, RECLAIM_AFTER)
+def flow_control(beating: Beating) -> FlowControl:
+    slots = SlotPool(4, lambda: None)
+    return FlowControl(beating.parts.inbox, slots, beating.heartbeat, 10, RECLAIM_AFTER)
 
 
 async def test_a_consumer_is_swept_away_only_when_it_holds_nothing(

@@ -150,12 +150,12 @@ GAUGES: tuple[Gauge, ...] = (
     _of_worker(
         "sensestream_slots_in_use",
         "Requests at the engine or on their way to it.",
-        lambda worker: worker.slots.taken,
+        lambda worker: worker.slots.in_use,
     ),
     _of_worker(
         "sensestream_slots",
         "Requests that may be at the engine or on their way to it; those beyond are handed back.",
-        lambda worker: worker.slots.count,
+        lambda worker: worker.slots.capacity,
     ),
     _of_readiness(
         "sensestream_redis_up",

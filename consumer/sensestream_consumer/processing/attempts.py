@@ -1,4 +1,4 @@
-"""Attempts are starts: charged in Redis just before work that could take the process down."""
+"""Attempts: the starts of a request, charged in Redis before work that could crash the worker."""
 
 from __future__ import annotations
 
@@ -24,77 +24,82 @@ _CRASH_TTL_MS = 86_400_000  # how long bytes that killed a worker stay suspect
 
 
 class DeliveryLost(Exception):
-    """Somebody else holds the entry now: drop the work, write nothing."""
+    """Another worker owns the entry now: drop the work, write nothing."""
 
 
 class Attempts:
-    """The way to the engine: through its room, and charged."""
+    """Charges the attempts of one worker, and keeps suspects alone at the engine."""
 
-    def __init__(self, broker: Broker, room: SharedExclusiveGate, *, most: int) -> None:
+    def __init__(self, broker: Broker, gate: SharedExclusiveGate, *, most: int) -> None:
+        """`most` is how many attempts a request has."""
         self._broker = broker
-        self._room = room
+        self._gate = gate
         self._most = most
 
     @asynccontextmanager
-    async def start(self, held: Delivery, request_id: str, digest: str) -> AsyncIterator[None]:
-        """In the engine's room, with a start charged (once for each time the entry is held).
+    async def begin(self, delivery: Delivery, request_id: str, digest: str) -> AsyncIterator[None]:
+        """Pass the gate for the block, with an attempt charged (once for each delivery).
 
-        An entry whose earlier start, or whose bytes', ended in a crash is in there alone.
+        A suspect, whose earlier start or whose bytes' start ended in a crash, passes it alone.
         Raises `DeliveryLost`, or `RequestError` (attempts_exhausted) with nothing charged.
         """
-        if not held.suspect:
-            async with self._room.enter(alone=False):
-                if await self._charge(held, request_id, digest, alone=False):
+        if not delivery.suspect:
+            async with self._gate.shared():
+                if await self._charge(delivery, request_id, digest, alone=False):
                     yield
                     return
-            held.suspect = True
-        async with self._room.enter(alone=True):
-            await self._charge(held, request_id, digest, alone=True)
+            delivery.suspect = True
+        async with self._gate.exclusive():
+            await self._charge(delivery, request_id, digest, alone=True)
             yield
 
-    async def _charge(self, held: Delivery, request_id: str, digest: str, *, alone: bool) -> bool:
-        """Whether it may go on; false for a suspect that is not alone."""
-        _raise_if_lost(held)
-        if held.state is DeliveryState.STARTED:
+    async def _charge(
+        self, delivery: Delivery, request_id: str, digest: str, *, alone: bool
+    ) -> bool:
+        """Whether the attempt may go on; false for a suspect that is not alone."""
+        _raise_if_lost(delivery)
+        if delivery.state is DeliveryState.STARTED:
             return True
-        keys = [
-            self._broker.keys.lane(held.lane),
-            self._broker.keys.request(request_id),
-            self._broker.keys.crashes(digest),
-        ]
+        names = self._broker.keys
+        keys = [names.lane(delivery.lane), names.request(request_id), names.crashes(digest)]
         arguments = [
-            REQUESTS_GROUP, self._broker.consumer, held.entry, self._most, _CRASH_TTL_MS,
-            int(alone), held.starts,
-        ]  # fmt: skip
-        what, starts, crashes = await retry_until_available(
+            REQUESTS_GROUP,
+            self._broker.consumer,
+            delivery.entry,
+            self._most,
+            _CRASH_TTL_MS,
+            int(alone),
+            delivery.starts,
+        ]
+        verdict, starts, crashes = await retry_until_available(
             lambda: self._broker.run(_START, keys, arguments), "start"
         )
-        _raise_if_lost(held)
-        if what == b"lost":
+        _raise_if_lost(delivery)
+        if verdict == b"lost":
             raise DeliveryLost
-        if what == b"suspect":
+        if verdict == b"suspect":
             return False
-        if what == b"exhausted":
-            held.refuse_start(starts)
-            message = _exhausted(starts, crashes, self._most)
-            raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
-        held.start(starts)
+        if verdict == b"exhausted":
+            delivery.refuse_start(starts)
+            raise _exhausted(starts, crashes, self._most)
+        delivery.start(starts)
         if alone:
             log.warning("suspect_started", attempt=starts, crashes=crashes)
         return True
 
 
-def _raise_if_lost(held: Delivery) -> None:
-    if held.state is DeliveryState.LOST:
+def _raise_if_lost(delivery: Delivery) -> None:
+    if delivery.state is DeliveryState.LOST:
         raise DeliveryLost
 
 
-def _exhausted(starts: int, crashes: int, most: int) -> str:
+def _exhausted(starts: int, crashes: int, most: int) -> RequestError:
     if starts >= most:
-        what = f"it was started {starts} times and its worker ended each time before it answered"
+        reason = f"it was started {starts} times and its worker ended each time before it answered"
     else:
-        what = f"copies of it ended {crashes} workers"
-    return (
-        f"{what} (SENSESTREAM_MAX_ATTEMPTS={most}): look at the recording, "
-        "then replay the dead letter"
+        reason = f"copies of it ended {crashes} workers"
+    return RequestError(
+        ErrorCode.ATTEMPTS_EXHAUSTED,
+        f"{reason} (SENSESTREAM_MAX_ATTEMPTS={most}): look at the recording, "
+        "then replay the dead letter",
     )

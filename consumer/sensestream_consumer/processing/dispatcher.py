@@ -79,7 +79,7 @@ class Dispatcher:
         """
         others: list[Delivery] = []
         for start in range(0, len(deliveries), _BATCH):
-            commits, unknown = self._handler.recall(deliveries[start : start + _BATCH])
+            commits, unknown = self._handler.resolve_locally(deliveries[start : start + _BATCH])
             others += unknown
             if commits:
                 self._begin(self._commit(commits), *(commit.delivery for commit in commits))
@@ -149,7 +149,7 @@ class Dispatcher:
         deliveries = self._tasks.pop(task)
         self._on_ended()
         for delivery in deliveries:
-            self._slots.let_go(delivery)
+            self._slots.cancel_reservation(delivery)
         error = None if task.cancelled() else task.exception()
         if error or (task.cancelled() and not self._draining):
             for delivery in deliveries:
@@ -162,14 +162,14 @@ class Dispatcher:
             await self._handler.handle(delivery)
         except AtCapacity as full:
             await retry_until_available(lambda: self._inbox.hand_back([delivery]), "hand back")
-            self._flow_control.returned(crowd=isinstance(full, TooManyWaiters))
+            self._flow_control.on_handed_back(too_many_waiters=isinstance(full, TooManyWaiters))
         except DeliveryLost:
             self._in_flight.discard(delivery)
 
     async def _commit(self, batch: Sequence[Commit]) -> None:
         """Answer cache hits together; those that cannot be, each by itself."""
         try:
-            unanswered = await self._handler.repeat(batch)
+            unanswered = await self._handler.commit_hits(batch)
         except Exception:
             # One of them cannot be sent, or is refused: by themselves they harm no neighbour.
             log.exception("batch_commit_failed", entries=len(batch))

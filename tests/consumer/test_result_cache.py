@@ -1,7 +1,8 @@
-"""Keys of the cache that hold what does not belong there, or whose reply was lost."""
+"""The result cache in Redis: leases, and keys that hold what does not belong there."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.broker.outbox import CacheWrite
+from sensestream_consumer.cache.results import Cached, Leased, LeasedElsewhere
 
 from tests.consumer.conftest import KEYS, MakeParts, submit, transcript_of
 
@@ -45,11 +47,62 @@ async def test_what_is_no_transcript_is_a_miss(make_parts: MakeParts, value: byt
 
 
 async def test_a_lease_of_the_wrong_type_counts_as_no_lease(make_parts: MakeParts) -> None:
-    # Taken for another's, it would be waited for without an end: it is nobody's, and never ends.
+    # Taken for another worker's, it would be waited for without an end.
     parts = make_parts("one")
     await parts.redis.rpush(KEYS.lease("x"), "no lease")
-    assert await parts.cache.acquire("x") == (None, False, None)
+    async with parts.cache.lease("x") as leased:
+        assert leased == Leased(None)
     assert parts.in_flight.snapshot()[1] == []
+
+
+async def test_one_worker_has_the_lease_until_its_block_ends(make_parts: MakeParts) -> None:
+    one, two = make_parts("one"), make_parts("two")
+    async with one.cache.lease("x") as ours:
+        assert isinstance(ours, Leased)
+        assert one.in_flight.snapshot()[1] == [ours.lease]
+        async with two.cache.lease("x") as theirs:
+            assert theirs == LeasedElsewhere()
+        assert await one.redis.exists(KEYS.lease("x"))
+    assert await one.redis.exists(KEYS.lease("x")) == 0
+    assert one.in_flight.snapshot()[1] == []
+
+
+async def test_a_lease_is_released_when_the_transcription_fails(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    with pytest.raises(RuntimeError, match="no transcript"):
+        async with parts.cache.lease("x"):
+            raise RuntimeError("no transcript")
+    assert await parts.redis.exists(KEYS.lease("x")) == 0
+    assert parts.in_flight.snapshot()[1] == []
+
+
+async def test_a_lease_that_is_handed_over_outlives_its_block_until_it_is_released(
+    make_parts: MakeParts,
+) -> None:
+    parts = make_parts("one")
+    lease = await parts.take_lease("x")
+    assert await parts.redis.exists(KEYS.lease("x"))
+    assert parts.in_flight.snapshot()[1] == [lease]
+    await parts.cache.release(lease)
+    assert await parts.redis.exists(KEYS.lease("x")) == 0
+    assert parts.in_flight.snapshot()[1] == []
+
+
+async def test_a_lease_on_a_result_that_is_there_already_is_released(make_parts: MakeParts) -> None:
+    parts = make_parts("one")
+    await parts.redis.hset(KEYS.result("x"), "transcript", Transcript("t").dumps())
+    async with parts.cache.lease("x") as leased:
+        assert leased == Cached(Transcript("t"))
+    assert await parts.redis.exists(KEYS.lease("x")) == 0
+    assert parts.in_flight.snapshot()[1] == []
+
+
+async def test_waiting_for_a_leaseholder_ends_with_its_transcript(make_parts: MakeParts) -> None:
+    holder, waiter = make_parts("holder"), make_parts("waiter")
+    await holder.take_lease("x")
+    waiting = asyncio.create_task(waiter.cache.wait_for_leaseholder("x"))
+    await holder.redis.hset(KEYS.result("x"), "transcript", Transcript("t").dumps())
+    assert await waiting == Transcript("t")
 
 
 async def test_a_lease_whose_reply_was_lost_is_not_waited_for_as_anothers(
@@ -67,16 +120,14 @@ async def test_a_lease_whose_reply_was_lost_is_not_waited_for_as_anothers(
         return reply
 
     parts.broker.commands = lossy  # type: ignore[assignment]
-    lease, elsewhere, _ = await parts.cache.acquire("x")
+    await parts.take_lease("x")
     assert lost
-    assert lease is not None
-    assert not elsewhere
 
 
 async def test_keys_of_the_wrong_type_are_replaced_by_the_next_transcription(
     make_parts: MakeParts,
 ) -> None:
-    # Left alone and prolonged, a result of the wrong type would make every repeat a miss.
+    # Left alone and prolonged, a result of the wrong type would turn every hit into a miss.
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await submit(parts.redis)

@@ -1,4 +1,4 @@
-"""What the cache holds and is good for, as a worker watches it."""
+"""The monitor of the cache: results counted, a low hit rate and a large cache warned of."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def answered(parts: Components, **counts: int) -> None:
         await parts.redis.hincrby(KEYS.stats, name, count)
 
 
-def watch(parts: Components, *, rate: float = 0.0, most: int = 0) -> CacheMonitor:
+def monitor(parts: Components, *, rate: float = 0.0, most: int = 0) -> CacheMonitor:
     return CacheMonitor(parts.broker, warn_hit_rate_below=rate, warn_results_above=most)
 
 
@@ -53,37 +53,37 @@ async def test_a_low_hit_rate_is_told_once_and_again_after_a_better_one(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
-    one = watch(parts, rate=0.5)
-    await answered(parts, hits=5000)  # before this worker looked: another time's
+    one = monitor(parts, rate=0.5)
+    await answered(parts, hits=5000)  # before the first check: not judged
     with capture_logs() as logs:
-        await one.look()
+        await one.check()
         await answered(parts, hits=20, coalesced=10, misses=69)
-        await one.look()
+        await one.check()
         assert warnings(logs) == []  # too few to judge by
         await answered(parts, misses=1)
         for _ in range(2):
-            await one.look()
+            await one.check()
             await answered(parts, misses=200)
         assert warnings(logs) == ["hit_rate_too_low"]
         assert logs[0]["hit_rate"] == 0.3
         await answered(parts, hits=900)
-        await one.look()
+        await one.check()
         await answered(parts, misses=900)
-        await one.look()
+        await one.check()
     assert warnings(logs) == ["hit_rate_too_low"] * 2
 
 
 async def test_counters_that_began_anew_are_no_hit_rate(make_parts: MakeParts) -> None:
     parts = make_parts("one")
-    one = watch(parts, rate=0.5)
+    one = monitor(parts, rate=0.5)
     await answered(parts, misses=1000)
     with capture_logs() as logs:
-        await one.look()
+        await one.check()
         await parts.redis.delete(KEYS.stats)
         await answered(parts, hits=100)
-        await one.look()
+        await one.check()
         await answered(parts, hits=100)
-        await one.look()
+        await one.check()
     assert warnings(logs) == []
 
 
@@ -91,8 +91,8 @@ async def test_a_large_cache_is_told(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await keep(parts, 11)
     with capture_logs() as logs:
-        await watch(parts, most=11).look()
+        await monitor(parts, most=11).check()
         assert warnings(logs) == []
-        await watch(parts, most=10).look()
+        await monitor(parts, most=10).check()
     assert warnings(logs) == ["cache_too_large"]
     assert "cache clear --model" in logs[0]["fix"]

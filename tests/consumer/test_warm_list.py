@@ -1,4 +1,4 @@
-"""The list of recordings that a worker has heard before anybody asks."""
+"""The warm list: its file, and its queueing once for each recogniser."""
 
 from __future__ import annotations
 
