@@ -51,7 +51,7 @@ class Client:
     An outage of Redis is retried for `retry_timeout` seconds, then raises `RedisUnavailable`.
     At most `max_backlog` requests may wait in the pipeline; an upload has at most
     `max_upload_bytes`. What the workers have heard before is answered at once, by the client
-    itself, as far as they allow it; without `answer_from_cache` they answer everything. Use it as
+    itself, as far as they allow it; without `answer_cache_hits` they answer everything. Use it as
     `async with Client(url) as client:`, in one event loop.
     """
 
@@ -63,11 +63,11 @@ class Client:
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
         retry_timeout: float = RETRY_TIMEOUT,
-        answer_from_cache: bool = True,
+        answer_cache_hits: bool = True,
     ) -> None:
         self.keys = Keys(pipeline)
         self._link = RedisTransport(url, retry_timeout=retry_timeout)
-        cached = CachedAnswers(self._link, self.keys, role="client") if answer_from_cache else None
+        cached = CachedAnswers(self._link, self.keys, role="client") if answer_cache_hits else None
         self._submitter = Submitter(self._link, self.keys, max_backlog=max_backlog, cached=cached)
         self._uploads = Uploads(self._link, self.keys, max_bytes=max_upload_bytes)
         self._tail = OutcomeWaiter(self._link, self.keys)
@@ -83,7 +83,7 @@ class Client:
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
             retry_timeout=retry_timeout,
-            answer_from_cache=settings.answer_from_cache,
+            answer_cache_hits=settings.answer_cache_hits,
         )
 
     async def __aenter__(self) -> Self:

@@ -16,7 +16,7 @@ class ProducerSettings(PipelineSettings):
     max_upload_bytes: int = Field(
         default=MAX_UPLOAD_BYTES, ge=1, description="The largest file that is uploaded, in bytes."
     )
-    answer_from_cache: bool = Field(
+    answer_cache_hits: bool = Field(
         default=True,
         description="Answer cache hits as they are submitted; 0 leaves them to the workers.",
     )

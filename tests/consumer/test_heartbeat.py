@@ -153,7 +153,7 @@ async def test_a_fault_that_nobody_foresaw_does_not_end_the_heartbeat(
     beating.heartbeat.stop()
 
 
-async def test_a_beat_says_on_which_terms_others_may_answer_from_cache(beating: Beating) -> None:
+async def test_a_beat_says_on_which_terms_others_may_answer_cache_hits(beating: Beating) -> None:
     await beating.beat()
     terms = await beating.parts.redis.hgetall(KEYS.reuse_policy)
     assert terms == {

@@ -56,7 +56,7 @@ class Pipeline:
         cached = CachedAnswers(self.link, self.keys, role="gateway")
         self._submitter = Submitter(
             self.link, self.keys, max_backlog=settings.max_backlog,
-            cached=cached if settings.answer_from_cache else None,
+            cached=cached if settings.answer_cache_hits else None,
         )  # fmt: skip
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
         self._tail = OutcomeWaiter(self.link, self.keys)
