@@ -51,7 +51,7 @@ class Client:
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
         retry_timeout: float = asynchronous.PATIENCE,
-        answer_repeats: bool = True,
+        answer_cache_hits: bool = True,
     ) -> None:
         def make() -> asynchronous.Client:
             return asynchronous.Client(
@@ -60,7 +60,7 @@ class Client:
                 max_backlog=max_backlog,
                 max_upload_bytes=max_upload_bytes,
                 retry_timeout=retry_timeout,
-                answer_repeats=answer_repeats,
+                answer_cache_hits=answer_cache_hits,
             )
 
         self._set_up(make)
@@ -87,7 +87,7 @@ class Client:
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
             retry_timeout=retry_timeout,
-            answer_repeats=settings.answer_repeats,
+            answer_cache_hits=settings.answer_cache_hits,
         )
 
     def __enter__(self) -> Self:

@@ -52,7 +52,7 @@ class Client:
     An outage of Redis is retried for `retry_timeout` seconds, then raises `RedisUnavailable`.
     At most `max_backlog` requests may wait in the pipeline; an upload has at most
     `max_upload_bytes`. What the workers have heard before is answered at once, by the client
-    itself, as far as they allow it; without `answer_repeats` they answer everything. Use it as
+    itself, as far as they allow it; without `answer_cache_hits` they answer everything. Use it as
     `async with Client(url) as client:`, in one event loop.
     """
 
@@ -64,14 +64,12 @@ class Client:
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
         retry_timeout: float = PATIENCE,
-        answer_repeats: bool = True,
+        answer_cache_hits: bool = True,
     ) -> None:
         self.keys = Keys(pipeline)
         self._link = RedisTransport(url, retry_timeout=retry_timeout)
-        self._submitter = Submitter(
-            self._link, self.keys, max_backlog=max_backlog,
-            repeats=CachedAnswers(self._link, self.keys, role="client") if answer_repeats else None,
-        )  # fmt: skip
+        repeats = CachedAnswers(self._link, self.keys, role="client") if answer_cache_hits else None
+        self._submitter = Submitter(self._link, self.keys, max_backlog=max_backlog, repeats=repeats)
         self._uploads = Uploads(self._link, self.keys, max_bytes=max_upload_bytes)
         self._outcomes = OutcomeWaiter(self._link, self.keys)
         self.dead = DeadLetters(self._link, self.keys, max_backlog=max_backlog)
@@ -84,7 +82,7 @@ class Client:
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
             retry_timeout=retry_timeout,
-            answer_repeats=settings.answer_repeats,
+            answer_cache_hits=settings.answer_cache_hits,
         )
 
     async def __aenter__(self) -> Self:

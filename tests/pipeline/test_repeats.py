@@ -338,7 +338,7 @@ async def test_a_claimed_digest_counts_only_where_workers_trust_it(
 
 
 async def test_a_client_can_leave_repeats_to_workers(heard: Heard, redis_url: str) -> None:
-    async with Client(redis_url, answer_repeats=False) as client:
+    async with Client(redis_url, answer_cache_hits=False) as client:
         assert not (await client.submit(GONE, digest=heard.digest)).answer
 
 

@@ -105,7 +105,7 @@ async def _working(settings: WorkerSettings) -> AsyncIterator[None]:
 
 def queued(url: str) -> Client:
     """A client whose repeats pass the worker, as those of a plain XADD do."""
-    return Client(url, answer_repeats=False)
+    return Client(url, answer_cache_hits=False)
 
 
 def _digest(folder: Path) -> str:

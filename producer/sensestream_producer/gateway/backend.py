@@ -55,7 +55,7 @@ class Pipeline:
         repeats = CachedAnswers(self.link, self.keys, role="gateway")
         self._submitter = Submitter(
             self.link, self.keys, max_backlog=settings.max_backlog,
-            repeats=repeats if settings.answer_repeats else None,
+            repeats=repeats if settings.answer_cache_hits else None,
         )  # fmt: skip
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
         self._outcomes = OutcomeWaiter(self.link, self.keys)
