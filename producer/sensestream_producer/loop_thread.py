@@ -39,7 +39,7 @@ class ThreadClosed(SensestreamError):
     """The loop was closed before a call, or during one."""
 
     def __init__(self) -> None:
-        super().__init__("the client is closed, or was closed while somebody waited")
+        super().__init__("the client is closed, or was closed during the call")
 
 
 class LoopThread:

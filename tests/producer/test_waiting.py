@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -164,8 +165,19 @@ async def test_closing_the_client_ends_its_waits(redis_url: str, redis: Redis) -
         await waiting
 
 
+async def test_closing_right_after_an_outcome_does_not_wait_for_the_next_read(
+    redis_url: str, redis: Redis, keys: Keys
+) -> None:
+    async with answering(redis, keys):
+        client = Client(redis_url)
+        await client.transcribe(AUDIO, timeout=20)
+        began = time.monotonic()
+        await client.close()
+    assert time.monotonic() - began < 1.5  # a read blocks for two seconds
+
+
 @pytest.mark.parametrize("turns", range(6))
-async def test_what_is_closed_while_it_starts_leaves_nothing_behind(
+async def test_closing_a_client_that_is_starting_leaves_nothing_behind(
     redis_url: str, redis: Redis, turns: int
 ) -> None:
     async def connections() -> list[str]:

@@ -48,6 +48,7 @@ __all__ = ["OutcomeWaiter", "Waiter", "closed_meanwhile", "no_longer_kept", "not
 
 _CHECK_SECONDS = 3.0  # between checks for outcomes that the reader has missed
 _LINGER_SECONDS = 10.0  # the reader's life after the last waiter, for the next one to come
+_CANCEL_AGAIN_SECONDS = 0.05
 _COUNT = 512  # entries of one read
 
 log = structlog.get_logger("sensestream.client")
@@ -125,9 +126,11 @@ class OutcomeWaiter:
     async def close(self) -> None:
         """End the reader, and every wait with an error."""
         self._closed = True
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+        if reader := self._reader:
+            while self._reader is reader and not reader.done():
+                reader.cancel()  # more than once: Python 3.11 may drop one (`raise_if_cancelled`)
+                await asyncio.wait([reader], timeout=_CANCEL_AGAIN_SECONDS)
+            await asyncio.gather(reader, return_exceptions=True)
         self._fail_all(closed_meanwhile())
 
     @asynccontextmanager
@@ -291,4 +294,4 @@ def not_kept(request_id: str, outcome: str) -> WaitTimeout:
 
 
 def closed_meanwhile() -> SensestreamError:
-    return SensestreamError("the client was closed while somebody waited")
+    return SensestreamError("the client was closed during a wait")
