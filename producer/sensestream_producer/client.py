@@ -70,7 +70,7 @@ class Client:
         cached = CachedAnswers(self._link, self.keys, role="client") if answer_cache_hits else None
         self._submitter = Submitter(self._link, self.keys, max_backlog=max_backlog, cached=cached)
         self._uploads = Uploads(self._link, self.keys, max_bytes=max_upload_bytes)
-        self._tail = OutcomeWaiter(self._link, self.keys)
+        self._outcomes = OutcomeWaiter(self._link, self.keys)
         self.dead = DeadLetters(self._link, self.keys, max_backlog=max_backlog)
 
     @classmethod
@@ -101,7 +101,7 @@ class Client:
         """Finish what is being sent, and disconnect."""
         await self._submitter.close()
         await self._uploads.close()
-        await self._tail.close()
+        await self._outcomes.close()
         await self._link.close()
 
     async def ping(self) -> None:
@@ -158,14 +158,15 @@ class Client:
         async with wait_limit(submission.id, timeout):
             if self._may_be_answered(submission):
                 receipt = await self._send(submission)
-                return receipt.answer or await self._settled(receipt)
-            async with self._tail.expecting(submission.id) as expected:
-                return await self._tail.settle(expected, await self._send(submission))
+                return receipt.answer or await self._outcomes.wait_from_entry(receipt)
+            return await self._outcomes.wait_after_submit(
+                submission.id, lambda: self._send(submission)
+            )
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
         """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
-        async with wait_limit(request_id, timeout), self._tail.expecting(request_id) as expected:
-            return await self._tail.look_up(expected)
+        async with wait_limit(request_id, timeout):
+            return await self._outcomes.wait_for_known_id(request_id)
 
     def follow(self, position: str = "$") -> AsyncGenerator[FollowedOutcome | Gap]:
         """All outcomes behind `position`, for ever, from the stream.
@@ -212,11 +213,6 @@ class Client:
         """Whether the outcome may well come with the receipt, and nothing need listen."""
         by_digest = submission.digest and isinstance(submission.audio, str)
         return bool(by_digest) and self._submitter.may_answer(hashed=False)
-
-    async def _settled(self, receipt: Receipt) -> Outcome:
-        """The outcome of what was submitted with nobody listening: it may be there already."""
-        async with self._tail.expecting(receipt.id) as expected:
-            return await self._tail.catch_up(expected, receipt)
 
     async def _submit(self, submission: Submission) -> Receipt:
         """Send a submission that has its id; staged bytes are never left behind."""

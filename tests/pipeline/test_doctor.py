@@ -67,7 +67,7 @@ def test_a_shell_without_a_model_is_a_warning_though_a_worker_would_refuse_to_st
     model = by_check(json.loads(output)["findings"])["model"]
     assert (status, model["level"]) == (0, "warning")
     assert "SENSESTREAM_MODEL is not set" in model["observed"]
-    assert "environment of a worker" in model["fix"]
+    assert "a worker's environment" in model["fix"]
 
 
 def test_a_wrong_setting_is_a_finding_like_any_other() -> None:

@@ -71,7 +71,7 @@ def test_what_a_living_worker_holds_is_listed_and_not_taken_without_force(
     assert (first["id"], first["lane"], first["holder"]) == ("call-0", "normal", "alive")
     assert first["audio"] == write_clip(clips, 0)
     assert 0 <= first["idle_ms"] < 5000
-    assert {entry for entry, each in found.items() if each["starts"]} == begun
+    assert {entry for entry, each in found.items() if each["attempts"]} == begun
     table = sensestream(url, "list", "call-0", entries[1]).stdout
     assert holder.consumer in table
     assert "alive" in table

@@ -78,7 +78,7 @@ def test_many_threads_share_one_client_and_its_connections(
     assert len({outcome.id for outcome in outcomes}) == 64
     assert threads() == 1
     names = [each["name"] for each in redis.client_list()]
-    assert names.count("sensestream-tail") == 1
+    assert names.count("sensestream-wait") == 1
 
 
 def test_making_one_connects_to_nothing_and_starts_no_thread() -> None:
@@ -155,7 +155,7 @@ def test_closing_the_client_ends_its_iterators_and_waits_in_other_threads(
 
         def all_there() -> bool:
             names = {each["name"] for each in redis.client_list()}
-            return {"sensestream-follow", "sensestream-listen", "sensestream-tail"} <= names
+            return {"sensestream-follow", "sensestream-listen", "sensestream-wait"} <= names
 
         wait_until_sync(all_there)
         client.close()
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_a_wait_at_once_and_the_client_goes_on(redis_url: str, tmp_p
     ):
         assert process.stdout is not None
         assert process.stderr is not None
-        for connection in ("sensestream-tail", "sensestream-follow"):
+        for connection in ("sensestream-wait", "sensestream-follow"):
             assert process.stdout.readline() == "waiting\n"
 
             def reads(name: str = connection) -> bool:
@@ -220,7 +220,7 @@ def test_ctrl_c_that_comes_just_before_a_wait_ends_it_all_the_same(
 ) -> None:
     def press() -> None:
         wait_until_sync(
-            lambda: any(each["name"] == "sensestream-tail" for each in redis.client_list())
+            lambda: any(each["name"] == "sensestream-wait" for each in redis.client_list())
         )
         # Another thread takes the signal: as with one that was taken just before, no wait ends.
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)

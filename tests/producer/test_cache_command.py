@@ -54,13 +54,13 @@ def test_what_was_warmed_is_a_hit_from_then_on(
         clips = [write_clip(tmp_path, number) for number in range(3)]
         listed = "\n".join([*clips[1:], "", (tmp_path / "none.wav").as_uri()])
         warmed = invoke("warm", clips[0], "--from", "-", "--language", "en", input=listed)
-        assert warmed.stdout == "3 heard, 0 known already, 1 failed\n"
+        assert warmed.stdout == "3 transcribed, 0 cached already, 1 failed\n"
         assert "none.wav: audio_not_found" in warmed.stderr
         assert warmed.exit_code == 1
         again = invoke("warm", *clips, "--language", "en")
-        assert (again.exit_code, again.stdout) == (0, "0 heard, 3 known already, 0 failed\n")
+        assert (again.exit_code, again.stdout) == (0, "0 transcribed, 3 cached already, 0 failed\n")
         otherwise = invoke("warm", clips[0], "--language", "zh")
-        assert otherwise.stdout == "1 heard, 0 known already, 0 failed\n"
+        assert otherwise.stdout == "1 transcribed, 0 cached already, 0 failed\n"
         found = json.loads(invoke("stats", "--json").stdout)
     finally:
         worker.terminate()
@@ -84,11 +84,11 @@ def test_results_are_counted_and_forgotten_by_model_over_many_pages(
     assert json.loads(invoke("stats", "--json").stdout)["models"] == {
         "old": 2500, "new": 1, "unknown": 1,
     }  # fmt: skip
-    assert invoke("clear", "--model", "old", "--dry-run").stdout == "2500 would be forgotten\n"
+    assert invoke("clear", "--model", "old", "--dry-run").stdout == "2500 would be removed\n"
     assert results(redis) == 2502
-    assert invoke("clear", "--model", "old").stdout == "2500 forgotten\n"
+    assert invoke("clear", "--model", "old").stdout == "2500 removed\n"
     assert (results(redis), results(redis, "audio")) == (2, 1)
-    assert invoke("clear", "--all").stdout == "2 forgotten\n"
+    assert invoke("clear", "--all").stdout == "2 removed\n"
     assert (results(redis), results(redis, "audio")) == (0, 0)
 
 

@@ -13,8 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sensestream_common.contract.request import Request
-from sensestream_common.contract.transcript import Segment, Transcript
 from sensestream_producer import (
     Client,
     DeadLetters,
@@ -23,11 +21,12 @@ from sensestream_producer import (
     RedisUnavailable,
     Replay,
     RequestError,
+    Segment,
     WaitTimeout,
     blocking,
     testing,
 )
-from sensestream_producer.testing import ScriptedPipeline
+from sensestream_producer.testing import Request, ScriptedPipeline, Transcript
 from sensestream_producer.testing.dead_letters import ScriptedLetters
 
 from tests.support.waiting import wait_until
@@ -100,7 +99,7 @@ async def test_what_the_recogniser_heard_can_be_looked_at(pipeline: ScriptedPipe
         await client.transcribe(AUDIO, language="en")
         await client.transcribe(AUDIO, language="en")
         await client.transcribe(AUDIO, language="zh")
-    assert [request.language for request in pipeline.heard] == ["en", "zh"]
+    assert [request.language for request in pipeline.transcribed] == ["en", "zh"]
     assert len(pipeline.outcomes) == 3
     assert pipeline.waiting == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -97,8 +98,8 @@ async def test_hundreds_wait_on_one_connection(client: Client, redis: Redis, key
         waits = [asyncio.create_task(client.transcribe(AUDIO, timeout=30)) for _ in range(256)]
         outcomes = await asyncio.gather(*waits)
     assert len({outcome.id for outcome in outcomes}) == 256
-    tails = [each for each in await redis.client_list() if each["name"] == "sensestream-tail"]
-    assert len(tails) == 1
+    readers = [each for each in await redis.client_list() if each["name"] == "sensestream-wait"]
+    assert len(readers) == 1
 
 
 async def test_several_may_wait_for_one_request(client: Client, redis: Redis, keys: Keys) -> None:
@@ -139,10 +140,10 @@ async def test_a_wait_outlasts_a_restart_of_redis(
         await redis.aclose()
 
 
-async def test_an_outcome_below_the_tail_position_is_found_by_its_key(
+async def test_an_outcome_below_the_readers_position_is_found_by_its_key(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
-    """After a failover, Redis may give ids below those that the tail has seen."""
+    """After a failover, Redis may give ids below those that the reader has seen."""
     await redis.xadd(keys.transcripts, {"v": "1"}, id="99999999999999-0")
     waiting = asyncio.create_task(client.transcribe(AUDIO, timeout=30))
     await waiting_requests(redis, keys, 1)
@@ -152,17 +153,31 @@ async def test_an_outcome_below_the_tail_position_is_found_by_its_key(
     assert (await waiting).entry == entry
 
 
-async def test_closing_the_client_ends_its_waits(redis_url: str) -> None:
+async def test_closing_the_client_ends_its_waits(redis_url: str, redis: Redis) -> None:
+    async def reads() -> bool:
+        names = {each["name"]: each["cmd"] for each in await redis.client_list()}
+        return names.get("sensestream-wait") == "xread"
+
     async with Client(redis_url) as client:
         waiting = asyncio.create_task(client.wait("never", timeout=None))
-        await wait_until(lambda: client._tail._expected)
-        await client.ping()
+        await wait_until(reads, what="the reader reads")
     with pytest.raises(SensestreamError, match="closed"):
         await waiting
 
 
+async def test_closing_right_after_an_outcome_does_not_wait_for_the_next_read(
+    redis_url: str, redis: Redis, keys: Keys
+) -> None:
+    async with answering(redis, keys):
+        client = Client(redis_url)
+        await client.transcribe(AUDIO, timeout=20)
+        began = time.monotonic()
+        await client.close()
+    assert time.monotonic() - began < 1.5  # a read blocks for two seconds
+
+
 @pytest.mark.parametrize("turns", range(6))
-async def test_what_is_closed_while_it_starts_leaves_nothing_behind(
+async def test_closing_a_client_that_is_starting_leaves_nothing_behind(
     redis_url: str, redis: Redis, turns: int
 ) -> None:
     async def connections() -> list[str]:

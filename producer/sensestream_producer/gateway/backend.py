@@ -59,13 +59,13 @@ class Pipeline:
             cached=cached if settings.answer_cache_hits else None,
         )  # fmt: skip
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
-        self._tail = OutcomeWaiter(self.link, self.keys)
+        self._outcomes = OutcomeWaiter(self.link, self.keys)
         self.store = store
 
     async def close(self) -> None:
         await self._submitter.close()
         await self._uploads.close()
-        await self._tail.close()
+        await self._outcomes.close()
         await self.link.close()
 
     async def ping(self) -> None:
@@ -97,8 +97,8 @@ class Pipeline:
         if timeout <= 0:
             return None
         with suppress(WaitTimeout, TimeoutError):
-            async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
-                return self.present(await self._tail.look_up(expected))
+            async with asyncio.timeout(timeout):
+                return self.present(await self._outcomes.wait_for_known_id(request_id))
         return None
 
     def present(self, outcome: Outcome) -> Outcome:

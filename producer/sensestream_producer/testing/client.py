@@ -1,4 +1,4 @@
-"""The clients of the pipeline in memory: what they do not say differently is the real ones'."""
+"""The clients of the pipeline in memory; every verb not defined here is the real clients'."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Client(real.Client):
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
     ) -> None:
-        # Not the real one's: there is no Redis to connect to.
+        # The real client's __init__ is not called: it would need a Redis.
         self.keys = store.keys
         self.dead = ScriptedLetters(store, worker, max_backlog=max_backlog)
         self._store = store
@@ -54,7 +54,7 @@ class Client(real.Client):
 
     async def close(self) -> None:
         self._closed = True
-        self._store.changed.ring()
+        self._store.changed.notify()
 
     async def ping(self) -> None:
         with self._store.step():
@@ -84,7 +84,7 @@ class Client(real.Client):
         start = None if position == "$" else parse_id(position)
         with self._store.step():
             at = self._store.last if start is None else start
-        with self._store.changed.heard() as changed:
+        with self._store.changed.subscribe() as changed:
             while True:
                 changed.clear()
                 with self._store.step():
@@ -106,30 +106,32 @@ class Client(real.Client):
 
     async def status(self, request_id: str) -> RequestStatus | None:
         with self._store.step():
-            known = self._store.known.get(request_id)
-            if known is None:
+            record = self._store.records.get(request_id)
+            if record is None:
                 return None
-            kept = self._store.outcomes.get(parse_id(known.outcome)) if known.outcome else None
+            kept = self._store.outcomes.get(parse_id(record.outcome)) if record.outcome else None
             return RequestStatus(
                 id=request_id,
-                state=known.state,
-                entry=known.entry,
-                lane=known.lane,
-                status=known.status,
+                state=record.state,
+                entry=record.entry,
+                lane=record.lane,
+                status=record.status,
                 outcome=kept,
             )
 
     async def pipeline_status(self) -> PipelineStatus:
         with self._store.step() as now:
-            standing = list(self._store.standing.values())
-            high = sum(each.lane == "high" for each in standing)
-            taken = sum(each.taken for each in standing)
-            ages = [now - parse_id(each.entry)[0] for each in standing]
-            worker = WorkerStatus(consumer=WORKER, model=MODEL, device="memory", in_flight=taken)
+            queued = list(self._store.queued.values())
+            high = sum(each.lane == "high" for each in queued)
+            picked_up = sum(each.picked_up for each in queued)
+            ages = [now - parse_id(each.entry)[0] for each in queued]
+            worker = WorkerStatus(
+                consumer=WORKER, model=MODEL, device="memory", in_flight=picked_up
+            )
             return PipelineStatus(
-                backlog=len(standing) - high,
+                backlog=len(queued) - high,
                 backlog_high=high,
-                pending=taken,
+                pending=picked_up,
                 oldest_ms=max(ages) if ages else None,
                 transcripts=len(self._store.outcomes),
                 dead=len(self._store.letters),
@@ -147,7 +149,7 @@ class Client(real.Client):
         with self._store.step() as now:
             if duplicate := self._duplicate(request.id):
                 return duplicate
-            backlog = len(self._store.standing)
+            backlog = len(self._store.queued)
             if backlog >= self._max_backlog:
                 self._store.count("refused")
                 raise backlog_full(self.keys, backlog, self._max_backlog)
@@ -165,23 +167,23 @@ class Client(real.Client):
             return b"".join([chunk async for chunk in chunks])
 
     def _duplicate(self, request_id: str) -> Receipt | None:
-        known, queued = self._store.find(request_id)
-        if known is None or not (queued or known.status == "completed"):
+        record, unanswered = self._store.find(request_id)
+        if record is None or not (unanswered or record.status == "completed"):
             return None
         self._store.count("duplicates")
         return Receipt(
             id=request_id,
-            entry=known.entry,
-            lane=known.lane,
+            entry=record.entry,
+            lane=record.lane,
             duplicate=True,
-            state=known.state,
-            status=known.status,
-            outcome=known.outcome,
+            state=record.state,
+            status=record.status,
+            outcome=record.outcome,
         )
 
     async def _until(self, look: Callable[[], T | None]) -> T:
-        """The first that `look` finds, now or after a change."""
-        with self._store.changed.heard() as changed:
+        """The first result of `look` that is not None, now or after a change."""
+        with self._store.changed.subscribe() as changed:
             while True:
                 changed.clear()
                 if self._closed:
@@ -203,12 +205,12 @@ class Client(real.Client):
         return next((o for o in behind if o.entry == entry or o.id == request_id), None)
 
     def _answer(self, request_id: str, mark: StreamId) -> Outcome | None:
-        known = self._store.known.get(request_id)
-        if known is None or known.state != RequestState.DONE:
+        record = self._store.records.get(request_id)
+        if record is None or record.state != RequestState.DONE:
             return self._outcome(mark, request_id=request_id)
-        kept = self._store.outcomes.get(parse_id(known.outcome))
+        kept = self._store.outcomes.get(parse_id(record.outcome))
         if kept is None:
-            raise not_kept(request_id, known.outcome)
+            raise not_kept(request_id, record.outcome)
         return kept
 
     def _behind(self, at: StreamId) -> tuple[list[FollowedOutcome | Gap], StreamId]:
