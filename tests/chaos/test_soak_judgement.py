@@ -54,7 +54,7 @@ def test_every_kind_of_key_that_expires_has_a_longest_life(redis_url: str, kind:
         (("XADD", KEYS.requests, "*", "audio", "file:///a"), "should at most 0"),
     ],
 )
-def test_a_key_that_would_stay_is_named(
+def test_a_key_that_would_never_end_is_named(
     redis_url: str, command: tuple[str, ...], complaint: str
 ) -> None:
     with Redis.from_url(redis_url) as redis:

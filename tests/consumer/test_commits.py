@@ -82,7 +82,7 @@ async def test_a_request_submitted_again_meanwhile_keeps_its_own_state(
     assert await parts.redis.ttl(KEYS.request("a")) == -1
 
 
-async def test_the_lease_of_a_commit_goes_with_it_and_anothers_stays(
+async def test_a_commit_releases_its_own_lease_and_no_other(
     make_parts: MakeParts,
 ) -> None:
     one, two = make_parts("one"), make_parts("two")
@@ -100,7 +100,7 @@ async def test_the_lease_of_a_commit_goes_with_it_and_anothers_stays(
     assert await one.redis.get(KEYS.lease("x")) == b"another's"
 
 
-async def test_an_outcome_with_a_callback_is_put_before_the_senders(make_parts: MakeParts) -> None:
+async def test_an_outcome_with_a_callback_adds_a_webhook_entry(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await submit(parts.redis)
@@ -111,7 +111,7 @@ async def test_an_outcome_with_a_callback_is_put_before_the_senders(make_parts: 
     assert hook == {b"outcome": outcome, b"url": b"http://h/hook", b"id": delivery.entry.encode()}
 
 
-async def test_what_was_handed_back_is_taken_at_once_and_uncharged(make_parts: MakeParts) -> None:
+async def test_handed_back_entries_are_taken_at_once_and_uncharged(make_parts: MakeParts) -> None:
     one, two = make_parts("one"), make_parts("two")
     await one.inbox.create_groups()
     await submit(one.redis, id="a")
@@ -149,7 +149,7 @@ async def test_a_worker_that_still_holds_entries_cannot_be_removed(make_parts: M
     assert await parts.redis.xinfo_consumers(KEYS.requests, REQUESTS_GROUP) == []
 
 
-async def test_what_was_handed_back_is_found_behind_thousands_that_are_held(
+async def test_handed_back_entries_are_found_behind_thousands_in_flight(
     make_parts: MakeParts,
 ) -> None:
     one, two = make_parts("one"), make_parts("two")
@@ -163,7 +163,7 @@ async def test_what_was_handed_back_is_found_behind_thousands_that_are_held(
     assert [taken.entry for taken in await two.inbox.take(1, 60_000)] == [delivery[-1].entry]
 
 
-async def test_a_value_that_cannot_be_sent_is_told_to_its_own_caller_only(
+async def test_a_value_that_cannot_be_sent_fails_its_own_caller_only(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
@@ -176,7 +176,7 @@ async def test_a_value_that_cannot_be_sent_is_told_to_its_own_caller_only(
     assert isinstance(replies[1], UnicodeEncodeError)
 
 
-async def test_a_hit_mends_an_alias_that_has_become_something_else(make_parts: MakeParts) -> None:
+async def test_a_hit_replaces_an_alias_of_the_wrong_type(make_parts: MakeParts) -> None:
     """Its retention was prolonged instead, and every repeat decoded the recording for a week."""
     parts = make_parts("worker")
     await parts.inbox.create_groups()

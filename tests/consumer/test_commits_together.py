@@ -68,7 +68,7 @@ async def outcomes(parts: Components) -> dict[str, bytes]:
     }
 
 
-async def test_each_has_its_outcome_and_all_are_counted(make_parts: MakeParts) -> None:
+async def test_each_commit_of_a_batch_has_its_outcome_and_is_counted(make_parts: MakeParts) -> None:
     parts, deliveries = await worker_with(make_parts, 5)
     commits = [repeat_of(one) for one in deliveries[:4]] + [failure_of(deliveries[4])]
     assert await parts.outbox.commit_all(commits) == [CommitResult.COMMITTED] * 5
@@ -82,7 +82,7 @@ async def test_each_has_its_outcome_and_all_are_counted(make_parts: MakeParts) -
     assert len(parts.in_flight) == 0
 
 
-async def test_one_that_another_answered_does_not_hinder_its_neighbours(
+async def test_an_entry_answered_by_another_worker_does_not_hinder_its_batch(
     make_parts: MakeParts,
 ) -> None:
     parts, deliveries = await worker_with(make_parts, 3)
@@ -97,7 +97,7 @@ async def test_one_that_another_answered_does_not_hinder_its_neighbours(
 
 
 @pytest.mark.parametrize("kept", [None, "cleared", "another", "a string"])
-async def test_what_is_not_kept_as_remembered_is_not_sent(
+async def test_a_transcript_that_differs_from_the_local_cache_is_not_sent(
     make_parts: MakeParts, kept: str | None
 ) -> None:
     parts, deliveries = await worker_with(make_parts, 2)
@@ -118,7 +118,7 @@ async def test_what_is_not_kept_as_remembered_is_not_sent(
         assert deliveries[0] in parts.in_flight
 
 
-async def test_one_that_is_refused_keeps_no_neighbour_waiting(make_parts: MakeParts) -> None:
+async def test_a_rejected_commit_delays_no_neighbour(make_parts: MakeParts) -> None:
     parts, deliveries = await worker_with(make_parts, 3)
     await parts.redis.set(KEYS.webhooks, "in the way")
     commits = [
@@ -135,7 +135,7 @@ async def test_one_that_is_refused_keeps_no_neighbour_waiting(make_parts: MakePa
     assert deliveries[1].state is DeliveryState.RECEIVED
 
 
-async def test_alone_it_waits_until_it_is_taken(make_parts: MakeParts) -> None:
+async def test_a_single_commit_is_retried_until_redis_takes_it(make_parts: MakeParts) -> None:
     parts, [delivery] = await worker_with(make_parts, 1)
     await parts.redis.set(KEYS.webhooks, "in the way")
     publishing = asyncio.create_task(
@@ -149,7 +149,7 @@ async def test_alone_it_waits_until_it_is_taken(make_parts: MakeParts) -> None:
     assert await parts.redis.xlen(KEYS.webhooks) == 1
 
 
-async def test_a_stream_of_the_wrong_type_loses_none_of_them(make_parts: MakeParts) -> None:
+async def test_a_stream_of_the_wrong_type_loses_no_commit_of_a_batch(make_parts: MakeParts) -> None:
     parts, deliveries = await worker_with(make_parts, 2)
     await parts.redis.set(KEYS.transcripts, "in the way")
     commits = [repeat_of(one) for one in deliveries]
@@ -162,7 +162,7 @@ async def test_a_stream_of_the_wrong_type_loses_none_of_them(make_parts: MakePar
 
 
 @pytest.mark.parametrize("read", [True, False])
-async def test_only_a_hit_whose_bytes_were_read_forgets_their_crashes(
+async def test_only_a_hit_whose_bytes_were_read_resets_their_crashes(
     make_parts: MakeParts, read: bool
 ) -> None:
     parts, [delivery] = await worker_with(make_parts, 1)
@@ -172,7 +172,7 @@ async def test_only_a_hit_whose_bytes_were_read_forgets_their_crashes(
     assert await parts.redis.exists(KEYS.crashes(DIGEST)) == (0 if read else 1)
 
 
-async def test_what_could_not_be_done_names_its_request(make_parts: MakeParts) -> None:
+async def test_a_failed_commit_names_its_request(make_parts: MakeParts) -> None:
     parts, deliveries = await worker_with(make_parts, 2)
     await parts.redis.set(KEYS.request(deliveries[1].entry), "no hash")
     with capture_logs() as said:
@@ -184,7 +184,7 @@ async def test_what_could_not_be_done_names_its_request(make_parts: MakeParts) -
     assert (line["id"], line["entry"]) == (deliveries[1].entry, deliveries[1].entry)
 
 
-async def test_a_full_redis_takes_them_all(own_redis: Callable[..., EmbeddedRedis]) -> None:
+async def test_a_full_redis_takes_a_whole_batch(own_redis: Callable[..., EmbeddedRedis]) -> None:
     server = own_redis(maxmemory_policy="noeviction")
     redis = connect(server.url, name="one")
     parts, deliveries = await worker_with(lambda name: Components(redis, name), 4)

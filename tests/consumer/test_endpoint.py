@@ -63,7 +63,7 @@ async def test_a_scraper_is_answered_in_the_format_it_accepts(port: int) -> None
     assert await get(port, "/metrics?name[]=x", method="HEAD") == (200, "")
 
 
-async def test_anything_else_is_refused_in_a_sentence(port: int) -> None:
+async def test_an_unknown_path_or_method_is_refused_in_a_sentence(port: int) -> None:
     status, body = await get(port, "/")
     assert status == 404
     assert "/health/ready" in body
@@ -74,7 +74,7 @@ async def test_anything_else_is_refused_in_a_sentence(port: int) -> None:
     assert (await get(port, "/health"))[0] == 200
 
 
-async def test_callers_that_say_nothing_keep_nobody_out_for_long(
+async def test_silent_connections_block_other_callers_only_briefly(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "_PATIENCE", 0.5)

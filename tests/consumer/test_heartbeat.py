@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_beat_renews_what_is_held_and_counts_no_delivery(beating: Beating) -> None:
+async def test_a_beat_renews_entries_in_flight_and_counts_no_delivery(beating: Beating) -> None:
     redis = beating.parts.redis
     await submit(redis)
     [delivery] = await beating.parts.read()
@@ -31,7 +31,7 @@ async def test_a_beat_renews_what_is_held_and_counts_no_delivery(beating: Beatin
     assert await redis.get(KEYS.recogniser) == b"fingerprint"
 
 
-async def test_a_beat_does_not_steal_back_what_another_has_reclaimed(
+async def test_a_beat_does_not_steal_back_a_reclaimed_entry(
     beating: Beating, make_parts: MakeParts
 ) -> None:
     await submit(beating.parts.redis)
@@ -43,7 +43,7 @@ async def test_a_beat_does_not_steal_back_what_another_has_reclaimed(
     assert beating.lost == [delivery]
 
 
-async def test_what_was_committed_since_is_not_reported_as_lost(beating: Beating) -> None:
+async def test_an_entry_committed_during_a_beat_is_not_reported_as_lost(beating: Beating) -> None:
     await submit(beating.parts.redis)
     [delivery] = await beating.parts.read()
     await beating.parts.redis.xack(KEYS.requests, REQUESTS_GROUP, delivery.entry)
@@ -52,7 +52,7 @@ async def test_what_was_committed_since_is_not_reported_as_lost(beating: Beating
     assert beating.lost == []
 
 
-async def test_what_is_committed_and_whose_reply_is_on_the_way_is_not_reported_as_lost(
+async def test_an_entry_whose_commit_has_no_reply_yet_is_not_reported_as_lost(
     beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = beating.parts
@@ -74,7 +74,7 @@ async def test_what_is_committed_and_whose_reply_is_on_the_way_is_not_reported_a
     assert [entry for entry in logs if entry["log_level"] == "warning"] == []
 
 
-async def test_what_is_handed_back_and_whose_reply_is_on_the_way_is_not_reported_as_lost(
+async def test_an_entry_whose_hand_back_has_no_reply_yet_is_not_reported_as_lost(
     beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = beating.parts
@@ -93,7 +93,7 @@ async def test_what_is_handed_back_and_whose_reply_is_on_the_way_is_not_reported
     assert delivery not in parts.in_flight
 
 
-async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
+async def test_a_lease_is_renewed_by_its_owner_and_dropped_by_others(
     beating: Beating,
 ) -> None:
     redis = beating.parts.redis
@@ -108,14 +108,14 @@ async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
     assert beating.parts.in_flight.snapshot()[1] == []
 
 
-async def test_a_newcomer_reclaims_nothing_at_first(beating: Beating) -> None:
+async def test_a_new_worker_reclaims_nothing_at_first(beating: Beating) -> None:
     # Redis may just have come back, and the living not yet have renewed what they hold.
     assert not beating.heartbeat.may_reclaim()
     beating.heartbeat._no_reclaim_before -= RECLAIM_AFTER
     assert beating.heartbeat.may_reclaim()
 
 
-async def test_after_a_silence_a_worker_renews_and_does_not_reclaim(beating: Beating) -> None:
+async def test_after_an_outage_a_worker_renews_and_does_not_reclaim(beating: Beating) -> None:
     beating.heartbeat._no_reclaim_before -= RECLAIM_AFTER
     assert beating.heartbeat.may_reclaim()
     # As if the last answer had come before an outage longer than a heartbeat.
@@ -127,13 +127,13 @@ async def test_after_a_silence_a_worker_renews_and_does_not_reclaim(beating: Bea
     assert beating.heartbeat.may_reclaim()
 
 
-async def test_times_are_told_by_the_clock_of_redis(beating: Beating) -> None:
+async def test_times_are_taken_from_the_clock_of_redis(beating: Beating) -> None:
     await beating.beat()
     seconds, microseconds = await beating.parts.redis.time()
     assert abs(beating.heartbeat.now_ms() - (seconds * 1000 + microseconds / 1000)) < 1000
 
 
-async def test_a_fault_that_nobody_foresaw_does_not_end_the_heartbeat(
+async def test_an_unexpected_error_does_not_end_the_heartbeat(
     beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beat = beating.heartbeat.beat
@@ -163,7 +163,7 @@ async def test_a_beat_says_on_which_terms_others_may_answer_cache_hits(beating: 
     assert 0 < left <= 2 * RECLAIM_AFTER * 1000  # they end with the last worker
 
 
-async def test_a_guest_with_another_recogniser_changes_no_terms(
+async def test_a_worker_with_another_recogniser_does_not_change_the_reuse_policy(
     beating: Beating, redis_url: str
 ) -> None:
     await beating.beat()
@@ -172,7 +172,7 @@ async def test_a_guest_with_another_recogniser_changes_no_terms(
     assert await beating.parts.redis.hget(KEYS.reuse_policy, "recogniser") == b"fingerprint"
 
 
-async def test_one_worker_that_trusts_no_digest_is_enough_while_it_lives(
+async def test_one_living_worker_that_trusts_no_digest_decides_for_all(
     beating: Beating, redis_url: str
 ) -> None:
     redis = beating.parts.redis

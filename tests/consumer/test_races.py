@@ -55,7 +55,7 @@ async def leave(parts: Components) -> int:
 
 
 @pytest.mark.parametrize("error", list(ErrorCode))
-async def test_an_entry_of_anothers_is_acknowledged_by_no_failure(
+async def test_a_failure_does_not_acknowledge_the_entry_of_another_worker(
     make_parts: MakeParts, error: ErrorCode
 ) -> None:
     old, delivery, new, _ = await two_holders(make_parts)
@@ -79,7 +79,7 @@ async def test_non_owner_cannot_start_hand_back_or_leave(make_parts: MakeParts) 
     assert row["time_since_delivered"] >= A_MINUTE
 
 
-async def test_work_that_is_still_renewed_is_not_reclaimed_however_long_it_takes(
+async def test_work_that_is_renewed_is_never_reclaimed(
     beating: Beating, make_parts: MakeParts
 ) -> None:
     living, silent, third = beating.parts, make_parts("silent"), make_parts("third")
@@ -95,7 +95,7 @@ async def test_work_that_is_still_renewed_is_not_reclaimed_however_long_it_takes
     assert beating.lost == []
 
 
-async def test_the_first_to_reconnect_takes_nothing_from_one_that_is_still_away(
+async def test_the_first_worker_to_reconnect_reclaims_nothing_from_the_others(
     beating: Beating, make_parts: MakeParts
 ) -> None:
     first, away = beating, make_parts("away")
@@ -130,7 +130,7 @@ def flow_control(beating: Beating) -> FlowControl:
     return FlowControl(beating.parts.inbox, slots, beating.heartbeat, 10, RECLAIM_AFTER)
 
 
-async def test_a_consumer_is_swept_away_only_when_it_holds_nothing(
+async def test_a_consumer_is_removed_only_without_pending_entries(
     make_parts: MakeParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(janitor_module, "_CONSUMER_IDLE_MS", -1)  # as if an hour had passed
@@ -149,7 +149,7 @@ async def test_a_consumer_is_swept_away_only_when_it_holds_nothing(
 
 
 @pytest.mark.parametrize("lane", list(Lane))
-async def test_what_a_consumer_held_when_it_was_removed_by_hand_is_taken_by_others(
+async def test_entries_of_a_consumer_removed_by_hand_are_taken_by_others(
     make_parts: MakeParts, lane: Lane
 ) -> None:
     removed, other = make_parts("removed"), make_parts("other")

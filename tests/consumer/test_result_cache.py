@@ -38,7 +38,7 @@ WHOLE: dict[str, Any] = {"text": "a", "language": "", "emotion": "", "events": [
         b"[]", b"1", b"nothing",
     ],
 )  # fmt: skip
-async def test_what_is_no_transcript_is_a_miss(make_parts: MakeParts, value: bytes) -> None:
+async def test_a_malformed_cached_transcript_is_a_miss(make_parts: MakeParts, value: bytes) -> None:
     parts = make_parts("one")
     await parts.redis.hset(KEYS.result("x"), "transcript", json.dumps(WHOLE))
     assert await parts.cache.result("x") == Transcript("a", duration=1.0)
@@ -105,7 +105,7 @@ async def test_waiting_for_a_leaseholder_ends_with_its_transcript(make_parts: Ma
     assert await waiting == Transcript("t")
 
 
-async def test_a_lease_whose_reply_was_lost_is_not_waited_for_as_anothers(
+async def test_a_worker_does_not_wait_for_its_own_lease_after_a_lost_reply(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")

@@ -27,7 +27,7 @@ from tests.support.waiting import wait_until_sync
 SOON = 1.0  # seconds until a silent worker's entries are replayed, in these tests
 
 
-def test_a_killed_worker_loses_nothing_and_charges_only_what_it_had_started(
+def test_a_killed_worker_loses_nothing_and_charges_only_started_requests(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -164,7 +164,7 @@ def test_a_poison_clip_ends_as_a_dead_letter_and_condemns_no_neighbour(
 
 
 @pytest.mark.anyio
-async def test_a_condemned_recording_is_tried_again_when_its_letter_is_replayed(
+async def test_a_condemned_recording_is_tried_again_when_its_dead_letter_is_replayed(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     poison = audio_identity(tone(1))
@@ -198,7 +198,7 @@ def test_a_worker_with_another_recogniser_refuses_to_join(
     assert pipeline.wait_for(1)[0]["entry"] == entry
 
 
-def test_the_recogniser_of_a_group_that_is_gone_keeps_nobody_out(
+def test_the_recogniser_of_a_group_that_is_gone_excludes_no_worker(
     pipeline: Pipeline, start_worker: StartWorker
 ) -> None:
     pipeline.redis.set(KEYS.recogniser, "f" * 64)

@@ -26,7 +26,7 @@ def soon(milliseconds: int) -> str:
     return str(int(time.time() * 1000) + milliseconds)
 
 
-def test_what_waits_for_the_engine_is_refused_at_its_deadline_and_not_when_the_engine_is_free(
+def test_a_request_that_waits_for_the_engine_expires_at_its_deadline(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -44,7 +44,7 @@ def test_what_waits_for_the_engine_is_refused_at_its_deadline_and_not_when_the_e
     assert pipeline.redis.xlen(KEYS.dead) == 0
 
 
-def test_a_fetch_that_takes_too_long_is_cut_short_at_the_deadline(
+def test_a_slow_fetch_is_cut_short_at_the_deadline(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, silent_site: str
 ) -> None:
     start_worker(allow_private_hosts=1)

@@ -17,7 +17,7 @@ from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 
 
-def test_sigterm_finishes_what_is_started_and_hands_back_the_rest_uncharged(
+def test_sigterm_finishes_started_requests_and_hands_back_the_rest_uncharged(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -64,7 +64,7 @@ def test_a_second_signal_ends_the_worker_at_once_and_loses_nothing(
     assert outcome["attempt"] == "1"
 
 
-def test_a_drain_takes_back_no_crash_that_another_worker_had(
+def test_a_drain_does_not_undo_the_crash_of_another_worker(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -84,7 +84,7 @@ def test_a_drain_takes_back_no_crash_that_another_worker_had(
     assert row["times_delivered"] == 2
 
 
-def test_what_is_not_started_is_handed_back_before_the_drain_has_ended(
+def test_unstarted_requests_are_handed_back_before_the_drain_has_ended(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

@@ -181,7 +181,7 @@ VALUES = st.one_of(
 )
 
 
-def test_any_fields_at_all_end_in_one_outcome_each(
+def test_arbitrary_fields_end_in_one_outcome_for_each_entry(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     worker = start_worker()
@@ -211,7 +211,7 @@ def test_any_fields_at_all_end_in_one_outcome_each(
     assert worker.process.poll() is None
 
 
-def test_a_folder_whose_name_is_no_utf_8_can_be_spoken_of(
+def test_a_folder_whose_name_is_no_utf_8_can_be_named_in_a_message(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     odd = Path(str(clips) + "/\udcff")

@@ -50,7 +50,7 @@ def test_requests_pushed_before_the_first_worker_are_answered(
     assert sorted(o["entry"] for o in pipeline.wait_for(5)) == sorted(entries)
 
 
-def test_what_a_worker_was_told_to_warm_up_is_known(
+def test_recordings_of_the_warm_list_are_cache_hits(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     clip = write_clip(clips, 1)
@@ -64,7 +64,7 @@ def test_what_a_worker_was_told_to_warm_up_is_known(
     assert [o["cache"] for o in pipeline.wait_for(2)] == ["miss", "hit"]
 
 
-def test_every_malformed_request_gets_a_failed_outcome_and_spoils_no_other(
+def test_every_malformed_request_gets_a_failed_outcome_and_harms_no_other(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     good = write_clip(clips, 1)
@@ -148,7 +148,7 @@ def test_recordings_with_the_same_beginning_are_told_apart(
     assert [o["cache"] for o in pipeline.wait_for(2)] == ["miss", "miss"]
 
 
-def test_language_and_itn_are_part_of_what_a_result_is_found_by(
+def test_language_and_itn_are_part_of_a_results_identity(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     audio = write_clip(clips, 1)
