@@ -1,7 +1,7 @@
 """Subtitles of an outcome: SubRip (srt) and WebVTT (vtt).
 
-One cue a segment; a segment that is too long for two lines, or stands too long, is cut between
-words, at the words' own times where the model gives them.
+Each segment is a cue. A segment that is too long for two lines, or for `MAX_SECONDS`, is cut
+between words, at the words' own times where the model gives them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Cue", "cues", "srt", "vtt"]
 
 MAX_COLUMNS = 42  # of a line; a Chinese or Japanese character takes two
 MAX_LINES = 2
-MAX_SECONDS = 7.0  # a cue stands at most this long; usual among broadcasters
+MAX_SECONDS = 7.0  # longest time of a cue; usual among broadcasters
 _SHORTEST = 0.001  # the formats count milliseconds, and a cue must end after it begins
 
 
@@ -50,7 +50,7 @@ def vtt(outcome: Outcome) -> str:
 
 
 def cues(outcome: Outcome) -> list[Cue]:
-    """The cues of an outcome, in its order; none where nothing was said."""
+    """The cues of an outcome, in its order; none for silence."""
     segments = outcome.segments
     if not segments and outcome.text.strip():
         segments = (Segment(0.0, outcome.duration or 0.0, outcome.text),)
@@ -62,14 +62,14 @@ def cues(outcome: Outcome) -> list[Cue]:
 
 
 def _pieces(segment: Segment) -> Iterator[Segment]:
-    """The segment cut where it must be: as many words to a piece as fit."""
+    """The segment in pieces, each of as many words as fit."""
     words = _words(segment)
     spaced = _spaced(segment.text, words)
     first = 0
     for index in range(1, len(words) + 1):
         if index == len(words) or not _fits(words[first : index + 1], spaced[first : index + 1]):
             taken = words[first:index]
-            # A whole segment keeps its own span; the words' reaches less far.
+            # An uncut segment keeps its own span; its words cover less.
             start = segment.start if first == 0 else taken[0].start
             end = segment.end if index == len(words) else taken[-1].end
             yield Segment(start, end, _join(taken, spaced[first:index]))

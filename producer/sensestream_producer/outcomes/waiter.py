@@ -284,6 +284,7 @@ class OutcomeWaiter:
 
 
 def no_longer_kept(request_id: str, outcome: str) -> WaitTimeout:
+    """The error for a submit of an answered id whose outcome has been trimmed."""
     return WaitTimeout(
         f"the request {request_id!r} has been answered, and its outcome {outcome} is no longer "
         "kept (setting SENSESTREAM_TRANSCRIPTS_TTL): submit it under another id"
@@ -291,8 +292,10 @@ def no_longer_kept(request_id: str, outcome: str) -> WaitTimeout:
 
 
 def not_kept(request_id: str, outcome: str) -> WaitTimeout:
+    """The error for a wait by id whose outcome has been trimmed."""
     return WaitTimeout(f"the outcome {outcome} of {request_id!r} is not kept")
 
 
 def closed_meanwhile() -> SensestreamError:
+    """The error of a wait that the end of the client cuts short."""
     return SensestreamError("the client was closed during a wait")
