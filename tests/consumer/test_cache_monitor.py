@@ -49,7 +49,7 @@ async def test_many_results_are_counted_nearly(make_parts: MakeParts) -> None:
     assert abs(await count_results(parts.broker) - 5000) < 800
 
 
-async def test_a_low_hit_rate_is_told_once_and_again_after_a_better_one(
+async def test_a_low_hit_rate_is_logged_once_and_again_after_a_better_one(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
@@ -73,7 +73,7 @@ async def test_a_low_hit_rate_is_told_once_and_again_after_a_better_one(
     assert warnings(logs) == ["hit_rate_too_low"] * 2
 
 
-async def test_counters_that_began_anew_are_no_hit_rate(make_parts: MakeParts) -> None:
+async def test_no_hit_rate_is_judged_from_counters_that_began_anew(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     one = monitor(parts, rate=0.5)
     await answered(parts, misses=1000)
@@ -87,7 +87,7 @@ async def test_counters_that_began_anew_are_no_hit_rate(make_parts: MakeParts) -
     assert warnings(logs) == []
 
 
-async def test_a_large_cache_is_told(make_parts: MakeParts) -> None:
+async def test_a_large_cache_is_warned_of(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await keep(parts, 11)
     with capture_logs() as logs:

@@ -33,7 +33,9 @@ class Scripted:
         self.commit_known: Callable[[Sequence[Commit]], Awaitable[list[Delivery]]] | None = None
         self.handed_back: list[bool] = []
 
-    def resolve_locally(self, deliveries: Iterable[Delivery]) -> tuple[list[Commit], list[Delivery]]:
+    def resolve_locally(
+        self, deliveries: Iterable[Delivery]
+    ) -> tuple[list[Commit], list[Delivery]]:
         known = [commit.delivery for commit in self.known]
         return self.known, [each for each in deliveries if each not in known]
 
