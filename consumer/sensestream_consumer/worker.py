@@ -77,6 +77,7 @@ class Worker:
             await parts.dispatcher.drain(self._settings.drain_timeout, self._hurry)
         finally:
             await cancel([janitor])
+            await parts.dispatcher.close()
             await self._shut_down()
 
     # -- start --------------------------------------------------------------------------------

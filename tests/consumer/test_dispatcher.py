@@ -152,6 +152,21 @@ async def test_a_drain_ends_with_its_time_or_when_it_is_hurried(
     assert started in at_work.parts.in_flight  # it is handed back as the worker leaves
 
 
+async def test_a_worker_that_ends_without_a_drain_hands_back_what_it_was_about_to_answer(
+    make_parts: MakeParts,
+) -> None:
+    async def answer(delivery: Delivery) -> None:
+        delivery.settle()
+        await asyncio.sleep(3600)
+
+    at_work = Dispatching(make_parts("one"), answer)
+    deliveries = await at_work.begin(2)
+    await at_work.dispatcher.close()
+    assert at_work.dispatcher.count == 0
+    await at_work.parts.inbox.hand_back(at_work.parts.in_flight.snapshot()[0])
+    assert [await at_work.parts.owner(each) for each in deliveries] == [HANDED_BACK] * 2
+
+
 @pytest.mark.parametrize("refusal", [AtCapacity, TooManyWaiters])
 async def test_a_delivery_without_room_is_handed_back(
     make_parts: MakeParts, refusal: type[AtCapacity]

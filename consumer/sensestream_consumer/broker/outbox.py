@@ -152,12 +152,8 @@ class Outbox:
 
     def _keys_of(self, commit: Commit) -> list[str]:
         """`COMMIT_KEYS` of a request; `none` for one that the script shall leave alone."""
-        names, delivery, outcome, keep = (
-            self._broker.keys,
-            commit.delivery,
-            commit.outcome,
-            commit.keep,
-        )
+        names, keep = self._broker.keys, commit.keep
+        delivery, outcome = commit.delivery, commit.outcome
         return [
             names.lane(delivery.lane),
             names.request(outcome.id),

@@ -36,7 +36,7 @@ class Dispatcher:
     raises `AtCapacity`                        handed back for another worker
     raises `DeliveryLost`                      renewed no more: another worker owns it
     is cancelled by `on_lost`                  the same; once started it is finished all the same
-    is cancelled by `drain`                    in flight, until `Membership.leave` hands it back
+    is cancelled by `drain` or `close`         in flight, until `Membership.leave` hands it back
     is cancelled otherwise, or fails           renewed no more: replayed after RECLAIM_AFTER
     was one of a batch, and is not answered    begun again, in a task of its own
     """
@@ -122,6 +122,11 @@ class Dispatcher:
             )
             finished.cancel()
             hurried.cancel()
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel all tasks; their deliveries stay in flight."""
+        self._draining = True
         await cancel(list(self._tasks))
 
     async def _hand_back_idle(self) -> None:
