@@ -80,5 +80,7 @@ def test_aliases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for digest in ("one", "two", "three"):
         cache.put_audio(digest, f"audio of {digest}")
     assert [cache.audio(digest) for digest in ("one", "two", "three")] == [
-        "", "audio of two", "audio of three",
-    ]  # fmt: skip
+        "",
+        "audio of two",
+        "audio of three",
+    ]
