@@ -55,7 +55,7 @@ bench-engine: setup  ## Measure the engine beside funasr-onnx and sherpa-onnx on
 bench-queue: setup  ## Measure hits through the streams beside a bare loop and other queues
 	@$(BIN)/python benchmarks/queueing.py $(ARGS)
 
-bench-repeats: setup  ## Measure whole services as repeats grow, beside a cache before a model
+bench-repeats: setup  ## Measure whole services as cache hits grow, beside a cache before a model
 	@$(BIN)/python benchmarks/repeats.py $(ARGS)
 
 bench-latency: setup  ## Measure one request on an idle pipeline, hit and miss
@@ -91,5 +91,5 @@ ci:  ## Everything that must hold before a change lands
 clean:  ## Remove .venv and every cache
 	@for venv in "$(VENV)" "$(VENV)-docs"; do \
 		if [ -f "$$venv/pyvenv.cfg" ]; then rm -rf "$$venv"; fi; done
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

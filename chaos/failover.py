@@ -118,10 +118,16 @@ def one_round(options: argparse.Namespace, folder: Path, clips: list[str]) -> Ro
     mix = Mix(clips, options.producers, options.batch, options.misses)
     with SentinelSet() as sentinels:
         workers = [
-            WorkerProcess(sentinels.url, folder, folder / f"worker-{options.seed}-{number}.log",
-                          concurrency=1, reclaim_after=_RECLAIM_AFTER, max_attempts=1000)
+            WorkerProcess(
+                sentinels.url,
+                folder,
+                folder / f"worker-{options.seed}-{number}.log",
+                concurrency=1,
+                reclaim_after=_RECLAIM_AFTER,
+                max_attempts=1000,
+            )
             for number in range(options.workers)
-        ]  # fmt: skip
+        ]
         follower = Follower(sentinels.url)
         follower.start()
         try:

@@ -1,4 +1,4 @@
-"""What goes wrong and how often: dealt by a seed, each kind once before any comes again."""
+"""Faults and their frequency: drawn by a seed, each kind once before any comes again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
-from chaos.arena import Arena
-from chaos.crew import NobodyReady
 from chaos.redis_faults import (
     cut_connections,
     delay_connections,
@@ -22,32 +20,34 @@ from chaos.redis_faults import (
     wrong_stats_type,
     wrong_transcripts_type,
 )
+from chaos.target import Target
+from chaos.workers import TooFewReady
 
 __all__ = ["Faults"]
 
-Fault = Callable[[Arena], str]
+Fault = Callable[[Target], str]
 
 
-def kill_worker(arena: Arena) -> str:
-    return f"SIGKILL {arena.crew.replace(arena.crew.pick(arena.draw), kill=True)}"
+def kill_worker(target: Target) -> str:
+    return f"SIGKILL {target.workers.replace(target.workers.pick(target.draw), kill=True)}"
 
 
-def drain_worker(arena: Arena) -> str:
-    return f"SIGTERM {arena.crew.replace(arena.crew.pick(arena.draw), kill=False)}"
+def drain_worker(target: Target) -> str:
+    return f"SIGTERM {target.workers.replace(target.workers.pick(target.draw), kill=False)}"
 
 
-def freeze_worker(arena: Arena) -> str:
+def freeze_worker(target: Target) -> str:
     """For longer than the reclaim time: its entries are another's when it wakes up."""
-    return _freeze(arena, 1.2, 2.5)
+    return _freeze(target, 1.2, 2.5)
 
 
-def freeze_worker_briefly(arena: Arena) -> str:
-    return _freeze(arena, 0.2, 0.9)
+def freeze_worker_briefly(target: Target) -> str:
+    return _freeze(target, 0.2, 0.9)
 
 
-def _freeze(arena: Arena, shortest: float, longest: float) -> str:
-    seconds = arena.draw.uniform(shortest, longest) * arena.crew.reclaim_after
-    name = arena.crew.freeze(arena.crew.pick(arena.draw), seconds)
+def _freeze(target: Target, shortest: float, longest: float) -> str:
+    seconds = target.draw.uniform(shortest, longest) * target.workers.reclaim_after
+    name = target.workers.freeze(target.workers.pick(target.draw), seconds)
     return f"SIGSTOP {name} for {seconds:.1f} s"
 
 
@@ -70,38 +70,38 @@ _WEIGHTS: dict[Fault, int] = {  # how often, against each other
 }
 
 
-_KILLS_OF_A_CARELESS_REDIS = 60  # the weight of its restarts: they are what is measured then
+_EVERYSEC_RESTARTS = 60  # the weight of its restarts: they are what is measured then
 
 
 class Faults:
-    """The dealer, and the tally of what came to pass."""
+    """Draws the faults, and counts those that came to pass."""
 
-    def __init__(self, arena: Arena) -> None:
-        self.struck: Counter[str] = Counter()
-        self._arena = arena
+    def __init__(self, target: Target) -> None:
+        self.injected: Counter[str] = Counter()
+        self._target = target
         self._weights = dict(_WEIGHTS)
-        if arena.careless:
-            self._weights[restart_redis] = _KILLS_OF_A_CARELESS_REDIS
-        self._first = deque(arena.draw.sample(list(_WEIGHTS), len(_WEIGHTS)))
+        if target.everysec:
+            self._weights[restart_redis] = _EVERYSEC_RESTARTS
+        self._first = deque(target.draw.sample(list(_WEIGHTS), len(_WEIGHTS)))
 
-    def strike(self) -> str:
-        """One fault; what it did. One that cannot be done just now is passed over."""
+    def inject(self) -> str:
+        """Inject one fault and describe it; one that cannot be injected just now is passed over."""
         fault = self._first[0] if self._first else self._draw()
         try:
-            what = fault(self._arena)
-        except (RedisError, NobodyReady) as error:
+            description = fault(self._target)
+        except (RedisError, TooFewReady) as error:
             self._first.rotate()
             return f"{fault.__name__} came to nothing: {error!r}"
         if self._first:
             self._first.popleft()
-        self.struck[fault.__name__] += 1
-        return what
+        self.injected[fault.__name__] += 1
+        return description
 
     def missing(self) -> list[str]:
-        """What has not come to pass: a run without it has not shown what it should."""
-        faults = [fault.__name__ for fault in _WEIGHTS if not self.struck[fault.__name__]]
-        return faults + [step for step, deaths in self._arena.crew.deaths.items() if not deaths]
+        """The faults and steps that have not come to pass; a run needs all of them."""
+        faults = [fault.__name__ for fault in _WEIGHTS if not self.injected[fault.__name__]]
+        return faults + [step for step, deaths in self._target.workers.deaths.items() if not deaths]
 
     def _draw(self) -> Fault:
-        [fault] = self._arena.draw.choices(list(self._weights), list(self._weights.values()))
+        [fault] = self._target.draw.choices(list(self._weights), list(self._weights.values()))
         return fault

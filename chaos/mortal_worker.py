@@ -23,7 +23,7 @@ from sensestream_common.logs import configure_logs
 from sensestream_common.settings import load_settings
 from sensestream_consumer.audio import Fetcher
 from sensestream_consumer.broker import outbox
-from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.cli import run_until_stopped
 from sensestream_consumer.engine import Recogniser, resolve_model
@@ -74,10 +74,10 @@ def before(owner: type, name: str, fate: Fate) -> None:
 
 def after_commit_sent(url: str, fate: Fate) -> None:
     """Send a commit on a connection of its own, and die without reading the reply."""
-    run = AutoPipeline.run
+    run = Broker.run
     commit = outbox._COMMIT
 
-    async def wrapped(self: AutoPipeline, script: Any, keys: list[str], args: list[Any]) -> Any:
+    async def wrapped(self: Broker, script: Any, keys: list[str], args: list[Any]) -> Any:
         if script is commit and fate.falls():
             connection = connect_blocking(url, name="chaos", timeout=5).connection_pool
             sender: Any = connection.get_connection()
@@ -85,7 +85,7 @@ def after_commit_sent(url: str, fate: Fate) -> None:
             die()
         return await run(self, script, keys, args)
 
-    AutoPipeline.run = wrapped  # type: ignore[method-assign]
+    Broker.run = wrapped  # type: ignore[method-assign]
 
 
 def main() -> None:

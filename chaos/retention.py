@@ -79,7 +79,7 @@ def _longest(settings: WorkerSettings) -> dict[str, float]:
         "request:*": settings.request_ttl,
         "upload:*": 7 * _DAY,  # beside a dead letter; every other one is deleted by the commit
         "recogniser": 2 * settings.reclaim_after,
-        "repeats": 2 * settings.reclaim_after,
+        "reuse-policy": 2 * settings.reclaim_after,
         "warmed:*": settings.result_ttl,
         "worker:*": settings.reclaim_after,
         "janitor": _JANITOR_PERIOD,

@@ -18,23 +18,23 @@ from sensestream_common.contract.keys import Keys
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from chaos.arena import Arena
-from chaos.crew import Crew
 from chaos.emptied import empty_under_load
 from chaos.faults import Faults
 from chaos.ledger import Ledger, Subscriber
 from chaos.producer import Mix, producing
 from chaos.proxy import Proxy
 from chaos.retention import retention_faults
+from chaos.target import Target
 from chaos.verdict import Verdict, await_nothing_held, beyond_two_seconds, left_behind
+from chaos.workers import Workers
 from tests.support.clips import write_clip
 
 KEYS = Keys("sensestream")
 _RECLAIM_AFTER = 1.5  # seconds: a tenth of the default, so that a run sees ten times the takeovers
-_PATIENCE = 3  # times the seconds asked for, on a machine so busy that workers hardly get to start
+_PROLONGED = 3  # times the seconds asked for, on a machine so busy that workers hardly get to start
 _CLIPS = 100  # each a miss again when memory was full: more, and the run would hardly see a hit
 _STALL = 45.0  # seconds without one more outcome: what is left when the faults have ended is lost
-_MOST_LINES = 10  # of complaints about keys
+_MOST_LINES = 10  # of keys that are left behind or kept too long
 _GENTLE = 2  # requests that a producer sends at once in the second act
 _EMPTIED = 0.1  # of the time goes to the second act, FLUSHALL
 
@@ -47,8 +47,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--producers", type=int, default=2)
     parser.add_argument("--batch", type=int, default=8, help="requests a producer sends at once")
     parser.add_argument("--misses", type=float, default=0.05, help="share with ttl 0")
-    parser.add_argument("--everysec", action="store_true",
-                        help="a Redis that syncs once a second, on a disk that hangs")  # fmt: skip
+    parser.add_argument(
+        "--everysec",
+        action="store_true",
+        help="a Redis that syncs once a second, on a disk that hangs",
+    )
     parser.add_argument("--quiet", action="store_true", help="no line for each fault")
     return parser.parse_args()
 
@@ -74,44 +77,50 @@ def run(options: argparse.Namespace, server: EmbeddedRedis, redis: Any, folder: 
     port = int(server.url.rpartition(":")[2].partition("/")[0])
     with (
         Proxy(port) as proxy,
-        Crew(server.url.replace(f":{port}", f":{proxy.port}"), server.url, folder,
-             size=options.workers, reclaim_after=_RECLAIM_AFTER, seed=options.seed) as crew,
-    ):  # fmt: skip
+        Workers(
+            server.url.replace(f":{port}", f":{proxy.port}"),
+            server.url,
+            folder,
+            size=options.workers,
+            reclaim_after=_RECLAIM_AFTER,
+            seed=options.seed,
+        ) as workers,
+    ):
         draw = random.Random(options.seed)
-        arena = Arena(server, redis, KEYS, crew, proxy, ledger, clips, draw, options.everysec)
+        target = Target(server, redis, KEYS, workers, proxy, ledger, clips, draw, options.everysec)
         subscriber.start()
-        faults = Faults(arena)
+        faults = Faults(target)
         with producing(server.url, ledger, mix, str(options.seed)):
-            torment(arena, faults, options)
-        crew.settle()
+            inject_faults(target, faults, options)
+        workers.heal()
         await_the_end(redis, subscriber)
         subscriber.end()
-        crew.end()
-        passed = judge(arena, faults, subscriber)
+        workers.end()
+        passed = judge(target, faults, subscriber)
         if options.everysec:
             return passed
-        crew.start_over()
-        crew.await_ready()
+        workers.restart()
+        workers.await_ready()
         mix = replace(mix, batch=_GENTLE)  # or what waits, and is forgotten, would be nearly all
-        act = empty_under_load(arena, mix, max(9, _EMPTIED * options.seconds), str(options.seed))
+        act = empty_under_load(target, mix, max(9, _EMPTIED * options.seconds), str(options.seed))
         print(act)
         return passed and act.passed
 
 
-def torment(arena: Arena, faults: Faults, options: argparse.Namespace) -> None:
-    """Strike at random moments until the time is up, or longer, while anything has yet to come."""
-    arena.crew.await_ready()
-    began = next_strike = time.monotonic()
-    longest = _PATIENCE * options.seconds
+def inject_faults(target: Target, faults: Faults, options: argparse.Namespace) -> None:
+    """Inject faults at random moments until the time is up, or longer while one has yet to come."""
+    target.workers.await_ready()
+    began = next_fault = time.monotonic()
+    longest = _PROLONGED * options.seconds
     while (now := time.monotonic() - began) < options.seconds or (
         now < longest and faults.missing()
     ):
-        arena.crew.look_after()
-        if time.monotonic() >= next_strike:
-            what = faults.strike()
+        target.workers.maintain()
+        if time.monotonic() >= next_fault:
+            fault = faults.inject()
             if not options.quiet:
-                print(f"{now:7.1f} s  {len(arena.ledger):>7} requests  {what}", flush=True)
-            next_strike = time.monotonic() + arena.draw.uniform(0.2, 1.0)
+                print(f"{now:7.1f} s  {len(target.ledger):>7} requests  {fault}", flush=True)
+            next_fault = time.monotonic() + target.draw.uniform(0.2, 1.0)
         time.sleep(0.02)
 
 
@@ -131,29 +140,29 @@ def await_the_end(redis: Any, subscriber: Subscriber) -> None:
         time.sleep(0.1)
 
 
-def judge(arena: Arena, faults: Faults, subscriber: Subscriber) -> bool:
+def judge(target: Target, faults: Faults, subscriber: Subscriber) -> bool:
     """Print the figures; whether each is what it must be, and every fault has come to pass."""
-    crew, ledger = arena.crew, arena.ledger
-    await_nothing_held(arena.redis, KEYS)
-    verdict = Verdict.of(arena.redis, KEYS, ledger.submitted, subscriber.by_id)
+    workers, ledger = target.workers, target.ledger
+    await_nothing_held(target.redis, KEYS)
+    verdict = Verdict.of(target.redis, KEYS, ledger.submitted, subscriber.by_id)
     missing = faults.missing()
-    print(f"faults: {faults.struck.total()}, {dict(faults.struck.most_common())}")
-    print(f"deaths at a step: {crew.deaths}")
-    print(f"second finishers, who wrote nothing: {crew.second_finishers()}")
+    print(f"faults: {faults.injected.total()}, {dict(faults.injected.most_common())}")
+    print(f"deaths at a step: {workers.deaths}")
+    print(f"late commits, which wrote nothing: {workers.late_commits()}")
     print(f"answers: {dict(subscriber.answers.most_common())}")
     print(f"attempts: {dict(sorted(subscriber.attempts.items()))}")
     if missing:
         print(f"did not come to pass: {', '.join(missing)}: give it more --seconds")
-    for key in left_behind(arena.redis, KEYS)[:_MOST_LINES]:
+    for key in left_behind(target.redis, KEYS)[:_MOST_LINES]:
         print(f"left behind: {key}")
-    for fault in retention_faults(arena.redis, KEYS, WorkerSettings())[:_MOST_LINES]:
+    for fault in retention_faults(target.redis, KEYS, WorkerSettings())[:_MOST_LINES]:
         print(f"retention: {fault}")
     print(verdict)
-    if not arena.careless:
+    if not target.everysec:
         return verdict.passed and not missing
-    inexcusable = beyond_two_seconds(ledger, subscriber, arena.kills)
-    print(f"killed {len(arena.kills)} times; lost or doubled for other reasons: {inexcusable}")
-    return verdict.clean and not verdict.foreign and not inexcusable and not missing
+    unexcused = beyond_two_seconds(ledger, subscriber, target.kills)
+    print(f"killed {len(target.kills)} times; lost or doubled for other reasons: {unexcused}")
+    return verdict.clean and not verdict.foreign and not unexcused and not missing
 
 
 if __name__ == "__main__":

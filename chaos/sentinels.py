@@ -29,7 +29,7 @@ _SENTINELS = 3
 _QUORUM = 2
 _DOWN_AFTER_MS = 500  # a production setup says 5 to 30 s; the mechanism is the same
 _FAILOVER_TIMEOUT_MS = 3000
-_PATIENCE = 30.0  # seconds to wait for replication, discovery or a promotion
+_LONGEST = 30.0  # seconds to wait for replication, discovery or a promotion
 
 
 class SentinelSet:
@@ -151,13 +151,13 @@ def _sees_all(port: int) -> bool:
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _LONGEST
     while True:
         with contextlib.suppress(RedisError, OSError):  # still starting, or just killed
             if condition():
                 return
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {_PATIENCE:.0f} s in vain for {what}")
+            raise TimeoutError(f"waited {_LONGEST:.0f} s in vain for {what}")
         time.sleep(0.02)
 
 

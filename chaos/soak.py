@@ -32,7 +32,7 @@ from tests.support.workers import WorkerProcess
 
 KEYS = Keys("sensestream")
 _WORKERS = 2
-_PATIENCE = 60.0  # seconds for a worker's start, for what is left at the end, for a drain
+_TIMEOUT = 60.0  # seconds for a worker's start, for what is left at the end, for a drain
 _SWEEP = 70.0  # seconds within which the janitor comes by
 # How much the trend may rise over the last three quarters. An allocator's noise, and streams that
 # are trimmed once a minute, stay below it; an hour of requests kept by mistake does not.
@@ -79,10 +79,11 @@ def main() -> int:
 def working(url: str, folder: Path, chosen: dict[str, Any]) -> Iterator[list[WorkerProcess]]:
     """Workers, which end with the block; they log warnings only, or an hour's would be long."""
     workers = [
-        WorkerProcess(url, folder, folder / f"{number}.log", concurrency=1, log_level="warning",
-                      **chosen)
+        WorkerProcess(
+            url, folder, folder / f"{number}.log", concurrency=1, log_level="warning", **chosen
+        )
         for number in range(_WORKERS)
-    ]  # fmt: skip
+    ]
     try:
         yield workers
     finally:
@@ -91,16 +92,19 @@ def working(url: str, folder: Path, chosen: dict[str, Any]) -> Iterator[list[Wor
 
 def end(workers: list[WorkerProcess]) -> None:
     for worker in workers:
-        worker.terminate(_PATIENCE)
+        worker.terminate(_TIMEOUT)
 
 
 async def soak(
-    options: argparse.Namespace, server: EmbeddedRedis, redis: Any, folder: Path,
+    options: argparse.Namespace,
+    server: EmbeddedRedis,
+    redis: Any,
+    folder: Path,
     workers: list[WorkerProcess],
-) -> int:  # fmt: skip
+) -> int:
     ledger, subscriber = Ledger(), Subscriber(server.url, KEYS)
     load = SteadyLoad(folder, ledger, rate=options.rate, seed=options.seed)
-    await until(lambda: count_by_kind(redis, KEYS)["worker:*"] == _WORKERS, _PATIENCE)
+    await until(lambda: count_by_kind(redis, KEYS)["worker:*"] == _WORKERS, _TIMEOUT)
     subscriber.start()
     pids = [worker.process.pid for worker in workers]
     began, busy = time.monotonic(), busy_seconds([server.pid, *pids])
@@ -122,9 +126,12 @@ async def soak(
 
 
 async def under_load(
-    options: argparse.Namespace, server: EmbeddedRedis, redis: Any, load: SteadyLoad,
+    options: argparse.Namespace,
+    server: EmbeddedRedis,
+    redis: Any,
+    load: SteadyLoad,
     workers: list[int],
-) -> list[Reading]:  # fmt: skip
+) -> list[Reading]:
     ended = asyncio.Event()
     readings: list[Reading] = []
     began = time.monotonic()
@@ -143,9 +150,11 @@ async def come_to_rest(
     redis: Any, ledger: Ledger, subscriber: Subscriber, chosen: dict[str, Any]
 ) -> None:
     """Until all is answered, what may pass has passed, and the janitor has been there."""
-    await until(lambda: subscriber.by_id.total() >= len(ledger), _PATIENCE)
-    await until(lambda: not any(count_by_kind(redis, KEYS)[kind] for kind in _PASSING),
-                chosen["result_ttl"] + _PATIENCE)  # fmt: skip
+    await until(lambda: subscriber.by_id.total() >= len(ledger), _TIMEOUT)
+    await until(
+        lambda: not any(count_by_kind(redis, KEYS)[kind] for kind in _PASSING),
+        chosen["result_ttl"] + _TIMEOUT,
+    )
     await until(lambda: redis.xlen(KEYS.transcripts) <= chosen["transcripts_max"], _SWEEP)
 
 

@@ -19,7 +19,7 @@ from tests.support.clips import encoded, tone, write_clip
 
 __all__ = ["SteadyLoad"]
 
-_KNOWN_CLIPS = 200  # heard once each, and hits ever after
+_KNOWN_CLIPS = 200  # transcribed once each, and hits ever after
 _TICK = 0.25  # seconds between batches
 _SECONDS = 0.3  # of audio in each clip
 # Of a hundred requests; the rest asks for a known clip, most of the time a hit.

@@ -48,8 +48,9 @@ class Verdict:
     @property
     def clean(self) -> bool:
         """Whether nothing is left behind."""
-        return not any((self.backlog, self.pending, self.leases, self.helpers,
-                        self.without_retention))  # fmt: skip
+        return not any(
+            (self.backlog, self.pending, self.leases, self.helpers, self.without_retention)
+        )
 
     @property
     def passed(self) -> bool:
@@ -61,9 +62,13 @@ class Verdict:
 
     @classmethod
     def of(
-        cls, redis: Any, keys: Keys, submitted: Counter[str], seen: Counter[str],
+        cls,
+        redis: Any,
+        keys: Keys,
+        submitted: Counter[str],
+        seen: Counter[str],
         settings: WorkerSettings | None = None,
-    ) -> Verdict:  # fmt: skip
+    ) -> Verdict:
         """Count requests and outcomes by id; look at a pipeline whose workers have ended."""
         lanes = (keys.requests, keys.requests_high)
         kinds = count_by_kind(redis, keys)
@@ -98,7 +103,7 @@ def await_nothing_held(redis: Any, keys: Keys) -> None:
     while time.monotonic() < deadline:
         kinds = count_by_kind(redis, keys)
         held = any(kinds[kind] for kind in ("lease:*", *_HELPERS))
-        # Nobody mends an alias that is no string if all who ask for it remember what it said.
+        # An alias of the wrong type stays while every worker answers from its local cache.
         if not held and not retention_faults(redis, keys, WorkerSettings()):
             return
         time.sleep(0.1)

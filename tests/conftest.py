@@ -19,7 +19,7 @@ from sensestream_producer.local.redis_server import (
     find_redis_server,
 )
 
-# Whoever is started in the background by a shell ignores Ctrl-C, and so would the processes whose
+# A process that a shell starts in the background ignores Ctrl-C, and so would its children whose
 # answer to Ctrl-C is tested. A signal with a handler is back at its default in a child.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

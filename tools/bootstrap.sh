@@ -1,54 +1,114 @@
 #!/bin/sh
-# Makes the virtual environment named by $1 ready for work and touches nothing outside it. Further
-# arguments name dependency groups, which are then all that it holds.
-#
-# Chooses an interpreter by running it: a python3.12 on PATH may be a launcher's shim with no
-# interpreter behind it. PYTHON names one and switches the search off. The rest is bootstrap.py.
+# Makes the virtual environment $1 ready for work, or leaves it alone when it is: the three
+# distributions, editable, and the tools. Further arguments name dependency groups, and then it
+# holds these alone. PYTHON names the interpreter. Touches nothing outside the environment.
 set -u
-cd "$(dirname "$0")/.." || exit 1
+cd -P "$(dirname "$0")/.." || exit 1
+case $1 in /*) venv=$1 ;; *) venv=$PWD/$1 ;; esac
+shift
+log=$venv/install.log
 
-# Exit status 0: fit. 3: another version. 4: the right version, without ensurepip (Debian's
-# python3 without python3-venv): taken only when nothing better is found.
-probe='
-import sys
-print("%d.%d.%d" % sys.version_info[:3])
-if not (3, 11) <= sys.version_info[:2] <= (3, 12):
-    sys.exit(3)
-try:
-    import ensurepip, ssl, venv
-except ImportError:
-    sys.exit(4)
-'
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "$@"; exit 1; }
+# The minor version of a Python that can make environments. Debian's python3 has no ensurepip.
+version() { "$1" -I -c 'import ensurepip, ssl, sys; print("%d.%d" % sys.version_info[:2])'; }
+fits() { case $1 in 3.11 | 3.12) ;; *) false ;; esac; }
 
-found=""
-chosen=""
-second_best=""
-
-try() {
-    version=$("$1" -I -c "$probe" 2>/dev/null)
-    case $? in
-        0) chosen=$1 ;;
-        4) second_best=${second_best:-$1} ;;
-        3) found="$found, $1 is $version" ;;
-        *) found="$found, $1 does not run" ;;
-    esac
+# Sets `python` to the interpreter that PYTHON names, or else to the first one that fits. Each is
+# run: a python3.12 on PATH may be a launcher's shim with no interpreter behind it.
+choose() {
+    found=''
+    if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3.12 python3.11 python3 python; fi
+    for python; do
+        command -v "$python" >/dev/null || [ -n "${PYTHON:-}" ] || continue
+        said=$(version "$python" 2>&1) && fits "$said" && return
+        found="$found, $python ($(printf %s "$said" | tail -n 1))"
+    done
+    fail "Python 3.11 or 3.12 with ensurepip is needed; found: ${found#, }." \
+        "Install it (Debian, Ubuntu: apt-get install python3-venv)," \
+        "or name another: make PYTHON=/path/to/python3.12 ..."
 }
 
-if [ -n "${PYTHON:-}" ]; then
-    try "$PYTHON"
-else
-    for candidate in python3.12 python3.11 python3 python; do
-        command -v "$candidate" >/dev/null 2>&1 || continue
-        try "$candidate"
-        [ -z "$chosen" ] || break
-    done
-fi
+# An environment of any Python that fits may stay, unless PYTHON names another.
+right_python() {
+    here=$(version "$venv/bin/python")
+    if [ -n "${PYTHON:-}" ]; then [ "$here" = "$(version "$PYTHON")" ]; else fits "$here"; fi
+} 2>/dev/null
 
-chosen=${chosen:-$second_best}
-if [ -z "$chosen" ]; then
-    found=${found#, }
-    echo "Python 3.11 or 3.12 is needed; found: ${found:-none}." \
-        "Install one, or name it: make PYTHON=/path/to/python3.12 ..." >&2
-    exit 1
+# An environment cannot be moved: its scripts name the folder that it was made in.
+usable() {
+    grep -qF -- "$venv" "$venv/bin/activate" && "$venv/bin/python" -I -m pip --version && right_python
+} >/dev/null 2>&1
+
+# The stamp is written last, so an interrupted installation does not look finished.
+inputs() {
+    echo "$venv" "$@"
+    cksum pyproject.toml */pyproject.toml constraints.txt tools/bootstrap.sh
+}
+ready() { [ "$(cat "$venv/installed-from" 2>/dev/null)" = "$(inputs "$@")" ] && right_python; }
+
+requirements() {
+    if [ $# = 0 ]; then
+        printf '%s\n' '-e ./common' '-e ./producer[embedded,gateway,otel]' '-e ./consumer[cpu,s3,otel]'
+        set -- test lint
+    fi
+    # ensurepip's pip is older than `pip install --group`.
+    "$venv/bin/python" -I -c 'import sys, tomllib
+groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]
+print(*(one for name in sys.argv[1:] for one in groups[name]), sep="\n")' "$@"
+}
+
+install() {
+    requirements "$@" >"$venv/requirements.txt" || return
+    # A user's pip may be told to install elsewhere.
+    unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_NO_DEPS
+    # `-c` does not reach the environments that packages are built in; the variables do (the
+    # second one with pip 25.3). They are split at spaces, so they hold a relative path.
+    export PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+    "$venv/bin/python" -I -m pip install --no-input --disable-pip-version-check \
+        --progress-bar off -c constraints.txt -r "$venv/requirements.txt" 2>&1
+}
+
+# pip's output goes into the log. The step it is at is shown on one line of a terminal; elsewhere
+# only the longest silent one is.
+progress() {
+    while IFS= read -r line; do
+        printf '%s\n' "$line"
+        step=${line#"${line%%[! ]*}"}
+        case $step in
+            Installing\ collected*) step='Installing collected packages' ;;
+            Collecting\ * | Downloading\ * | Building\ *) [ -t 2 ] || continue ;;
+            *) continue ;;
+        esac
+        if [ -t 2 ]; then printf '\r\033[K  %.70s' "$step" >&2; else say "  $step"; fi
+    done >"$log"
+    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+}
+
+ready "$@" && exit
+trap 'say "interrupted: the same command goes on from here"; exit 130' INT
+# Two terminals: the second one waits, and then finds the work done. (macOS has no flock.)
+exec 9<constraints.txt
+if command -v flock >/dev/null; then flock 9; ready "$@" && exit; fi
+rm -f "$venv/installed-from"
+
+if ! usable; then
+    if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -f "$venv/pyvenv.cfg" ]; then
+        fail "$venv is in the way and is no virtual environment:" \
+            "move it, or name another folder: make VENV=.venv-2 ..."
+    fi
+    choose
+    say "making $venv with $(command -v "$python")"
+    "$python" -I -m venv --clear "$venv" || exit
 fi
-exec "$chosen" -I tools/bootstrap.py "$@"
+say "installing into $venv (this can take some minutes; log: $log)"
+{ install "$@" && inputs "$@" >"$venv/installed-from"; } | progress
+if [ ! -e "$venv/installed-from" ]; then
+    if grep -q 'Retrying (' "$log"; then
+        fail "The package index cannot be reached: check the network," \
+            "or name a mirror: PIP_INDEX_URL=https://... make setup (all of pip's output: $log)"
+    fi
+    tail -n 15 "$log" >&2
+    fail "pip could not install what is needed; all of its output: $log"
+fi
+say "$venv is ready"

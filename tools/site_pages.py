@@ -2,12 +2,14 @@
 
 On a code host a link leads through the repository: README.md says `docs/contract.md`, and
 docs/reliability.md says `../chaos/README.md`. Here each of those documents gets a place in the
-site, and a look-up by its path in the repository finds it, so that no link is rewritten and each
-is checked in strict mode like any other.
+site, and a look-up by its path in the repository finds it, so that no such link is rewritten and
+each is checked in strict mode like any other. The site has no pages of source: there the paths of
+the glossary are text.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ PAGES = {
     "training/README.md": "training.html",
     "consumer/sensestream_consumer/models/demo/MODEL_CARD.md": "demo-model.html",
 }
+_SOURCE_LINK = re.compile(r"\[(`[^`]+`)\]\(\.\./\w+/sensestream_\w+/[\w/]+(?:/|\.py|\.lua)\)")
 
 
 class Documents(Files):  # type: ignore[misc]  # MkDocs is not installed where types are checked
@@ -49,6 +52,10 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             )
         )
     return documents
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    return _SOURCE_LINK.sub(r"\1", markdown)
 
 
 def on_serve(server: Any, **_: Any) -> None:

@@ -26,6 +26,7 @@ from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_common.logs import configure_logs
 from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.broker.outbox import CacheWrite, Outbox
@@ -56,9 +57,14 @@ def transcript(words: int) -> Transcript:
         for piece in pieces
     )
     return Transcript(
-        text=" ".join(said), language="en", emotion="NEUTRAL", events=("Speech",),
-        segments=segments, confidence=0.9731, duration=round(words * 0.36, 2),
-    )  # fmt: skip
+        text=" ".join(said),
+        language="en",
+        emotion="NEUTRAL",
+        events=("Speech",),
+        segments=segments,
+        confidence=0.9731,
+        duration=round(words * 0.36, 2),
+    )
 
 
 class Scales:
@@ -70,8 +76,9 @@ class Scales:
         self._redis: Redis = connect(server.url, name="sizes")
         self._client = Client(server.url)
         self._commands = AutoPipeline(self._redis)
-        self._inbox = Inbox(self._redis, self._commands, KEYS, CONSUMER)
-        self._outbox = Outbox(self._commands, KEYS, InFlight(), CONSUMER, request_ttl=86_400)
+        broker, in_flight = Broker(self._commands, KEYS, CONSUMER), InFlight()
+        self._inbox = Inbox(self._redis, broker, in_flight)
+        self._outbox = Outbox(broker, in_flight, request_ttl=86_400)
 
     async def weigh(self, *steps: Step, count: int = 0) -> float:
         """Bytes that the steps leave behind in an empty Redis, for each of `count`."""
@@ -83,7 +90,7 @@ class Scales:
         return (await self._used() - before) / (count or self.count)
 
     async def _used(self) -> int:
-        """What Redis uses when nobody is connected (clients' buffers come and go) and it rests."""
+        """The memory of an idle Redis without clients, whose buffers come and go."""
         await self.close()
         readings: list[int] = []
         with self._server.client() as redis:
@@ -111,13 +118,15 @@ class Scales:
         )
         await asyncio.gather(*adding)
 
-    def answer(self, heard: Transcript | None, *, keep: bool = False) -> Step:
+    def answer(self, transcribed: Transcript | None, *, keep: bool = False) -> Step:
         """Commits every request with that transcript, or as a failure that leaves a letter."""
 
         async def step() -> None:
             held = await self._inbox.read(self.count)
             commits = (
-                self._outbox.commit(each, _outcome(each, heard), keep=_keep(n, heard, keep=keep))
+                self._outbox.commit(
+                    each, _outcome(each, transcribed), keep=_keep(n, transcribed, keep=keep)
+                )
                 for n, each in enumerate(held)
             )
             await asyncio.gather(*commits)
@@ -125,28 +134,37 @@ class Scales:
         return step
 
 
-def _outcome(held: Delivery, heard: Transcript | None) -> Outcome:
+def _outcome(held: Delivery, transcribed: Transcript | None) -> Outcome:
     outline = Outcome(
-        id=held.fields.get(b"id", held.entry.encode()).decode(), entry=held.entry,
-        status=Status.COMPLETED, audio=held.fields[b"audio"].decode(),
-        model="SenseVoiceSmall-int8", digest=f"sha256:{sha256(held.entry.encode()).hexdigest()}",
-        submitted_at=1_764_000_000_000, started_at=1_764_000_000_100, finished_at=1_764_000_000_400,
-        worker=CONSUMER, attempt=1,
-    )  # fmt: skip
-    if heard is not None:
-        return replace(outline.with_transcript(heard), cache=CacheUse.MISS)
+        id=held.fields.get(b"id", held.entry.encode()).decode(),
+        entry=held.entry,
+        status=Status.COMPLETED,
+        audio=held.fields[b"audio"].decode(),
+        model="SenseVoiceSmall-int8",
+        digest=f"sha256:{sha256(held.entry.encode()).hexdigest()}",
+        submitted_at=1_764_000_000_000,
+        started_at=1_764_000_000_100,
+        finished_at=1_764_000_000_400,
+        worker=CONSUMER,
+        attempt=1,
+    )
+    if transcribed is not None:
+        return replace(outline.with_transcript(transcribed), cache=CacheUse.MISS)
     message = f"{outline.audio} answered 404: check the address, or upload the file"
     return replace(outline, status=Status.FAILED, error=ErrorCode.AUDIO_NOT_FOUND, message=message)
 
 
-def _keep(number: int, heard: Transcript | None, *, keep: bool) -> CacheWrite | None:
-    if heard is None or not keep:
+def _keep(number: int, transcribed: Transcript | None, *, keep: bool) -> CacheWrite | None:
+    if transcribed is None or not keep:
         return None
     name = sha256(str(number).encode()).hexdigest()
     return CacheWrite(
-        result=KEYS.result(name), transcript=heard.dumps(),
-        alias=KEYS.audio(f"sha256:{name}"), alias_of=name, ttl_ms=WEEK,
-    )  # fmt: skip
+        result=KEYS.result(name),
+        transcript=transcribed.dumps(),
+        alias=KEYS.audio(f"sha256:{name}"),
+        alias_of=name,
+        ttl_ms=WEEK,
+    )
 
 
 async def measure(server: EmbeddedRedis, count: int) -> dict[str, int]:
@@ -163,9 +181,9 @@ async def measure(server: EmbeddedRedis, count: int) -> dict[str, int]:
     answered = await weigh(scales.submit, answer(short))
     sizes["the id of an answered request"] = answered - outcome
     for length, words in (("two", 6), ("ten", 28), ("sixty", 168)):
-        heard = transcript(words)
-        outcome = await weigh(scales.add_plain, answer(heard))
-        kept = await weigh(scales.add_plain, answer(heard, keep=True))
+        transcribed = transcript(words)
+        outcome = await weigh(scales.add_plain, answer(transcribed))
+        kept = await weigh(scales.add_plain, answer(transcribed, keep=True))
         sizes[f"an outcome of {length} seconds of speech"] = outcome
         sizes[f"a result of {length} seconds of speech, with its alias"] = kept - outcome
     sizes["a failed outcome, with its dead letter"] = await weigh(scales.add_plain, answer(None))

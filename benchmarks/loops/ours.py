@@ -22,7 +22,7 @@ from sensestream_producer import Client
 async def main(options: argparse.Namespace) -> None:
     turns = itertools.cycle(options.digests.read_text().split())
     metadata = {"note": "x" * options.metadata} if options.metadata else None
-    async with Client(options.url, answer_repeats=not options.queued) as client:
+    async with Client(options.url, answer_cache_hits=not options.queued) as client:
         if options.audio:
             await client.transcribe(options.audio.as_uri())  # heard before, from now on
 

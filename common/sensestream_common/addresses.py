@@ -5,7 +5,7 @@ what only their network can: a cloud's metadata service, a database's status pag
 and then connecting by name leaves a gap, since the second look-up may answer otherwise (DNS
 rebinding); here one look-up is checked and the connection is made to its result.
 
-It needs httpcore, which the worker and the gateway bring and this distribution does not.
+It needs the extra `[web]`, which the worker and the gateway require.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Flags of a command line for every setting: named, described and typed as the settings are.
 
-It needs click, which the distributions with a command line bring and this one does not.
+It needs the extra `[cli]`, which the distributions with a command line require.
 """
 
 from __future__ import annotations

@@ -31,13 +31,13 @@ class LruCache(Generic[K, V]):
         return kept[0]
 
     def put(self, key: K, value: V, size: int = 1) -> None:
-        self.forget(key)
+        self.evict(key)
         self._values[key] = value, size
         self._size += size
         while self._size > self._limit:
             _, (_, oldest) = self._values.popitem(last=False)
             self._size -= oldest
 
-    def forget(self, key: K) -> None:
+    def evict(self, key: K) -> None:
         _, size = self._values.pop(key, (None, 0))
         self._size -= size

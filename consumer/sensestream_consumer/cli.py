@@ -1,4 +1,4 @@
-"""`sensestream-worker`: read the settings, load the model, run one worker until told to stop."""
+"""`sensestream-worker`: read the settings, load the model, run one worker until it is stopped."""
 
 from __future__ import annotations
 
@@ -37,32 +37,42 @@ log = structlog.get_logger(__name__)
 
 _HELP = """Run a worker of a Sensestream pipeline.
 
-It reads requests from a Redis stream as one of a consumer group, answers what has been heard
-before from the cache, transcribes the rest with SenseVoice and publishes every outcome. Run as
-many as you like, on as many machines: each request is answered exactly once.
+It reads requests from a Redis stream as one of a consumer group, answers repeated recordings from
+the cache, transcribes the others with SenseVoice and publishes every outcome. Run as many as you
+like, on as many machines: each request is answered exactly once.
 
 \b
   sensestream-worker --model demo
   sensestream-worker --model /models/SenseVoiceSmall --audio-roots /data/audio
   SENSESTREAM_REDIS_URL=redis://10.0.0.5:6379/0 SENSESTREAM_MODEL=demo sensestream-worker
 
-SIGTERM or Ctrl-C drains: what is started is finished within the drain time, what is not goes to
+SIGTERM or Ctrl-C drains: started requests are finished within the drain time, the others go to
 the other workers at once. A second signal hands everything back.
 """
 
 
 @click.command(help=_HELP, context_settings={"max_content_width": 100})
 @settings_flags(WorkerSettings)
-@click.option("--check", is_flag=True,
-              help="Look at what a start would meet (Redis, model, device, runtimes, audio roots), "
-              "print each finding as a line of JSON, and exit 1 on a fault. It loads the model, "
-              "and joins no group.")  # fmt: skip
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Check what a start would meet (Redis, model, device, runtimes, audio roots), "
+    "print each finding as a line of JSON, and exit 1 on a fault. It loads the model, "
+    "and joins no group.",
+)
 @click.option("--health", is_flag=True, help="Exit 0 if a worker of this host is alive, else 1.")
-@click.option("--log-level", type=click.Choice(LEVELS), default="info",
-              envvar="SENSESTREAM_LOG_LEVEL", show_default=True, show_envvar=True,
-              help="How much is logged, to standard error.")  # fmt: skip
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    default="info",
+    envvar="SENSESTREAM_LOG_LEVEL",
+    show_default=True,
+    show_envvar=True,
+    help="How much is logged, to standard error.",
+)
 @click.version_option(__version__, prog_name="sensestream-worker")
 def main(check: bool, health: bool, log_level: str, **flags: Any) -> None:
+    """Run a worker, or check what one would meet, or whether one is alive."""
     configure_logs(log_level)
     if check:
         sys.exit(_check(flags))
@@ -95,19 +105,19 @@ def _check(flags: dict[str, Any]) -> int:
 def _work(settings: WorkerSettings) -> NoReturn:
     # Imported here, so that --help and a wrong setting answer at once.
     from sensestream_consumer.startup.model import load_recogniser
-    from sensestream_consumer.startup.preflight import look_at_host
+    from sensestream_consumer.startup.preflight import check_host
 
     def load() -> Recogniser:
-        look_at_host(settings)
+        check_host(settings)
         return load_recogniser(settings)
 
     run_until_stopped(settings, load)
 
 
 def run_until_stopped(settings: WorkerSettings, load: Callable[[], Recogniser]) -> NoReturn:
-    """Run one worker until it is told to stop; ends the process, with status 0.
+    """Run one worker until a signal stops it; end the process, with status 0.
 
-    The model is loaded in a thread, while the worker can already be asked how it does.
+    The model is loaded in a thread, while /health and /metrics already answer.
     Not through asyncio.run, nor through the interpreter's own exit: both wait for threads, and one
     that computes for a request that was handed back cannot be stopped.
     """
@@ -137,29 +147,29 @@ async def _run(settings: WorkerSettings, load: Callable[[], Recogniser]) -> None
     from sensestream_consumer.monitoring.readiness import Readiness
     from sensestream_consumer.worker import Worker
 
-    vitals = Readiness()
-    async with _watched(settings, vitals):
-        worker = Worker(settings, load, vitals)
-        _heed_signals(worker)
+    readiness = Readiness()
+    async with _monitored(settings, readiness):
+        worker = Worker(settings, load, readiness)
+        _stop_on_signals(worker)
         await worker.run()
 
 
-def _watched(settings: WorkerSettings, vitals: Readiness) -> AbstractAsyncContextManager[None]:
-    """The endpoint, where a port is set for it."""
+def _monitored(settings: WorkerSettings, readiness: Readiness) -> AbstractAsyncContextManager[None]:
+    """The HTTP server of the metrics, where a port is set for it."""
     if not settings.metrics_port:
         return nullcontext()
     from sensestream_consumer.monitoring.server import serve
 
-    return serve(settings.metrics_host, settings.metrics_port, vitals)
+    return serve(settings.metrics_host, settings.metrics_port, readiness)
 
 
-def _heed_signals(worker: Worker) -> None:
+def _stop_on_signals(worker: Worker) -> None:
     signals: list[int] = []
 
     def on_signal(number: int) -> None:
         signals.append(number)
         log.info("stopping", signal=signal.Signals(number).name, now=len(signals) > 1)
-        if len(signals) > 2:  # it was asked twice, and something holds it up
+        if len(signals) > 2:  # two were not enough: something holds it up
             _end(128 + number)
         worker.stop(now=len(signals) > 1)
 

@@ -1,4 +1,4 @@
-"""The parts of a worker, put together from its settings and its recogniser."""
+"""The components of a worker, built from its settings and its recogniser."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from sensestream_common.connections.connection import connect, connect_blocking
-from sensestream_common.contract.keys import Keys
 
 from sensestream_consumer.audio import AudioPolicy, Fetcher
 from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight
 from sensestream_consumer.broker.heartbeat import Heartbeat, WorkerInfo
 from sensestream_consumer.broker.inbox import Inbox
 from sensestream_consumer.broker.janitor import Janitor
-from sensestream_consumer.broker.membership import Membership
+from sensestream_consumer.broker.membership import GroupIdentity, Membership
 from sensestream_consumer.broker.outbox import Outbox
 from sensestream_consumer.cache.monitor import CacheMonitor
 from sensestream_consumer.cache.results import Cache
 from sensestream_consumer.engine import Engine, Recogniser
 from sensestream_consumer.processing.attempts import Attempts
+from sensestream_consumer.processing.deadlines import Deadlines
+from sensestream_consumer.processing.dispatcher import Dispatcher
+from sensestream_consumer.processing.fetching import Fetching
 from sensestream_consumer.processing.flow_control import FlowControl
 from sensestream_consumer.processing.handler import Handler
 from sensestream_consumer.processing.resolver import Resolver
 from sensestream_consumer.processing.slots import SharedExclusiveGate, SlotPool, TooManyWaiters
+from sensestream_consumer.processing.transcribing import Transcribing
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.telemetry.tracing import Tracing
 
 __all__ = ["Components", "Connections", "build_components", "open_connections"]
 
-_PLACES_PER_SLOT = 4  # misses in hand for each that the engine runs: it never waits for a fetch
+_SLOTS_PER_CLIP = 4  # misses in flight for each clip that the engine runs: it waits for no fetch
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Connections:
     pool: Redis  # for everything else
 
     async def aclose(self) -> None:
+        """Close both."""
         await self.reader.aclose()
         await self.pool.aclose()
 
@@ -53,21 +58,26 @@ class Connections:
 class Components:
     """What a worker is made of. Nothing here has spoken to Redis, and no thread beats yet."""
 
-    pipeline: str
-    consumer: str
-    keys: Keys
-    commands: AutoPipeline
+    connections: Connections
+    broker: Broker
+    in_flight: InFlight
     inbox: Inbox
-    intake: FlowControl
-    holding: InFlight
     heartbeat: Heartbeat
     membership: Membership
-    engine: Engine
-    places: SlotPool
-    fetcher: Fetcher
-    answers: Resolver
-    handler: Handler
     janitor: Janitor
+    engine: Engine
+    fetcher: Fetcher
+    slots: SlotPool
+    flow_control: FlowControl
+    transcribing: Transcribing
+    dispatcher: Dispatcher
+
+    async def aclose(self) -> None:
+        """Close engine, fetcher and connections."""
+        await self.engine.aclose()
+        await self.fetcher.aclose()
+        await self.broker.commands.close()
+        await self.connections.aclose()
 
 
 def open_connections(settings: WorkerSettings, consumer: str) -> Connections:
@@ -86,72 +96,104 @@ def build_components(
     connections: Connections,
     consumer: str,
     *,
-    changed: Callable[[], None],
-    on_lost: Callable[[Delivery], None],
+    on_changed: Callable[[], None],
 ) -> Components:
-    """All parts of the worker called `consumer`.
+    """All components of the worker called `consumer`.
 
-    `changed` is called when there is room again, `on_lost` with an entry that somebody else has
-    taken over. Call it once Redis answers, in the event loop: a newcomer's grace begins here.
+    `on_changed` is called when there may be room again. Call it once Redis answers, in the event
+    loop: a newcomer's grace begins here.
     """
-    keys = settings.keys
-    holding = InFlight()
-    commands = AutoPipeline(connections.pool)
-    inbox = Inbox(connections.reader, commands, keys, consumer)
-    heartbeat = _heartbeat(settings, recogniser, connections.name, consumer, holding, on_lost)
+    # The broker's side.
+    broker = Broker(AutoPipeline(connections.pool), settings.keys, consumer)
+    in_flight = InFlight()
+    inbox = Inbox(connections.reader, broker, in_flight)
+    outbox = Outbox(broker, in_flight, request_ttl=settings.request_ttl)
+    heartbeat = _heartbeat(
+        settings,
+        recogniser,
+        connections.name,
+        consumer,
+        in_flight,
+        on_lost=lambda delivery: dispatcher.on_lost(delivery),  # which is built last
+    )
+    identity = GroupIdentity(
+        settings.pipeline, recogniser.fingerprint, recogniser.name, settings.allow_mixed
+    )
+    cache_monitor = CacheMonitor(
+        broker,
+        warn_hit_rate_below=settings.warn_hit_rate_below,
+        warn_results_above=settings.warn_results_above,
+    )
+    # The way of a request.
     engine = Engine(recogniser, concurrency=settings.concurrency)
-    places = SlotPool(engine.capacity * _PLACES_PER_SLOT, changed)
+    slots = SlotPool(engine.capacity * _SLOTS_PER_CLIP, on_changed)
     policy = _audio_policy(settings)
-    fetcher = Fetcher(policy, connections.pool, keys.upload_prefix)
+    fetcher = Fetcher(policy, connections.pool, settings.keys.upload_prefix)
     cache = Cache(
-        commands, keys, holding, consumer, recogniser.fingerprint,
-        lease_ms=int(settings.reclaim_after * 1000),
-    )  # fmt: skip
-    answers = Resolver(
-        cache=cache,
+        broker, in_flight, recogniser.fingerprint, lease_ms=int(settings.reclaim_after * 1000)
+    )
+    deadlines = Deadlines(heartbeat.now_ms)
+    transcribing = Transcribing(
         engine=engine,
-        fetcher=fetcher,
-        starts=Attempts(
-            commands, keys, SharedExclusiveGate(), consumer, most=settings.max_attempts
-        ),
-        places=places,
-        # Half of what may be held: followers of one hot clip must not fill every place.
-        following=SlotPool(max(1, settings.read_ahead // 2), changed, refusal=TooManyWaiters),
+        cache=cache,
+        attempts=Attempts(broker, SharedExclusiveGate(), most=settings.max_attempts),
+        slots=slots,
         policy=policy,
-        clock=heartbeat.now_ms,
+        deadlines=deadlines,
+    )
+    resolver = Resolver(
+        cache=cache,
+        fetching=Fetching(fetcher, deadlines),
+        transcribing=transcribing,
+        slots=slots,
+        # Half of the read-ahead: the followers of one hot clip must not fill all of it.
+        waiters=SlotPool(max(1, settings.read_ahead // 2), on_changed, refusal=TooManyWaiters),
+        deadlines=deadlines,
         result_ttl=settings.result_ttl,
         trust_digest=settings.trust_digest,
     )
-    outbox = Outbox(commands, keys, holding, consumer, request_ttl=settings.request_ttl)
-    return Components(
-        pipeline=settings.pipeline,
+    handler = Handler(
+        resolver,
+        outbox,
+        cache,
+        clock=heartbeat.now_ms,
         consumer=consumer,
-        keys=keys,
-        commands=commands,
+        model=recogniser.name,
+        tracing=Tracing(settings.keys, consumer),
+    )
+    flow_control = FlowControl(inbox, slots, heartbeat, settings.read_ahead, settings.reclaim_after)
+    dispatcher = Dispatcher(handler, inbox, in_flight, slots, flow_control, on_ended=on_changed)
+    return Components(
+        connections=connections,
+        broker=broker,
+        in_flight=in_flight,
         inbox=inbox,
-        intake=FlowControl(inbox, places, heartbeat, settings.read_ahead, settings.reclaim_after),
-        holding=holding,
         heartbeat=heartbeat,
-        membership=Membership(
-            settings, recogniser, commands, inbox, holding, heartbeat, consumer
+        membership=Membership(broker, identity, inbox, in_flight, heartbeat),
+        janitor=Janitor(
+            broker,
+            transcripts_ttl=settings.transcripts_ttl,
+            transcripts_max=settings.transcripts_max,
+            dead_max=settings.dead_max,
+            chores=[cache_monitor.check],
         ),
         engine=engine,
-        places=places,
         fetcher=fetcher,
-        answers=answers,
-        handler=Handler(
-            answers, outbox, cache,
-            clock=heartbeat.now_ms, consumer=consumer, model=recogniser.name,
-            tracing=Tracing(keys, consumer),
-        ),
-        janitor=_janitor(settings, commands),
-    )  # fmt: skip
+        slots=slots,
+        flow_control=flow_control,
+        transcribing=transcribing,
+        dispatcher=dispatcher,
+    )
 
 
 def _heartbeat(
-    settings: WorkerSettings, recogniser: Recogniser, name: str, consumer: str,
-    holding: InFlight, on_lost: Callable[[Delivery], None],
-) -> Heartbeat:  # fmt: skip
+    settings: WorkerSettings,
+    recogniser: Recogniser,
+    name: str,
+    consumer: str,
+    in_flight: InFlight,
+    on_lost: Callable[[Delivery], None],
+) -> Heartbeat:
     facts = {
         "host": socket.gethostname(),
         "pid": str(os.getpid()),
@@ -164,14 +206,17 @@ def _heartbeat(
         connect_blocking(settings.redis_url, name=f"{name}:heartbeat", timeout=timeout),
         settings.keys,
         WorkerInfo(
-            consumer, recogniser.fingerprint, facts,
-            trust_digest=settings.trust_digest, result_ttl=settings.result_ttl,
+            consumer,
+            recogniser.fingerprint,
+            facts,
+            trust_digest=settings.trust_digest,
+            result_ttl=settings.result_ttl,
             request_ttl=settings.request_ttl,
         ),
-        holding,
+        in_flight,
         reclaim_after=settings.reclaim_after,
         on_lost=on_lost,
-    )  # fmt: skip
+    )
 
 
 def _audio_policy(settings: WorkerSettings) -> AudioPolicy:
@@ -184,18 +229,3 @@ def _audio_policy(settings: WorkerSettings) -> AudioPolicy:
         redis_prefixes=settings.redis_prefixes,
         s3_buckets=settings.s3_buckets,
     )
-
-
-def _janitor(settings: WorkerSettings, commands: AutoPipeline) -> Janitor:
-    return Janitor(
-        commands,
-        settings.keys,
-        transcripts_ttl=settings.transcripts_ttl,
-        transcripts_max=settings.transcripts_max,
-        dead_max=settings.dead_max,
-        watch=CacheMonitor(
-            commands, settings.keys,
-            warn_hit_rate_below=settings.warn_hit_rate_below,
-            warn_results_above=settings.warn_results_above,
-        ),
-    )  # fmt: skip

@@ -25,7 +25,7 @@ def _cores() -> int:
 
 
 class WorkerSettings(PipelineSettings):
-    """What one worker runs, what it may open, and how it holds and gives up."""
+    """The model of one worker, the audio it may open, and its limits."""
 
     model: str = Field(
         default="",
@@ -49,7 +49,7 @@ class WorkerSettings(PipelineSettings):
         default=10.0,
         ge=0,
         le=10_000,
-        description="Milliseconds a clip waits for company, on a GPU.",
+        description="Milliseconds a clip waits for others to batch with, on a GPU.",
     )
     batch_seconds: float = Field(
         default=240.0, gt=0, le=36_000, description="Seconds of audio computed at once, on a GPU."
@@ -65,7 +65,7 @@ class WorkerSettings(PipelineSettings):
         default=128,
         ge=1,
         le=10_000,
-        description="Entries held at once, so that hits pass the engine.",
+        description="Entries in flight at once, so that hits pass the engine.",
     )
 
     audio_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -110,10 +110,10 @@ class WorkerSettings(PipelineSettings):
     )
     warm_list: str = Field(
         default="",
-        description="A file that lists recordings to hear before anybody asks, one on each line.",
+        description="A file of recordings to transcribe before they are asked for, one a line.",
     )
     warn_hit_rate_below: float = Field(
-        default=0.0, ge=0, le=1, description="Warn when fewer requests are repeats; 0: never."
+        default=0.0, ge=0, le=1, description="Warn when fewer requests are cache hits; 0: never."
     )
     warn_results_above: int = Field(
         default=0, ge=0, description="Warn when more results are kept; 0: never."

@@ -1,4 +1,4 @@
-"""The list of recordings that a worker transcribes before anybody asks: its file, read."""
+"""The warm list: a file of recordings that a worker transcribes before they are requested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ITN = {"itn": "1", "no-itn": "0"}
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """A recording, and how the later requests will ask for it."""
+    """A recording, with the language and ITN that later requests for it will name."""
 
     audio: str
     language: str = "auto"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,26 +23,26 @@ from sensestream_producer.operations.status import (
 from sensestream_producer.outcomes.follower import FollowedOutcome, Gap, follow
 from sensestream_producer.outcomes.listener import listen
 from sensestream_producer.outcomes.stream_ids import id_text, last_id
+from sensestream_producer.outcomes.wait_limit import wait_limit
 from sensestream_producer.outcomes.waiter import OutcomeWaiter
 from sensestream_producer.settings import MAX_UPLOAD_BYTES, ProducerSettings
 from sensestream_producer.submit.cached_answers import CachedAnswers
+from sensestream_producer.submit.pending import PendingSubmit
 from sensestream_producer.submit.submission import (
     Receipt,
     Submission,
     SubmitOptions,
     new_request_id,
 )
-from sensestream_producer.submit.submitter import PendingSubmit, Submitter, UploadVanished
+from sensestream_producer.submit.submitter import Submitter
 from sensestream_producer.submit.tracing import traced
 from sensestream_producer.submit.uploads import Staged, Uploads
-from sensestream_producer.time_limit import TimeLimit
 from sensestream_producer.transport import RedisTransport
 
-__all__ = ["PATIENCE", "Client", "identified", "submission_of"]
+__all__ = ["RETRY_TIMEOUT", "Client", "identified", "submission_of"]
 
 _MANY = 256  # submissions of `submit_many` that are under way at once
-PATIENCE = 15.0  # seconds
-_STAGINGS = 3
+RETRY_TIMEOUT = 15.0  # seconds
 
 
 class Client:
@@ -52,7 +51,7 @@ class Client:
     An outage of Redis is retried for `retry_timeout` seconds, then raises `RedisUnavailable`.
     At most `max_backlog` requests may wait in the pipeline; an upload has at most
     `max_upload_bytes`. What the workers have heard before is answered at once, by the client
-    itself, as far as they allow it; without `answer_repeats` they answer everything. Use it as
+    itself, as far as they allow it; without `answer_cache_hits` they answer everything. Use it as
     `async with Client(url) as client:`, in one event loop.
     """
 
@@ -63,28 +62,28 @@ class Client:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        retry_timeout: float = PATIENCE,
-        answer_repeats: bool = True,
+        retry_timeout: float = RETRY_TIMEOUT,
+        answer_cache_hits: bool = True,
     ) -> None:
         self.keys = Keys(pipeline)
         self._link = RedisTransport(url, retry_timeout=retry_timeout)
-        self._submitter = Submitter(
-            self._link, self.keys, max_backlog=max_backlog,
-            repeats=CachedAnswers(self._link, self.keys, role="client") if answer_repeats else None,
-        )  # fmt: skip
+        cached = CachedAnswers(self._link, self.keys, role="client") if answer_cache_hits else None
+        self._submitter = Submitter(self._link, self.keys, max_backlog=max_backlog, cached=cached)
         self._uploads = Uploads(self._link, self.keys, max_bytes=max_upload_bytes)
-        self._tail = OutcomeWaiter(self._link, self.keys)
+        self._outcomes = OutcomeWaiter(self._link, self.keys)
         self.dead = DeadLetters(self._link, self.keys, max_backlog=max_backlog)
 
     @classmethod
-    def from_settings(cls, settings: ProducerSettings, *, retry_timeout: float = PATIENCE) -> Self:
+    def from_settings(
+        cls, settings: ProducerSettings, *, retry_timeout: float = RETRY_TIMEOUT
+    ) -> Self:
         return cls(
             settings.redis_url,
             settings.pipeline,
             max_backlog=settings.max_backlog,
             max_upload_bytes=settings.max_upload_bytes,
             retry_timeout=retry_timeout,
-            answer_repeats=settings.answer_repeats,
+            answer_cache_hits=settings.answer_cache_hits,
         )
 
     async def __aenter__(self) -> Self:
@@ -102,7 +101,7 @@ class Client:
         """Finish what is being sent, and disconnect."""
         await self._submitter.close()
         await self._uploads.close()
-        await self._tail.close()
+        await self._outcomes.close()
         await self._link.close()
 
     async def ping(self) -> None:
@@ -156,18 +155,18 @@ class Client:
         request stands all the same.
         """
         submission = identified(audio, options)
-        with TimeLimit(submission.id, timeout):
+        async with wait_limit(submission.id, timeout):
             if self._may_be_answered(submission):
                 receipt = await self._send(submission)
-                return receipt.answer or await self._settled(receipt)
-            async with self._tail.expecting(submission.id) as expected:
-                return await self._tail.settle(expected, await self._send(submission))
+                return receipt.answer or await self._outcomes.wait_from_entry(receipt)
+            return await self._outcomes.wait_after_submit(
+                submission.id, lambda: self._send(submission)
+            )
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
         """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
-        with TimeLimit(request_id, timeout):
-            async with self._tail.expecting(request_id) as expected:
-                return await self._tail.look_up(expected)
+        async with wait_limit(request_id, timeout):
+            return await self._outcomes.wait_for_known_id(request_id)
 
     def follow(self, position: str = "$") -> AsyncGenerator[FollowedOutcome | Gap]:
         """All outcomes behind `position`, for ever, from the stream.
@@ -211,14 +210,9 @@ class Client:
         return traced(self._submit, submission, self.keys)
 
     def _may_be_answered(self, submission: Submission) -> bool:
-        """Whether its outcome may well come with its receipt: then nobody need listen for it."""
-        named = submission.digest and isinstance(submission.audio, str)
-        return bool(named) and self._submitter.answers(claimed=True)
-
-    async def _settled(self, receipt: Receipt) -> Outcome:
-        """The outcome of what was submitted with nobody listening: it may be there already."""
-        async with self._tail.expecting(receipt.id) as expected:
-            return await self._tail.catch_up(expected, receipt)
+        """Whether the outcome may well come with the receipt, and nothing need listen."""
+        by_digest = submission.digest and isinstance(submission.audio, str)
+        return bool(by_digest) and self._submitter.may_answer(hashed=False)
 
     async def _submit(self, submission: Submission) -> Receipt:
         """Send a submission that has its id; staged bytes are never left behind."""
@@ -226,35 +220,23 @@ class Client:
         submit = PendingSubmit(request, submission.lane, submission.time_left)
         if isinstance(submission.audio, str):
             return await self._submitter.send(submit)
-        return await self._recall(submission.audio, submit) or await self._upload(
+        return await self._send_cached(submission.audio, submit) or await self._upload(
             submission.audio, submit
         )
 
-    async def _recall(self, audio: Path | bytes, submit: PendingSubmit) -> Receipt | None:
-        """The receipt of bytes that are known: they are not sent."""
-        if not self._submitter.answers(claimed=False):
+    async def _send_cached(self, audio: Path | bytes, submit: PendingSubmit) -> Receipt | None:
+        """The receipt for bytes whose result is cached: they are not uploaded."""
+        if not self._submitter.may_answer(hashed=True):
             return None
         request = replace(submit.request, digest=await self._uploads.digest(audio))
-        return await self._submitter.recall(replace(submit, request=request, hashed=True))
+        return await self._submitter.send_cached(replace(submit, request=request, hashed=True))
 
     async def _upload(self, audio: Path | bytes, submit: PendingSubmit) -> Receipt:
-        for _ in range(_STAGINGS):
-            staged = await self._uploads.stage(audio)
+        def send(staged: Staged) -> Awaitable[Receipt]:
             request = replace(submit.request, digest=staged.digest)
-            try:
-                return await self._submitter.send(
-                    replace(submit, request=request, staged=staged.key)
-                )
-            except UploadVanished:
-                continue
-            except SensestreamError:
-                await self._discard(staged)
-                raise
-        raise UploadVanished(f"the upload of {submit.request.id!r} vanished {_STAGINGS} times")
+            return self._submitter.send(replace(submit, request=request, staged=staged.key))
 
-    async def _discard(self, staged: Staged) -> None:
-        with suppress(SensestreamError):  # it expires by itself
-            await self._uploads.discard(staged)
+        return await self._uploads.send(audio, send)
 
 
 def submission_of(audio: str | Path | bytes | Submission, options: SubmitOptions) -> Submission:

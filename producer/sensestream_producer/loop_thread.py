@@ -1,8 +1,17 @@
 """An event loop in a thread of its own, for callers that have none.
 
-The thread is a daemon: a program that forgets to close it ends all the same. It never outlives
-a fork: the child has a copy of everything but the thread, and must not touch that copy, because
-its sockets are the parent's.
+The thread is a daemon: a program that forgets to close it ends all the same. Four hazards shape
+this module:
+
+1. Fork. The child has a copy of everything but the thread. It must not use, close or finalise that
+   copy, because its sockets are the parent's: `inherited` guards every way in.
+2. Close. Work that is handed to the loop after the order to stop would never run, and its caller
+   would wait for ever: `_gate` orders the two.
+3. Ctrl-C. A signal that arrives just before a thread begins to wait does not wake it: `_result`
+   waits in slices.
+4. Garbage collection. It closes clients and iterators in whichever thread it happens to run, the
+   loop's own included, even one that holds `_gate`: the lock is re-entrant, and the loop's thread
+   never waits for itself.
 """
 
 from __future__ import annotations
@@ -20,19 +29,17 @@ from sensestream_common.contract.errors import SensestreamError
 __all__ = ["LoopThread", "ThreadClosed"]
 
 _GOODBYE = 5.0  # seconds that a close, or the end of an iterator, waits for the loop's side
-# A signal that comes just before the caller begins to wait does not wake it: the wait is done in
-# slices, and Ctrl-C then counts a slice later at the most.
-_SLICE = 0.5
+_SLICE = 0.5  # seconds; Ctrl-C takes effect within one slice (hazard 3)
 _END: Any = object()
 
 T = TypeVar("T")
 
 
 class ThreadClosed(SensestreamError):
-    """The loop was closed before a caller, or under one."""
+    """The loop was closed before a call, or during one."""
 
     def __init__(self) -> None:
-        super().__init__("the client is closed, or was closed while somebody waited")
+        super().__init__("the client is closed, or was closed during the call")
 
 
 class LoopThread:
@@ -44,14 +51,12 @@ class LoopThread:
     def __init__(self, resource: AbstractAsyncContextManager[Any], name: str) -> None:
         self._process = os.getpid()
         self._stop = asyncio.Event()
-        # Nothing is begun behind the order to stop: its caller would wait for ever. Re-entrant,
-        # because the collector may end an iterator while this thread holds it.
-        self._gate = threading.RLock()
+        self._gate = threading.RLock()  # hazards 2 and 4
         self._closing = False
         self._tasks: set[asyncio.Task[Any]] = set()  # of the callers; only the loop touches it
         ready: Future[asyncio.AbstractEventLoop] = Future()
-        # A fork's child never runs this thread's frame again, nor takes it down: `resource` and
-        # its connections stay referenced there, and no finaliser writes to the parent's sockets.
+        # The thread's frame refers to `resource`. A fork's child never unwinds that frame, so no
+        # finaliser there writes to the parent's sockets (hazard 1).
         self._thread = threading.Thread(
             target=self._work, args=(resource, ready), name=name, daemon=True
         )
@@ -64,18 +69,26 @@ class LoopThread:
         return os.getpid() != self._process
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`; whatever interrupts the caller (Ctrl-C) cancels it."""
+        """Run `work` on the loop, and return its result.
+
+        Any interruption of the caller (Ctrl-C) cancels `work`. Raises what `work` raises, and
+        `ThreadClosed` when the thread is closed before or during the call.
+        """
         future = self._start(work)
         try:
             return _result(future)
         except CancelledError:
             raise ThreadClosed from None
         except BaseException:
-            future.cancel()  # without waiting for it; nothing where the error is its own
+            future.cancel()  # without waiting; no effect where the error is the work's own
             raise
 
     def iterate(self, make: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
-        """What the asynchronous generator gives; ends when the thread is closed."""
+        """Yield the items of the asynchronous generator that `make` returns.
+
+        Ends with the generator, or when the thread is closed. Raises `SensestreamError` in a
+        fork's child.
+        """
         events = make()
         try:
             while True:
@@ -91,14 +104,14 @@ class LoopThread:
             self._leave(events)
 
     def close(self) -> None:
-        """End what runs, leave the resource, and end the thread; nothing in a fork's copy."""
+        """Cancel running work, leave the resource and end the thread; no effect after a fork."""
         if self.inherited:
             return
         with self._gate:
             if not self._closing:
                 self._closing = True
                 self._loop.call_soon_threadsafe(self._stop.set)
-        if threading.current_thread() is not self._thread:  # garbage is collected in any thread
+        if threading.current_thread() is not self._thread:  # hazard 4
             self._thread.join(_GOODBYE)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -147,8 +160,8 @@ class LoopThread:
         async with resource:
             ready.set_result(asyncio.get_running_loop())
             await self._stop.wait()
-        # The resource has finished what it was sending and has told those who wait for it;
-        # what is left would go on for ever.
+        # The resource has sent what it had and has ended the waits that it knows of. The tasks
+        # that are left would never end.
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -160,7 +173,7 @@ def _result(future: Future[T]) -> T:
         try:
             return future.result(_SLICE)
         except TimeoutError:
-            if future.done():  # the error is the work's own, or the result has just come
+            if future.done():  # the TimeoutError is the work's own, or the result has just come
                 return future.result()
 
 

@@ -11,13 +11,13 @@ MAX_UPLOAD_BYTES = 100 * 1024 * 1024
 
 
 class ProducerSettings(PipelineSettings):
-    """Which pipeline to submit to, and what a client may send."""
+    """The settings of a client: its pipeline, and the limits of its submits."""
 
     max_upload_bytes: int = Field(
-        default=MAX_UPLOAD_BYTES, ge=1, description="The largest file that is uploaded, in bytes."
+        default=MAX_UPLOAD_BYTES, ge=1, description="Largest file to upload, in bytes."
     )
-    answer_repeats: bool = Field(
+    answer_cache_hits: bool = Field(
         default=True,
-        description="Whether what workers have heard before is answered as it is submitted; 0: by "
-        "a worker.",
+        description="Answer a request whose result is cached as it is submitted; 0: leave it to a "
+        "worker.",
     )

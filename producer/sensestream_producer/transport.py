@@ -6,8 +6,6 @@ Only what may run twice goes through `RedisTransport.run`: it is tried again whe
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -26,6 +24,7 @@ from sensestream_common.connections.connection import (
     redacted_url,
 )
 from sensestream_common.connections.pipelined_connection import PipelinedConnection
+from sensestream_common.connections.retry import retry
 from sensestream_common.contract.errors import (
     PipelineError,
     RedisUnavailable,
@@ -33,10 +32,7 @@ from sensestream_common.contract.errors import (
     SubmitRefused,
 )
 
-__all__ = ["Backoff", "RedisTransport", "cancellations", "is_retryable", "raise_if_cancelled"]
-
-_FIRST_PAUSE = 0.05  # seconds
-_LONGEST_PAUSE = 2.0
+__all__ = ["RedisTransport", "cancellations", "is_retryable", "raise_if_cancelled"]
 
 T = TypeVar("T")
 
@@ -68,24 +64,6 @@ async def raise_if_cancelled(operation: Awaitable[T], since: int | None = None) 
     return result
 
 
-class Backoff:
-    """Pauses that double up to a limit, with jitter so that many clients do not come at once."""
-
-    def __init__(self) -> None:
-        self._pause = _FIRST_PAUSE
-
-    def next(self) -> float:
-        """The seconds to wait before the next try."""
-        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
-
-    def reset(self) -> None:
-        self._pause = _FIRST_PAUSE
-
-    async def wait(self) -> None:
-        await asyncio.sleep(self.next())
-
-
 class RedisTransport:
     """One pipeline's Redis; an outage is retried for `retry_timeout` seconds."""
 
@@ -105,29 +83,15 @@ class RedisTransport:
         Raises `RedisUnavailable` when patience runs out, `SubmitRefused` when Redis is full,
         `PipelineError` for any other refusal.
         """
-        began, before = time.monotonic(), cancellations()
+        before = cancellations()
         try:
-            return await raise_if_cancelled(operation(), before)
+            return await retry(
+                lambda: raise_if_cancelled(operation(), before),
+                is_retryable=is_retryable,
+                timeout=self.retry_timeout,
+            )
         except (RedisError, OSError) as error:
-            return await self.again(operation, error, began, before)
-
-    async def again(
-        self, operation: Callable[[], Awaitable[T]], error: Exception, began: float, before: int
-    ) -> T:
-        """The same after a first try, which has failed.
-
-        It `began` then by monotonic time, and there were so many `cancellations` before it.
-        """
-        backoff = Backoff()
-        while True:
-            pause = backoff.next()
-            if not is_retryable(error) or time.monotonic() + pause > began + self.retry_timeout:
-                raise self.translate(error) from error
-            await asyncio.sleep(pause)
-            try:
-                return await raise_if_cancelled(operation(), before)
-            except (RedisError, OSError) as another:
-                error = another
+            raise self.translate(error) from error
 
     def translate(self, error: Exception) -> SensestreamError:
         """What a person can do about an error of redis-py, or of one of our scripts."""

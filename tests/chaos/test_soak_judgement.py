@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from redis import Redis
-from sensestream_common.contract.keys import Keys
+from sensestream_common.contract.keys import KEY_MAP, KeyKind, Keys, Retention
 from sensestream_consumer.settings import WorkerSettings
 
 from chaos.readings import growth
@@ -26,6 +26,22 @@ def test_keys_that_end_as_the_key_map_says_are_no_fault(redis_url: str) -> None:
         assert count_by_kind(redis, KEYS)["result:*"] == 1
 
 
+MORTAL = [k for k in KEY_MAP if k.retention in (Retention.TTL, Retention.QUEUED)]
+
+
+@pytest.mark.parametrize("kind", MORTAL, ids=lambda kind: kind.pattern)
+def test_every_kind_of_key_that_expires_has_a_longest_life(redis_url: str, kind: KeyKind) -> None:
+    key = KEYS.prefix + kind.pattern.replace("*", "x")
+    with Redis.from_url(redis_url) as redis:
+        if kind.type == "hash":
+            redis.hset(key, "field", "x")
+        else:
+            redis.set(key, "x")
+        redis.expire(key, 365 * 86_400)
+        [fault] = retention_faults(redis, KEYS, SETTINGS)
+        assert "should at most" in fault
+
+
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
@@ -38,7 +54,7 @@ def test_keys_that_end_as_the_key_map_says_are_no_fault(redis_url: str) -> None:
         (("XADD", KEYS.requests, "*", "audio", "file:///a"), "should at most 0"),
     ],
 )
-def test_a_key_that_would_stay_is_named(
+def test_a_key_that_would_never_end_is_named(
     redis_url: str, command: tuple[str, ...], complaint: str
 ) -> None:
     with Redis.from_url(redis_url) as redis:

@@ -19,7 +19,7 @@ from sensestream_common.findings import Finding, Level
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.startup import check_command as checkup
 from sensestream_consumer.startup.host_checks import host_findings
-from sensestream_consumer.startup.preflight import look_at_redis
+from sensestream_consumer.startup.preflight import check_redis
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-async def test_a_worker_that_may_start_hears_its_model_device_and_fingerprint(
+async def test_a_check_that_passes_names_model_device_and_fingerprint(
     redis_url: str,
 ) -> None:
     found = await look(redis_url, device="cpu")
@@ -99,14 +99,14 @@ async def test_a_model_that_cannot_be_loaded_is_a_fault_that_names_the_file(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
     reason="the installed ONNX Runtime has CUDA",
 )
-async def test_a_device_that_is_not_given_is_a_fault(redis_url: str) -> None:
+async def test_an_unavailable_device_is_a_fault(redis_url: str) -> None:
     found = await look(redis_url, device="cuda")
     assert found["device"].level is Level.FAULT
     assert "cuda was asked for" in found["device"].observed
     assert "SENSESTREAM_DEVICE=cpu" in found["device"].fix
 
 
-async def test_a_gpu_that_auto_does_not_take_is_warned_of(
+async def test_a_gpu_that_auto_does_not_use_is_a_warning(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A machine with a card, as far as its device files tell.
@@ -117,7 +117,7 @@ async def test_a_gpu_that_auto_does_not_take_is_warned_of(
     assert (await look(redis_url, device="cpu"))["device"].level is Level.OK
 
 
-def test_both_runtimes_at_once_are_warned_of(
+def test_two_installed_runtimes_are_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The second one by its metadata alone, which is what is looked at: its files take 300 MB.
@@ -155,7 +155,7 @@ def test_recordings_that_the_workers_user_cannot_read_are_counted(folder: Path) 
     assert "mine.wav" in finding.observed
 
 
-async def test_a_redis_that_is_away_does_not_keep_the_host_from_being_looked_at(
+async def test_the_host_is_checked_while_redis_is_away(
     tmp_path: Path,
 ) -> None:
     found = await look(f"unix://{tmp_path}/none.sock")
@@ -172,4 +172,4 @@ async def test_a_worker_refuses_a_redis_too_old_for_its_commands() -> None:
 
     ancient: Any = Ancient()
     with pytest.raises(PipelineError, match=r"6\.0\.16: Sensestream needs 6\.2"):
-        await look_at_redis(ancient)
+        await check_redis(ancient)

@@ -3,51 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from copy import copy
 
 import pytest
-from sensestream_common.contract.errors import ErrorCode
-from sensestream_common.contract.keys import REQUESTS_GROUP, Lane
-from sensestream_common.contract.outcome import CacheUse, Outcome, Status
+from sensestream_common.contract.keys import REQUESTS_GROUP
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.deliveries import Delivery
 from sensestream_consumer.broker.outbox import CacheWrite
 
-from tests.consumer.conftest import KEYS, Components, MakeParts, submit
+from tests.consumer.conftest import (
+    KEYS,
+    MakeParts,
+    failure_of,
+    outcomes,
+    submit,
+    transcript_of,
+    two_holders,
+)
 
 pytestmark = pytest.mark.anyio
 
 
-def transcript_of(held: Delivery, text: str = "one two", **fields: Any) -> Outcome:
-    return Outcome(
-        id=fields.pop("id", held.entry), entry=held.entry, status=Status.COMPLETED,
-        cache=CacheUse.MISS, digest="sha256:" + "0" * 64, model="m", **fields,
-    ).with_transcript(Transcript(text))  # fmt: skip
-
-
-def failure_of(held: Delivery, error: ErrorCode = ErrorCode.AUDIO_NOT_FOUND) -> Outcome:
-    return Outcome(
-        id=held.entry, entry=held.entry, status=Status.FAILED, error=error, message="gone"
-    )
-
-
-async def outcomes(parts: Components) -> list[bytes]:
-    return [fields[b"status"] for _, fields in await parts.redis.xrange(KEYS.transcripts)]
-
-
-async def two_holders(make_parts: MakeParts) -> tuple[Components, Delivery, Components, Delivery]:
-    """One worker that has lost its entry without knowing, and the one that has it now."""
-    old, new = make_parts("old"), make_parts("new")
-    await old.inbox.create_groups()
-    await submit(old.redis)
-    [held] = await old.read()
-    return old, held, new, await new.steal(held)
-
-
 async def test_two_workers_that_finish_one_entry_give_one_outcome(make_parts: MakeParts) -> None:
-    old, held, new, stolen = await two_holders(make_parts)
+    old, delivery, new, stolen = await two_holders(make_parts)
     assert await new.outbox.commit(stolen, transcript_of(stolen))
-    assert not await old.outbox.commit(held, transcript_of(held))
+    assert not await old.outbox.commit(delivery, transcript_of(delivery))
     assert await outcomes(new) == [b"completed"]
     assert await new.redis.xlen(KEYS.requests) == 0
     assert await new.redis.hget(KEYS.stats, "completed") == b"1"
@@ -56,8 +35,8 @@ async def test_two_workers_that_finish_one_entry_give_one_outcome(make_parts: Ma
 async def test_a_transcript_counts_even_from_a_worker_that_lost_its_entry(
     make_parts: MakeParts,
 ) -> None:
-    old, held, new, stolen = await two_holders(make_parts)
-    assert await old.outbox.commit(held, transcript_of(held))
+    old, delivery, new, stolen = await two_holders(make_parts)
+    assert await old.outbox.commit(delivery, transcript_of(delivery))
     assert not await new.outbox.commit(stolen, failure_of(stolen))
     assert await outcomes(new) == [b"completed"]
     assert await new.redis.exists(KEYS.dead) == 0
@@ -66,8 +45,8 @@ async def test_a_transcript_counts_even_from_a_worker_that_lost_its_entry(
 async def test_a_zombies_failure_does_not_count_against_the_living_owner(
     make_parts: MakeParts,
 ) -> None:
-    old, held, new, stolen = await two_holders(make_parts)
-    assert not await old.outbox.commit(held, failure_of(held))
+    old, delivery, new, stolen = await two_holders(make_parts)
+    assert not await old.outbox.commit(delivery, failure_of(delivery))
     assert await outcomes(new) == []
     assert await new.redis.xlen(KEYS.requests) == 1
     assert await new.outbox.commit(stolen, transcript_of(stolen))
@@ -80,9 +59,10 @@ async def test_a_commit_whose_reply_was_lost_is_not_repeated_by_its_retry(
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await submit(parts.redis)
-    [held] = await parts.read()
-    assert await parts.outbox.commit(held, failure_of(held))
-    assert not await parts.outbox.commit(held, failure_of(held))
+    [delivery] = await parts.read()
+    again = copy(delivery)  # as it was when the first try was sent
+    assert await parts.outbox.commit(delivery, failure_of(delivery))
+    assert not await parts.outbox.commit(again, failure_of(delivery))
     assert await outcomes(parts) == [b"failed"]
     assert await parts.redis.xlen(KEYS.dead) == 1
 
@@ -96,13 +76,13 @@ async def test_a_request_submitted_again_meanwhile_keeps_its_own_state(
     await parts.redis.hset(
         KEYS.request("a"), mapping={"state": "queued", "entry": "9999999999999-0"}
     )
-    [held] = await parts.read()
-    assert await parts.outbox.commit(held, transcript_of(held, id="a"))
+    [delivery] = await parts.read()
+    assert await parts.outbox.commit(delivery, transcript_of(delivery, id="a"))
     assert await parts.redis.hget(KEYS.request("a"), "state") == b"queued"
     assert await parts.redis.ttl(KEYS.request("a")) == -1
 
 
-async def test_the_lease_of_a_commit_goes_with_it_and_anothers_stays(
+async def test_a_commit_releases_its_own_lease_and_no_other(
     make_parts: MakeParts,
 ) -> None:
     one, two = make_parts("one"), make_parts("two")
@@ -110,79 +90,46 @@ async def test_the_lease_of_a_commit_goes_with_it_and_anothers_stays(
     for _ in range(2):
         await submit(one.redis)
     first, second = await one.read()
-    lease, elsewhere, _ = await one.cache.acquire("x")
-    assert lease is not None
-    assert not elsewhere
-    assert (await two.cache.acquire("x"))[:2] == (None, True)
+    lease = await one.take_lease("x")
     keep = CacheWrite(result="x", transcript=Transcript("t").dumps(), ttl_ms=10_000)
     assert await one.outbox.commit(first, transcript_of(first), keep=keep, lease=lease)
-    assert (await two.cache.look("x"))[0] is False
+    assert await one.redis.exists(KEYS.lease("x")) == 0
     assert (await two.cache.result("x")) == Transcript("t")
-    theirs, _, known = await two.cache.acquire("x")
-    assert theirs is not None
-    assert known == Transcript("t")
+    await two.redis.set(KEYS.lease("x"), "another's")
     assert await one.outbox.commit(second, transcript_of(second), lease=lease)
-    assert (await two.cache.look("x"))[0] is True
+    assert await one.redis.get(KEYS.lease("x")) == b"another's"
 
 
-async def test_an_outcome_with_a_callback_is_put_before_the_senders(make_parts: MakeParts) -> None:
+async def test_an_outcome_with_a_callback_adds_a_webhook_entry(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await submit(parts.redis)
-    [held] = await parts.read()
-    await parts.outbox.commit(held, transcript_of(held), callback_url="http://h/hook")
+    [delivery] = await parts.read()
+    await parts.outbox.commit(delivery, transcript_of(delivery), callback_url="http://h/hook")
     [(_, hook)] = await parts.redis.xrange(KEYS.webhooks)
     [(outcome, _)] = await parts.redis.xrange(KEYS.transcripts)
-    assert hook == {b"outcome": outcome, b"url": b"http://h/hook", b"id": held.entry.encode()}
+    assert hook == {b"outcome": outcome, b"url": b"http://h/hook", b"id": delivery.entry.encode()}
 
 
-async def test_the_normal_lane_gets_a_place_however_many_wait_in_the_high_one(
-    make_parts: MakeParts,
-) -> None:
-    parts = make_parts("one")
-    await parts.inbox.create_groups()
-    for _ in range(40):
-        await submit(parts.redis, lane=Lane.HIGH)
-        await submit(parts.redis)
-    # Its own comes first: behind the others it would find the engine's places taken each time.
-    assert [held.lane for held in await parts.read(8)] == [Lane.NORMAL] + [Lane.HIGH] * 8
-    one_by_one = [held.lane for _ in range(16) for held in await parts.read(1)]
-    assert one_by_one.count(Lane.HIGH) == 16
-    assert one_by_one.count(Lane.NORMAL) == 2
-
-
-async def test_the_normal_lane_has_its_turn_among_what_was_handed_back(
-    make_parts: MakeParts,
-) -> None:
-    parts = make_parts("one")
-    await parts.inbox.create_groups()
-    for _ in range(20):
-        await submit(parts.redis, lane=Lane.HIGH)
-        await submit(parts.redis)
-    await parts.inbox.hand_back(await parts.read(40))
-    taken = [held.lane for _ in range(16) for held in await parts.inbox.take(1, 60_000)]
-    assert taken == ([Lane.HIGH] * 7 + [Lane.NORMAL]) * 2
-
-
-async def test_what_was_handed_back_is_taken_at_once_and_uncharged(make_parts: MakeParts) -> None:
+async def test_handed_back_entries_are_taken_at_once_and_uncharged(make_parts: MakeParts) -> None:
     one, two = make_parts("one"), make_parts("two")
     await one.inbox.create_groups()
     await submit(one.redis, id="a")
-    [held] = await one.read()
-    async with one.starts.start(held, "a", "sha256:0"):
-        assert held.attempt == 1
+    [delivery] = await one.read()
+    async with one.attempts.begin(delivery, "a", "sha256:0"):
+        assert delivery.attempt == 1
     assert await two.inbox.take(5, 60_000) == []
-    await one.inbox.hand_back([held])
+    await one.inbox.hand_back([delivery])
     [taken] = await two.inbox.take(5, 60_000)
-    assert taken.fields == held.fields
-    async with two.starts.start(taken, "a", "sha256:0"):
+    assert taken.fields == delivery.fields
+    async with two.attempts.begin(taken, "a", "sha256:0"):
         assert taken.attempt == 1
         assert not taken.suspect
 
 
 async def test_handing_back_takes_nothing_from_a_new_owner(make_parts: MakeParts) -> None:
-    old, held, new, stolen = await two_holders(make_parts)
-    await old.inbox.hand_back([held])
+    old, delivery, new, stolen = await two_holders(make_parts)
+    await old.inbox.hand_back([delivery])
     assert await new.owner(stolen) == "new"
 
 
@@ -193,16 +140,16 @@ async def test_a_worker_that_still_holds_entries_cannot_be_removed(make_parts: M
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await submit(parts.redis)
-    [held] = await parts.read()
+    [delivery] = await parts.read()
     keys = [KEYS.requests_high, KEYS.requests, KEYS.worker("one")]
-    assert await parts.commands.run(leave, keys, [REQUESTS_GROUP, "one"]) == 1
-    assert await parts.owner(held) == "one"
-    await parts.outbox.commit(held, transcript_of(held))
-    assert await parts.commands.run(leave, keys, [REQUESTS_GROUP, "one"]) == 0
+    assert await parts.broker.run(leave, keys, [REQUESTS_GROUP, "one"]) == 1
+    assert await parts.owner(delivery) == "one"
+    await parts.outbox.commit(delivery, transcript_of(delivery))
+    assert await parts.broker.run(leave, keys, [REQUESTS_GROUP, "one"]) == 0
     assert await parts.redis.xinfo_consumers(KEYS.requests, REQUESTS_GROUP) == []
 
 
-async def test_what_was_handed_back_is_found_behind_thousands_that_are_held(
+async def test_handed_back_entries_are_found_behind_thousands_in_flight(
     make_parts: MakeParts,
 ) -> None:
     one, two = make_parts("one"), make_parts("two")
@@ -211,32 +158,34 @@ async def test_what_was_handed_back_is_found_behind_thousands_that_are_held(
     for _ in range(4000):
         pipe.xadd(KEYS.requests, {"audio": "file:///a.wav"})
     await pipe.execute()
-    held = await one.read(4000)
-    await one.inbox.hand_back(held[-1:])
-    assert [taken.entry for taken in await two.inbox.take(1, 60_000)] == [held[-1].entry]
+    delivery = await one.read(4000)
+    await one.inbox.hand_back(delivery[-1:])
+    assert [taken.entry for taken in await two.inbox.take(1, 60_000)] == [delivery[-1].entry]
 
 
-async def test_a_value_that_cannot_be_sent_is_told_to_its_own_caller_only(
+async def test_a_value_that_cannot_be_sent_fails_its_own_caller_only(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
     replies = await asyncio.gather(
-        parts.commands("PING"), parts.commands("SET", "k", "\ud800"), return_exceptions=True
+        parts.broker.commands("PING"),
+        parts.broker.commands("SET", "k", "\ud800"),
+        return_exceptions=True,
     )
     assert replies[0] == b"PONG"
     assert isinstance(replies[1], UnicodeEncodeError)
 
 
-async def test_a_hit_mends_an_alias_that_has_become_something_else(make_parts: MakeParts) -> None:
+async def test_a_hit_replaces_an_alias_of_the_wrong_type(make_parts: MakeParts) -> None:
     """Its retention was prolonged instead, and every repeat decoded the recording for a week."""
     parts = make_parts("worker")
     await parts.inbox.create_groups()
     await submit(parts.redis)
-    [held] = await parts.read()
+    [delivery] = await parts.read()
     digest = "sha256:" + "0" * 64
     await parts.redis.rpush(KEYS.audio(digest), "not yours")
     await parts.redis.expire(KEYS.audio(digest), 3)
     keep = CacheWrite(result="r", alias=digest, alias_of="a" * 64, ttl_ms=60_000)
-    assert await parts.outbox.commit(held, transcript_of(held), keep=keep)
+    assert await parts.outbox.commit(delivery, transcript_of(delivery), keep=keep)
     assert await parts.redis.get(KEYS.audio(digest)) == b"a" * 64
     assert 50 < await parts.redis.ttl(KEYS.audio(digest)) <= 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from copy import copy
 
 import pytest
 from sensestream_common.connections.connection import connect
@@ -12,7 +13,7 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Transcript
-from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.deliveries import Delivery, DeliveryState
 from sensestream_consumer.broker.outbox import CacheWrite, Commit, CommitResult
 from sensestream_producer.local.redis_server import EmbeddedRedis
 from structlog.testing import capture_logs
@@ -27,22 +28,26 @@ TRANSCRIPT = Transcript("one two").dumps()
 CHECKSUM = hashlib.sha1(TRANSCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 
-def repeat_of(held: Delivery, checksum: str = CHECKSUM, callback_url: str = "") -> Commit:
+def repeat_of(delivery: Delivery, checksum: str = CHECKSUM, callback_url: str = "") -> Commit:
     outcome = Outcome(
-        id=held.entry, entry=held.entry, status=Status.COMPLETED, cache=CacheUse.HIT,
+        id=delivery.entry, entry=delivery.entry, status=Status.COMPLETED, cache=CacheUse.HIT,
         digest=DIGEST, model="m",
     ).with_transcript(Transcript("one two"))  # fmt: skip
     return Commit(
-        held, outcome, CacheWrite("r", ttl_ms=60_000, expected=checksum), None, callback_url
+        delivery,
+        outcome,
+        CacheWrite("r", ttl_ms=60_000, expected_sha1=checksum),
+        None,
+        callback_url,
     )
 
 
-def failure_of(held: Delivery) -> Commit:
+def failure_of(delivery: Delivery) -> Commit:
     outcome = Outcome(
-        id=held.entry, entry=held.entry, status=Status.FAILED,
+        id=delivery.entry, entry=delivery.entry, status=Status.FAILED,
         error=ErrorCode.AUDIO_NOT_FOUND, message="gone",
     )  # fmt: skip
-    return Commit(held, outcome, CacheWrite())
+    return Commit(delivery, outcome, CacheWrite())
 
 
 async def worker_with(make_parts: MakeParts, entries: int) -> tuple[Components, list[Delivery]]:
@@ -63,28 +68,28 @@ async def outcomes(parts: Components) -> dict[str, bytes]:
     }
 
 
-async def test_each_has_its_outcome_and_all_are_counted(make_parts: MakeParts) -> None:
-    parts, held = await worker_with(make_parts, 5)
-    commits = [repeat_of(one) for one in held[:4]] + [failure_of(held[4])]
+async def test_each_commit_of_a_batch_has_its_outcome_and_is_counted(make_parts: MakeParts) -> None:
+    parts, deliveries = await worker_with(make_parts, 5)
+    commits = [repeat_of(one) for one in deliveries[:4]] + [failure_of(deliveries[4])]
     assert await parts.outbox.commit_all(commits) == [CommitResult.COMMITTED] * 5
     assert await outcomes(parts) == {
-        **{one.entry: b"completed" for one in held[:4]},
-        held[4].entry: b"failed",
+        **{one.entry: b"completed" for one in deliveries[:4]},
+        deliveries[4].entry: b"failed",
     }
     counted = {b"completed": b"4", b"hits": b"4", b"failed": b"1", b"dead": b"1"}
     assert counted.items() <= (await parts.redis.hgetall(KEYS.stats)).items()
     assert await parts.redis.xlen(KEYS.requests) == 0
-    assert len(parts.holding) == 0
+    assert len(parts.in_flight) == 0
 
 
-async def test_one_that_another_answered_does_not_hinder_its_neighbours(
+async def test_an_entry_answered_by_another_worker_does_not_hinder_its_batch(
     make_parts: MakeParts,
 ) -> None:
-    parts, held = await worker_with(make_parts, 3)
-    assert await make_parts("other").outbox.commit_all([repeat_of(held[1])]) == [
+    parts, deliveries = await worker_with(make_parts, 3)
+    assert await make_parts("other").outbox.commit_all([repeat_of(copy(deliveries[1]))]) == [
         CommitResult.COMMITTED
     ]
-    assert await parts.outbox.commit_all([repeat_of(one) for one in held]) == [
+    assert await parts.outbox.commit_all([repeat_of(one) for one in deliveries]) == [
         CommitResult.COMMITTED, CommitResult.ALREADY_ANSWERED, CommitResult.COMMITTED,
     ]  # fmt: skip
     assert len(await parts.redis.xrange(KEYS.transcripts)) == 3
@@ -92,44 +97,50 @@ async def test_one_that_another_answered_does_not_hinder_its_neighbours(
 
 
 @pytest.mark.parametrize("kept", [None, "cleared", "another", "a string"])
-async def test_what_is_not_kept_as_remembered_is_not_sent(
+async def test_a_transcript_that_differs_from_the_local_cache_is_not_sent(
     make_parts: MakeParts, kept: str | None
 ) -> None:
-    parts, held = await worker_with(make_parts, 2)
+    parts, deliveries = await worker_with(make_parts, 2)
     if kept is not None:
         await parts.redis.delete(KEYS.result("r"))
     if kept == "another":
         await parts.redis.hset(KEYS.result("r"), "transcript", Transcript("three").dumps())
     elif kept == "a string":
         await parts.redis.set(KEYS.result("r"), TRANSCRIPT)
-    settled = await parts.outbox.commit_all([repeat_of(held[0]), failure_of(held[1])])
+    settled = await parts.outbox.commit_all([repeat_of(deliveries[0]), failure_of(deliveries[1])])
     assert settled == [
         CommitResult.COMMITTED if kept is None else CommitResult.RESULT_CHANGED,
         CommitResult.COMMITTED,
     ]
     if kept is not None:
-        assert await outcomes(parts) == {held[1].entry: b"failed"}
-        assert await parts.owner(held[0]) == "worker"
-        assert held[0] in parts.holding
+        assert await outcomes(parts) == {deliveries[1].entry: b"failed"}
+        assert await parts.owner(deliveries[0]) == "worker"
+        assert deliveries[0] in parts.in_flight
 
 
-async def test_one_that_is_refused_keeps_no_neighbour_waiting(make_parts: MakeParts) -> None:
-    parts, held = await worker_with(make_parts, 3)
+async def test_a_rejected_commit_delays_no_neighbour(make_parts: MakeParts) -> None:
+    parts, deliveries = await worker_with(make_parts, 3)
     await parts.redis.set(KEYS.webhooks, "in the way")
-    commits = [repeat_of(held[0]), repeat_of(held[1], callback_url="http://a/"), repeat_of(held[2])]
+    commits = [
+        repeat_of(deliveries[0]),
+        repeat_of(deliveries[1], callback_url="http://a/"),
+        repeat_of(deliveries[2]),
+    ]
     assert await parts.outbox.commit_all(commits) == [
         CommitResult.COMMITTED, CommitResult.REJECTED, CommitResult.COMMITTED,
     ]  # fmt: skip
-    assert (await outcomes(parts)).keys() == {held[0].entry, held[2].entry}
-    assert await parts.owner(held[1]) == "worker"
-    assert [one in parts.holding for one in held] == [False, True, False]
-    assert not held[1].settling
+    assert (await outcomes(parts)).keys() == {deliveries[0].entry, deliveries[2].entry}
+    assert await parts.owner(deliveries[1]) == "worker"
+    assert [one in parts.in_flight for one in deliveries] == [False, True, False]
+    assert deliveries[1].state is DeliveryState.RECEIVED
 
 
-async def test_alone_it_waits_until_it_is_taken(make_parts: MakeParts) -> None:
-    parts, [held] = await worker_with(make_parts, 1)
+async def test_a_single_commit_is_retried_until_redis_takes_it(make_parts: MakeParts) -> None:
+    parts, [delivery] = await worker_with(make_parts, 1)
     await parts.redis.set(KEYS.webhooks, "in the way")
-    publishing = asyncio.create_task(parts.outbox.publish(repeat_of(held, callback_url="http://a")))
+    publishing = asyncio.create_task(
+        parts.outbox.publish(repeat_of(delivery, callback_url="http://a"))
+    )
     with capture_logs() as said:
         await wait_until(lambda: [line for line in said if line["event"] == "redis_retrying"])
     assert "holds a string, not a stream" in said[0]["error"]
@@ -138,49 +149,49 @@ async def test_alone_it_waits_until_it_is_taken(make_parts: MakeParts) -> None:
     assert await parts.redis.xlen(KEYS.webhooks) == 1
 
 
-async def test_a_stream_of_the_wrong_type_loses_none_of_them(make_parts: MakeParts) -> None:
-    parts, held = await worker_with(make_parts, 2)
+async def test_a_stream_of_the_wrong_type_loses_no_commit_of_a_batch(make_parts: MakeParts) -> None:
+    parts, deliveries = await worker_with(make_parts, 2)
     await parts.redis.set(KEYS.transcripts, "in the way")
-    commits = [repeat_of(one) for one in held]
+    commits = [repeat_of(one) for one in deliveries]
     assert await parts.outbox.commit_all(commits) == [CommitResult.REJECTED] * 2
     pending = await parts.redis.xpending(KEYS.requests, REQUESTS_GROUP)
     assert pending["pending"] == 2
     await parts.redis.delete(KEYS.transcripts)
     assert await parts.outbox.commit_all(commits) == [CommitResult.COMMITTED] * 2
-    assert (await outcomes(parts)).keys() == {one.entry for one in held}
+    assert (await outcomes(parts)).keys() == {one.entry for one in deliveries}
 
 
 @pytest.mark.parametrize("read", [True, False])
-async def test_only_a_hit_whose_bytes_were_read_forgets_their_crashes(
+async def test_only_a_hit_whose_bytes_were_read_resets_their_crashes(
     make_parts: MakeParts, read: bool
 ) -> None:
-    parts, [held] = await worker_with(make_parts, 1)
-    held.digest = DIGEST if read else ""
+    parts, [delivery] = await worker_with(make_parts, 1)
+    delivery.digest = DIGEST if read else ""
     await parts.redis.set(KEYS.crashes(DIGEST), 1)
-    assert await parts.outbox.publish(repeat_of(held))
+    assert await parts.outbox.publish(repeat_of(delivery))
     assert await parts.redis.exists(KEYS.crashes(DIGEST)) == (0 if read else 1)
 
 
-async def test_what_could_not_be_done_names_its_request(make_parts: MakeParts) -> None:
-    parts, held = await worker_with(make_parts, 2)
-    await parts.redis.set(KEYS.request(held[1].entry), "no hash")
+async def test_a_failed_commit_names_its_request(make_parts: MakeParts) -> None:
+    parts, deliveries = await worker_with(make_parts, 2)
+    await parts.redis.set(KEYS.request(deliveries[1].entry), "no hash")
     with capture_logs() as said:
         assert (
-            await parts.outbox.commit_all([repeat_of(one) for one in held])
+            await parts.outbox.commit_all([repeat_of(one) for one in deliveries])
             == [CommitResult.COMMITTED] * 2
         )
     [line] = [line for line in said if line["event"] == "commit_incomplete"]
-    assert (line["id"], line["entry"]) == (held[1].entry, held[1].entry)
+    assert (line["id"], line["entry"]) == (deliveries[1].entry, deliveries[1].entry)
 
 
-async def test_a_full_redis_takes_them_all(own_redis: Callable[..., EmbeddedRedis]) -> None:
+async def test_a_full_redis_takes_a_whole_batch(own_redis: Callable[..., EmbeddedRedis]) -> None:
     server = own_redis(maxmemory_policy="noeviction")
     redis = connect(server.url, name="one")
-    parts, held = await worker_with(lambda name: Components(redis, name), 4)
+    parts, deliveries = await worker_with(lambda name: Components(redis, name), 4)
     try:
         await redis.config_set("maxmemory", 1)
         assert (
-            await parts.outbox.commit_all([repeat_of(one) for one in held])
+            await parts.outbox.commit_all([repeat_of(one) for one in deliveries])
             == [CommitResult.COMMITTED] * 4
         )
         assert len(await outcomes(parts)) == 4

@@ -52,7 +52,7 @@ async def test_a_worker_that_loads_its_model_is_alive_and_says_why_it_is_not_rea
     assert json.loads(body) == {"ready": False, "reason": "the model is being loaded"}
     status, body = await get(port, "/metrics")
     assert status == 200
-    assert 'sensestream_retries_total{what="fetch"} ' in body
+    assert 'sensestream_retries_total{operation="fetch"} ' in body
     assert "sensestream_in_flight_requests" not in body
 
 
@@ -63,7 +63,7 @@ async def test_a_scraper_is_answered_in_the_format_it_accepts(port: int) -> None
     assert await get(port, "/metrics?name[]=x", method="HEAD") == (200, "")
 
 
-async def test_anything_else_is_refused_in_a_sentence(port: int) -> None:
+async def test_an_unknown_path_or_method_is_refused_in_a_sentence(port: int) -> None:
     status, body = await get(port, "/")
     assert status == 404
     assert "/health/ready" in body
@@ -74,7 +74,7 @@ async def test_anything_else_is_refused_in_a_sentence(port: int) -> None:
     assert (await get(port, "/health"))[0] == 200
 
 
-async def test_callers_that_say_nothing_keep_nobody_out_for_long(
+async def test_silent_connections_block_other_callers_only_briefly(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint, "_PATIENCE", 0.5)

@@ -2,75 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
-from sensestream_common.connections.connection import connect_blocking
 from sensestream_common.contract.keys import REQUESTS_GROUP
-from sensestream_consumer.broker.deliveries import Delivery
-from sensestream_consumer.broker.heartbeat import Heartbeat, WorkerInfo
-from sensestream_consumer.broker.membership import Membership
-from sensestream_consumer.settings import WorkerSettings
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import KEYS, Components, MakeParts, submit
-from tests.consumer.test_commits import transcript_of
+from tests.consumer.conftest import KEYS, RECLAIM_AFTER, Beating, MakeParts, submit, transcript_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-RECLAIM_AFTER = 60.0
 
-
-class Beating:
-    """Parts of a worker with a heartbeat that beats when the test says so."""
-
-    def __init__(
-        self,
-        parts: Components,
-        url: str,
-        *,
-        fingerprint: str = "fingerprint",
-        trust_digest: bool = True,
-    ) -> None:
-        self.parts = parts
-        self.lost: list[Delivery] = []
-        self.heartbeat = Heartbeat(
-            connect_blocking(url, name="heartbeat", timeout=2),
-            KEYS,
-            WorkerInfo(
-                parts.consumer,
-                fingerprint,
-                {"host": "h"},
-                trust_digest=trust_digest,
-                result_ttl=604_800,
-                request_ttl=86_400,
-            ),
-            parts.holding,
-            reclaim_after=RECLAIM_AFTER,
-            on_lost=self.lost.append,
-        )
-
-    async def beat(self) -> None:
-        await asyncio.to_thread(self.heartbeat.beat)
-        await asyncio.sleep(0)  # what it found is reported to the event loop
-
-
-@pytest.fixture
-async def beating(make_parts: MakeParts, redis_url: str) -> Beating:
-    parts = make_parts("me")
-    await parts.inbox.create_groups()
-    return Beating(parts, redis_url)
-
-
-async def test_a_beat_renews_what_is_held_and_counts_no_delivery(beating: Beating) -> None:
+async def test_a_beat_renews_entries_in_flight_and_counts_no_delivery(beating: Beating) -> None:
     redis = beating.parts.redis
     await submit(redis)
-    [held] = await beating.parts.read()
+    [delivery] = await beating.parts.read()
     # As if it had been read a minute ago.
     await redis.xclaim(
-        KEYS.requests, REQUESTS_GROUP, "me", 0, [held.entry], idle=60_000, justid=True
+        KEYS.requests, REQUESTS_GROUP, "me", 0, [delivery.entry], idle=60_000, justid=True
     )
     await beating.beat()
     [row] = await redis.xpending_range(KEYS.requests, REQUESTS_GROUP, "-", "+", 10)
@@ -81,84 +31,73 @@ async def test_a_beat_renews_what_is_held_and_counts_no_delivery(beating: Beatin
     assert await redis.get(KEYS.recogniser) == b"fingerprint"
 
 
-async def test_a_beat_does_not_steal_back_what_another_has_reclaimed(
+async def test_a_beat_does_not_steal_back_a_reclaimed_entry(
     beating: Beating, make_parts: MakeParts
 ) -> None:
     await submit(beating.parts.redis)
-    [held] = await beating.parts.read()
+    [delivery] = await beating.parts.read()
     other = make_parts("other")
-    await other.steal(held)
+    await other.steal(delivery)
     await beating.beat()
-    assert await other.owner(held) == "other"
-    assert beating.lost == [held]
+    assert await other.owner(delivery) == "other"
+    assert beating.lost == [delivery]
 
 
-async def test_what_was_committed_since_is_not_reported_as_lost(beating: Beating) -> None:
+async def test_an_entry_committed_during_a_beat_is_not_reported_as_lost(beating: Beating) -> None:
     await submit(beating.parts.redis)
-    [held] = await beating.parts.read()
-    await beating.parts.redis.xack(KEYS.requests, REQUESTS_GROUP, held.entry)
-    beating.parts.holding.discard(held)
+    [delivery] = await beating.parts.read()
+    await beating.parts.redis.xack(KEYS.requests, REQUESTS_GROUP, delivery.entry)
+    beating.parts.in_flight.discard(delivery)
     await beating.beat()
     assert beating.lost == []
 
 
-async def test_what_is_committed_and_whose_reply_is_on_the_way_is_not_reported_as_lost(
+async def test_an_entry_whose_commit_has_no_reply_yet_is_not_reported_as_lost(
     beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = beating.parts
     await submit(parts.redis)
-    [held] = await parts.read()
-    lease, _, _ = await parts.cache.acquire("a" * 64)
-    assert lease is not None
-    held.lease = lease
-    run = parts.commands.run
+    [delivery] = await parts.read()
+    lease = await parts.take_lease("a" * 64)
+    delivery.lease = lease
+    run = parts.broker.run
 
     async def slow(*call: Any) -> Any:
         reply = await run(*call)
         await beating.beat()  # finds neither entry nor lease
         return reply
 
-    monkeypatch.setattr(parts.commands, "run", slow)
+    monkeypatch.setattr(parts.broker, "run", slow)
     with capture_logs() as logs:
-        assert await parts.outbox.commit(held, transcript_of(held), lease=lease)
+        assert await parts.outbox.commit(delivery, transcript_of(delivery), lease=lease)
     assert beating.lost == []
     assert [entry for entry in logs if entry["log_level"] == "warning"] == []
 
 
-async def test_what_is_handed_back_and_whose_reply_is_on_the_way_is_not_reported_as_lost(
+async def test_an_entry_whose_hand_back_has_no_reply_yet_is_not_reported_as_lost(
     beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = beating.parts
     await submit(parts.redis)
-    [held] = await parts.read()
-    recogniser: Any = None  # only looked at by `join`
-    membership = Membership(
-        WorkerSettings(),
-        recogniser,
-        parts.commands,
-        parts.inbox,
-        parts.holding,
-        beating.heartbeat,
-        "me",
-    )
-    hand_back = parts.inbox.hand_back
+    [delivery] = await parts.read()
+    run = parts.broker.run
 
-    async def slow(entries: list[Delivery]) -> None:
-        await hand_back(entries)
+    async def slow(*call: Any) -> Any:
+        reply = await run(*call)
         await beating.beat()
+        return reply
 
-    monkeypatch.setattr(parts.inbox, "hand_back", slow)
-    await membership.hand_back([held])
+    monkeypatch.setattr(parts.broker, "run", slow)
+    await parts.inbox.hand_back([delivery])
     assert beating.lost == []
-    assert held not in parts.holding
+    assert delivery not in parts.in_flight
 
 
-async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
+async def test_a_lease_is_renewed_by_its_owner_and_dropped_by_others(
     beating: Beating,
 ) -> None:
     redis = beating.parts.redis
-    lease, _, _ = await beating.parts.cache.acquire("x")
-    assert lease is not None
+    lease = await beating.parts.take_lease("x")
     await redis.pexpire(lease.key, 1000)
     await beating.beat()
     assert await redis.pttl(lease.key) > 30_000
@@ -166,17 +105,17 @@ async def test_a_lease_is_renewed_while_it_is_ours_and_dropped_when_it_is_not(
     await beating.beat()
     assert await redis.get(lease.key) == b"another's"
     assert await redis.pttl(lease.key) <= 1000
-    assert beating.parts.holding.snapshot()[1] == []
+    assert beating.parts.in_flight.snapshot()[1] == []
 
 
-async def test_a_newcomer_reclaims_nothing_at_first(beating: Beating) -> None:
+async def test_a_new_worker_reclaims_nothing_at_first(beating: Beating) -> None:
     # Redis may just have come back, and the living not yet have renewed what they hold.
     assert not beating.heartbeat.may_reclaim()
     beating.heartbeat._no_reclaim_before -= RECLAIM_AFTER
     assert beating.heartbeat.may_reclaim()
 
 
-async def test_after_a_silence_a_worker_renews_and_does_not_reclaim(beating: Beating) -> None:
+async def test_after_an_outage_a_worker_renews_and_does_not_reclaim(beating: Beating) -> None:
     beating.heartbeat._no_reclaim_before -= RECLAIM_AFTER
     assert beating.heartbeat.may_reclaim()
     # As if the last answer had come before an outage longer than a heartbeat.
@@ -188,13 +127,13 @@ async def test_after_a_silence_a_worker_renews_and_does_not_reclaim(beating: Bea
     assert beating.heartbeat.may_reclaim()
 
 
-async def test_times_are_told_by_the_clock_of_redis(beating: Beating) -> None:
+async def test_times_are_taken_from_the_clock_of_redis(beating: Beating) -> None:
     await beating.beat()
     seconds, microseconds = await beating.parts.redis.time()
     assert abs(beating.heartbeat.now_ms() - (seconds * 1000 + microseconds / 1000)) < 1000
 
 
-async def test_a_fault_that_nobody_foresaw_does_not_end_the_heartbeat(
+async def test_an_unexpected_error_does_not_end_the_heartbeat(
     beating: Beating, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beat = beating.heartbeat.beat
@@ -214,7 +153,7 @@ async def test_a_fault_that_nobody_foresaw_does_not_end_the_heartbeat(
     beating.heartbeat.stop()
 
 
-async def test_a_beat_says_on_which_terms_others_may_answer_repeats(beating: Beating) -> None:
+async def test_a_beat_says_on_which_terms_others_may_answer_cache_hits(beating: Beating) -> None:
     await beating.beat()
     terms = await beating.parts.redis.hgetall(KEYS.reuse_policy)
     assert terms == {
@@ -224,7 +163,7 @@ async def test_a_beat_says_on_which_terms_others_may_answer_repeats(beating: Bea
     assert 0 < left <= 2 * RECLAIM_AFTER * 1000  # they end with the last worker
 
 
-async def test_a_guest_with_another_recogniser_changes_no_terms(
+async def test_a_worker_with_another_recogniser_does_not_change_the_reuse_policy(
     beating: Beating, redis_url: str
 ) -> None:
     await beating.beat()
@@ -233,7 +172,7 @@ async def test_a_guest_with_another_recogniser_changes_no_terms(
     assert await beating.parts.redis.hget(KEYS.reuse_policy, "recogniser") == b"fingerprint"
 
 
-async def test_one_worker_that_trusts_no_digest_is_enough_while_it_lives(
+async def test_one_living_worker_that_trusts_no_digest_decides_for_all(
     beating: Beating, redis_url: str
 ) -> None:
     redis = beating.parts.redis

@@ -8,21 +8,12 @@ from collections.abc import Callable
 import pytest
 from redis.exceptions import OutOfMemoryError
 from sensestream_common.connections.connection import connect
-from sensestream_consumer.broker.janitor import Janitor
-from sensestream_consumer.cache.monitor import CacheMonitor
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.consumer.conftest import KEYS, Components, MakeParts
+from tests.consumer.conftest import KEYS, Components, MakeParts, janitor
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-def janitor(parts: Components, *, ttl: int = 100, most: int = 1000, dead: int = 1000) -> Janitor:
-    return Janitor(
-        parts.commands, KEYS, transcripts_ttl=ttl, transcripts_max=most, dead_max=dead,
-        watch=CacheMonitor(parts.commands, KEYS, warn_hit_rate_below=0, warn_results_above=0),
-    )  # fmt: skip
 
 
 async def add(parts: Components, key: str, age_seconds: int, count: int) -> list[bytes]:
@@ -33,7 +24,7 @@ async def add(parts: Components, key: str, age_seconds: int, count: int) -> list
     ]
 
 
-async def test_outcomes_go_by_age(make_parts: MakeParts) -> None:
+async def test_outcomes_are_trimmed_by_age(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await parts.inbox.create_groups()
     old = await add(parts, KEYS.transcripts, 200, 3)
@@ -43,7 +34,7 @@ async def test_outcomes_go_by_age(make_parts: MakeParts) -> None:
     assert await parts.redis.get(KEYS.trimmed) == old[-1]
 
 
-async def test_outcomes_go_by_count_exactly(make_parts: MakeParts) -> None:
+async def test_outcomes_are_trimmed_to_an_exact_count(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await parts.inbox.create_groups()
     entries = await add(parts, KEYS.transcripts, 50, 250)
@@ -52,7 +43,7 @@ async def test_outcomes_go_by_count_exactly(make_parts: MakeParts) -> None:
     assert await parts.redis.get(KEYS.trimmed) == entries[-8]
 
 
-async def test_a_sweep_without_anything_to_do_remembers_nothing(make_parts: MakeParts) -> None:
+async def test_a_sweep_that_trims_nothing_leaves_no_mark(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await add(parts, KEYS.transcripts, 50, 3)
@@ -69,7 +60,7 @@ async def test_dead_letters_are_kept_up_to_a_number(make_parts: MakeParts) -> No
     assert [entry for entry, _ in await parts.redis.xrange(KEYS.dead)] == entries[-2:]
 
 
-async def test_an_upload_without_its_request_gets_an_end_and_a_queued_one_none(
+async def test_an_orphaned_upload_gets_a_ttl_and_a_queued_one_none(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
@@ -90,7 +81,7 @@ async def test_an_upload_without_its_request_gets_an_end_and_a_queued_one_none(
     assert 0 < await parts.redis.ttl(KEYS.upload("plain")) <= 3600
 
 
-async def test_a_full_redis_is_trimmed_just_then(own_redis: Callable[..., EmbeddedRedis]) -> None:
+async def test_a_full_redis_can_be_trimmed(own_redis: Callable[..., EmbeddedRedis]) -> None:
     server = own_redis(maxmemory_policy="noeviction")
     parts = Components(connect(server.url, name="one"), "one")
     await parts.inbox.create_groups()
@@ -110,7 +101,7 @@ async def test_a_full_redis_is_trimmed_just_then(own_redis: Callable[..., Embedd
         await parts.redis.aclose()
 
 
-async def test_a_turn_that_another_worker_has_is_left_to_it(make_parts: MakeParts) -> None:
+async def test_a_janitors_turn_is_left_to_the_worker_that_has_it(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await parts.redis.set(KEYS.janitor, "1")
     assert not await janitor(parts)._is_mine()

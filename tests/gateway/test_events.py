@@ -74,7 +74,9 @@ def test_stream_resumes_after_its_last_event_at_any_gateway(
     another = start_gateway(shared_redis.url)
     with following(another, query, **{"Last-Event-ID": position}) as events:
         assert events.next()[2]["id"] == missed
-        known = submit(another, encoded(tone(402)), metadata=metadata)["id"]  # answered by the gateway itself
+        known = submit(another, encoded(tone(402)), metadata=metadata)[
+            "id"
+        ]  # answered by the gateway itself
         assert events.next()[2]["id"] == known
         # SIGTERM ends the stream.
         assert another.terminate() == 0

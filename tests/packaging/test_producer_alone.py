@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from tests.packaging.conftest import pip
 from tests.packaging.workspace import ROOT
 
 # What a service that only submits must not have to install.
@@ -39,35 +40,15 @@ print(json.dumps({"installed": installed, "loaded": sorted(sys.modules), "id": r
 """
 
 
-def pip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Wheels of common and producer, built from the checkout by the backend that is pinned."""
-    folder = tmp_path_factory.mktemp("wheels")
-    built = pip(
-        "wheel", "--no-deps", "--no-build-isolation", "-w", folder, "./common", "./producer"
-    )
-    assert built.returncode == 0, built.stderr
-    return sorted(folder.glob("*.whl"))
-
-
-@pytest.fixture(scope="module")
-def alone(wheels: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a clean environment that holds the two and what they ask for."""
     venv = tmp_path_factory.mktemp("alone") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     python = venv / "bin" / "python"
-    installed = pip(
-        "--python", python, "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt", *wheels
-    )
+    client_side = [wheels["common"], wheels["producer"]]
+    constrained: list[str | Path] = ["--no-compile", "-c", ROOT / "constraints.txt"]
+    installed = pip("--python", python, "install", "-q", *constrained, *client_side)
     if installed.returncode != 0:
         offline = "Could not find a version" in installed.stderr
         if offline and os.environ.get("CI", "").lower() not in ("1", "true"):
@@ -100,20 +81,6 @@ def test_the_client_side_alone_submits_without_the_engines_libraries(
 def test_the_environment_has_everything_the_client_side_asks_for(alone: Path) -> None:
     check = pip("--python", alone, "check")
     assert check.returncode == 0, check.stdout
-
-
-def test_the_wheels_carry_types_scripts_and_licence(wheels: list[Path], alone: Path) -> None:
-    site = next((alone.parent.parent / "lib").glob("python3.*/site-packages"))
-    for package in ("sensestream_common", "sensestream_producer"):
-        assert (site / package / "py.typed").is_file()
-        assert list(site.glob(f"{package}-*.dist-info/licenses/LICENSE"))
-    installed = {path.relative_to(site) for path in site.rglob("*.lua")}
-    source = {
-        path.relative_to(ROOT / folder)
-        for folder in ("common", "producer")
-        for path in (ROOT / folder).rglob("*.lua")
-    }
-    assert installed == source
 
 
 def test_the_doctor_looks_at_redis_and_says_what_to_install_for_the_rest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,23 @@ class Pipeline:
             for lane in (KEYS.requests_high, KEYS.requests)
             for row in self.redis.xpending_range(lane, "workers", "-", "+", 1000)
         ]
+
+
+def exactly_once(pipeline: Pipeline, entries: list[str]) -> bool:
+    """Whether each entry has one outcome, and there is no other."""
+    return Counter(o["entry"] for o in pipeline.outcomes()) == Counter(entries)
+
+
+def ended(worker: WorkerProcess) -> bool:
+    return worker.process.poll() is not None
+
+
+def ended_or_answered(worker: WorkerProcess, pipeline: Pipeline, count: int) -> bool:
+    return ended(worker) or len(pipeline.outcomes()) == count
+
+
+def started(pipeline: Pipeline) -> list[str]:
+    return [r["message_id"].decode() for r in pipeline.pending() if r["times_delivered"] > 1]
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from sensestream_common.contract.keys import HANDED_BACK
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from chaos.proxy import Proxy
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.pipeline.test_crashes import exactly_once, started
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker, exactly_once, started
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 
@@ -38,7 +37,7 @@ def pending_at_rest(pipeline: Pipeline) -> Counter[str]:
     return seen[-1]
 
 
-def test_a_worker_whose_engine_is_busy_reads_no_more_than_its_look_ahead(
+def test_a_worker_with_a_busy_engine_reads_no_more_than_its_read_ahead(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -70,7 +69,7 @@ def test_a_burst_of_new_recordings_keeps_the_engine_busy(
     assert exactly_once(pipeline, entries)
 
 
-def test_of_a_batch_of_files_the_known_ones_are_answered_first(
+def test_cache_hits_in_a_batch_of_files_are_answered_before_misses(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -152,7 +151,7 @@ def test_a_worker_on_a_slow_connection_keeps_what_it_holds(
         assert {o["attempt"] for o in outcomes} == {"1"}
 
 
-def test_a_disk_that_hangs_for_longer_than_the_reclaim_time_costs_nobody_an_entry(
+def test_a_disk_stall_longer_than_the_reclaim_time_costs_no_worker_its_entries(
     own_redis: OwnRedis, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

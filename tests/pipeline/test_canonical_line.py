@@ -21,7 +21,7 @@ def lines(worker: WorkerProcess, entry: str) -> list[dict[str, Any]]:
     return [line for line in worker.events() if line.get("entry") == entry]
 
 
-def test_every_request_has_one_line_with_its_trace_and_what_each_stage_took(
+def test_every_request_has_one_line_with_its_trace_and_the_time_of_each_stage(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     worker = start_worker()
@@ -48,7 +48,7 @@ def test_every_request_has_one_line_with_its_trace_and_what_each_stage_took(
     assert "trace_id" not in refused
 
 
-def test_whatever_a_worker_says_about_a_request_names_it_and_its_trace(
+def test_every_line_about_a_request_names_the_request_and_its_trace(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     worker = start_worker()

@@ -1,4 +1,4 @@
-"""Workers that die, freeze, drain and meet: every request still has exactly one outcome."""
+"""Workers that die, freeze and meet: every request still has exactly one outcome."""
 
 from __future__ import annotations
 
@@ -8,34 +8,26 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import pytest
 from sensestream_consumer.audio import audio_identity
+from sensestream_producer import Client
 
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
+from tests.pipeline.conftest import (
+    KEYS,
+    Pipeline,
+    StartWorker,
+    ended,
+    ended_or_answered,
+    exactly_once,
+    started,
+)
 from tests.support.clips import tone, write_clip
 from tests.support.waiting import wait_until_sync
-from tests.support.workers import WorkerProcess
 
 SOON = 1.0  # seconds until a silent worker's entries are replayed, in these tests
 
 
-def exactly_once(pipeline: Pipeline, entries: list[str]) -> bool:
-    """Whether each entry has one outcome, and there is no other."""
-    return Counter(o["entry"] for o in pipeline.outcomes()) == Counter(entries)
-
-
-def ended(worker: WorkerProcess) -> bool:
-    return worker.process.poll() is not None
-
-
-def ended_or_answered(worker: WorkerProcess, pipeline: Pipeline, count: int) -> bool:
-    return ended(worker) or len(pipeline.outcomes()) == count
-
-
-def started(pipeline: Pipeline) -> list[str]:
-    return [r["message_id"].decode() for r in pipeline.pending() if r["times_delivered"] > 1]
-
-
-def test_a_killed_worker_loses_nothing_and_charges_only_what_it_had_started(
+def test_a_killed_worker_loses_nothing_and_charges_only_started_requests(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -171,51 +163,24 @@ def test_a_poison_clip_ends_as_a_dead_letter_and_condemns_no_neighbour(
     assert letters == [b"attempts_exhausted"] * 6
 
 
-def test_sigterm_finishes_what_is_started_and_hands_back_the_rest_uncharged(
-    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+@pytest.mark.anyio
+async def test_a_condemned_recording_is_tried_again_when_its_dead_letter_is_replayed(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
-    gate = tmp_path / "gate"
-    gate.touch()
-    leaving = start_worker(gate=gate, concurrency=1)
-    entries = [pipeline.submit(write_clip(clips, n)) for n in range(20)]
-    wait_until_sync(lambda: started(pipeline) and len(pipeline.pending()) == 20)
-    leaving.signal(signal.SIGTERM)
-    wait_until_sync(lambda: leaving.logged("draining"))
-    mine = started(pipeline)
-    gate.unlink()
-    assert leaving.process.wait(20) == 0
-    done = pipeline.outcomes()
-    assert {o["entry"] for o in done} == set(mine)
-    left = [row for row in pipeline.pending() if row["consumer"] != b"handed-back"]
-    assert left == []
-    names = [c["name"] for c in pipeline.redis.xinfo_consumers(KEYS.requests, "workers")]
-    assert names == [b"handed-back"]
-    began = time.monotonic()
-    start_worker()
-    outcomes = pipeline.wait_for(20)
-    assert time.monotonic() - began < 12  # at once, not after the 15 s of a silent worker
-    assert exactly_once(pipeline, entries)
-    assert {o["attempt"] for o in outcomes} == {"1"}
-
-
-def test_a_second_signal_ends_the_worker_at_once_and_loses_nothing(
-    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
-) -> None:
-    gate = tmp_path / "gate"
-    gate.touch()
-    leaving = start_worker(gate=gate, concurrency=1)
-    entry = pipeline.submit(write_clip(clips, 1))
-    wait_until_sync(lambda: started(pipeline))
-    leaving.signal(signal.SIGINT)
-    wait_until_sync(lambda: leaving.logged("draining"))
-    leaving.signal(signal.SIGINT)
-    assert leaving.process.wait(8) == 0
-    assert pipeline.redis.keys("*:lease:*") == []
-    gate.unlink()
-    start_worker()
-    [outcome] = pipeline.wait_for(1)
-    assert outcome["entry"] == entry
-    assert outcome["attempt"] == "1"
+    poison = audio_identity(tone(1))
+    pipeline.submit(write_clip(clips, 1), id="bad")
+    victim = start_worker(poison=(poison,), reclaim_after=0.5)
+    wait_until_sync(partial(ended_or_answered, victim, pipeline, 1))
+    while not pipeline.outcomes():
+        victim = start_worker(poison=(poison,), reclaim_after=0.5)
+        wait_until_sync(partial(ended_or_answered, victim, pipeline, 1))
+    assert pipeline.outcomes()[0]["error"] == "attempts_exhausted"
+    victim.terminate()
+    healthy = start_worker()
+    async with Client(healthy.redis_url) as client:
+        letters = [letter async for letter in client.dead.select()]
+        assert (await client.dead.replay(letters[0])).result == "queued"
+        assert (await client.wait("bad", timeout=20)).completed
 
 
 def test_a_worker_with_another_recogniser_refuses_to_join(
@@ -233,7 +198,7 @@ def test_a_worker_with_another_recogniser_refuses_to_join(
     assert pipeline.wait_for(1)[0]["entry"] == entry
 
 
-def test_the_recogniser_of_a_group_that_is_gone_keeps_nobody_out(
+def test_the_recogniser_of_a_group_that_is_gone_excludes_no_worker(
     pipeline: Pipeline, start_worker: StartWorker
 ) -> None:
     pipeline.redis.set(KEYS.recogniser, "f" * 64)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker, started
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 
@@ -25,7 +26,7 @@ def soon(milliseconds: int) -> str:
     return str(int(time.time() * 1000) + milliseconds)
 
 
-def test_what_waits_for_the_engine_is_refused_at_its_deadline_and_not_when_the_engine_is_free(
+def test_a_request_that_waits_for_the_engine_expires_at_its_deadline(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -43,7 +44,7 @@ def test_what_waits_for_the_engine_is_refused_at_its_deadline_and_not_when_the_e
     assert pipeline.redis.xlen(KEYS.dead) == 0
 
 
-def test_a_fetch_that_takes_too_long_is_cut_short_at_the_deadline(
+def test_a_slow_fetch_is_cut_short_at_the_deadline(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, silent_site: str
 ) -> None:
     start_worker(allow_private_hosts=1)
@@ -52,3 +53,20 @@ def test_a_fetch_that_takes_too_long_is_cut_short_at_the_deadline(
     [outcome] = pipeline.wait_for(1, timeout=20)
     assert outcome["error"] == "expired"
     assert time.monotonic() - began < 15  # and not the 30 s that a fetch may take, four times
+
+
+def test_a_follower_does_not_wait_past_its_own_deadline(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gate.touch()
+    start_worker(gate=gate, concurrency=1)
+    audio = write_clip(clips, 1)
+    pipeline.submit(audio)
+    wait_until_sync(lambda: started(pipeline))
+    late = pipeline.submit(audio, deadline=str(int(time.time() * 1000) + 700))
+    [outcome] = wait_until_sync(pipeline.outcomes)
+    assert outcome["entry"] == late
+    assert outcome["error"] == "expired"
+    gate.unlink()
+    assert Counter(o["status"] for o in pipeline.wait_for(2)) == {"completed": 1, "failed": 1}

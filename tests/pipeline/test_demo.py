@@ -63,7 +63,7 @@ def test_it_shows_each_clip_and_the_counters(environment: dict[str, str]) -> Non
     assert result.stdout.splitlines()[-1].endswith("sensestream demo --serve")
 
 
-def test_served_it_is_a_page_with_samples_until_it_is_stopped(
+def test_serve_shows_a_page_with_samples_until_it_is_stopped(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [*MAIN, "demo", "--serve", "--port", "0"]
@@ -89,7 +89,7 @@ def test_served_it_is_a_page_with_samples_until_it_is_stopped(
     [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
     ids=["Ctrl-C", "SIGTERM"],
 )
-def test_stopped_in_the_middle_it_takes_redis_and_worker_with_it(
+def test_an_interrupt_ends_redis_and_worker_too(
     environment: dict[str, str], tmp_path: Path, signum: int, status: int
 ) -> None:
     with subprocess.Popen(
@@ -106,7 +106,7 @@ def test_stopped_in_the_middle_it_takes_redis_and_worker_with_it(
     assert left_behind(tmp_path) == []
 
 
-def test_killed_it_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_kill_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path) -> None:
     with subprocess.Popen([*MAIN, "demo"], env=environment, stdout=subprocess.PIPE) as demo:
         assert demo.stdout is not None
         demo.stdout.readline()
@@ -149,7 +149,7 @@ def test_a_worker_that_ends_is_reported_with_its_last_words(
     assert result.stdout == ""
 
 
-def test_without_a_worker_it_says_what_to_install(
+def test_without_an_installed_worker_the_demo_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))

@@ -34,7 +34,7 @@ def replicated(sentinels: SentinelSet) -> None:
         assert master.wait(1, 10_000) == 1
 
 
-async def test_what_was_replicated_is_answered_once_whichever_master_it_reached(
+async def test_a_replicated_request_is_answered_once_after_a_failover(
     sentinels: SentinelSet, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"

@@ -181,7 +181,7 @@ VALUES = st.one_of(
 )
 
 
-def test_any_fields_at_all_end_in_one_outcome_each(
+def test_arbitrary_fields_end_in_one_outcome_for_each_entry(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     worker = start_worker()
@@ -209,3 +209,13 @@ def test_any_fields_at_all_end_in_one_outcome_each(
     assert not [o for o in outcomes if o.get("error") == "internal"]
     assert next(o for o in outcomes if o["entry"] == last)["status"] == "completed"
     assert worker.process.poll() is None
+
+
+def test_a_folder_whose_name_is_no_utf_8_can_be_named_in_a_message(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path
+) -> None:
+    odd = Path(str(clips) + "/\udcff")
+    odd.mkdir()
+    start_worker(audio_roots=odd)
+    pipeline.submit("file:///etc/hostname")
+    assert pipeline.wait_for(1)[0]["error"] == "audio_forbidden"

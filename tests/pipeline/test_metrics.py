@@ -77,7 +77,7 @@ def unreachable(port: int) -> bool:
         return caller.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_scrape_counts_what_was_asked_and_how_it_was_answered(
+def test_a_scrape_counts_requests_and_their_outcomes(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, port: int
 ) -> None:
     worker = start_worker(metrics_port=port)
@@ -107,7 +107,7 @@ def test_a_scrape_counts_what_was_asked_and_how_it_was_answered(
     assert any(name == "process_resident_memory_bytes" for name, _ in seen)
 
 
-def test_repeats_that_no_worker_saw_are_counted_for_the_pipeline(
+def test_cache_hits_answered_at_submit_time_are_counted_for_the_pipeline(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, port: int, redis_url: str
 ) -> None:
     start_worker(metrics_port=port)
@@ -186,7 +186,7 @@ def test_a_worker_is_not_ready_while_redis_is_down_and_is_again_after(
         pipeline.wait_for(1)
     back = scrape(port)
     assert value(back, "redis_reconnects_total", connection="commands") >= 1
-    assert value(back, "retries_total", what="redis") >= 1
+    assert value(back, "retries_total", operation="redis") >= 1
 
 
 def test_a_draining_worker_is_alive_and_not_ready(

@@ -14,8 +14,7 @@ from sensestream_common.contract.keys import HANDED_BACK
 from sensestream_producer.operations.pending import Pending, Release
 from sensestream_producer.transport import RedisTransport
 
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.pipeline.test_crashes import exactly_once, started
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker, exactly_once, started
 from tests.support.clips import write_clip
 from tests.support.waiting import wait_until_sync
 from tests.support.workers import WorkerProcess
@@ -54,7 +53,7 @@ def holder(start_worker: StartWorker, gate: Path) -> WorkerProcess:
     return start_worker(gate=gate, concurrency=1, reclaim_after=SOON)
 
 
-def test_what_a_living_worker_holds_is_listed_and_not_taken_without_force(
+def test_entries_of_a_living_worker_are_listed_and_not_taken_without_force(
     pipeline: Pipeline, holder: WorkerProcess, start_worker: StartWorker, clips: Path, gate: Path
 ) -> None:
     url = holder.redis_url
@@ -72,7 +71,7 @@ def test_what_a_living_worker_holds_is_listed_and_not_taken_without_force(
     assert (first["id"], first["lane"], first["holder"]) == ("call-0", "normal", "alive")
     assert first["audio"] == write_clip(clips, 0)
     assert 0 <= first["idle_ms"] < 5000
-    assert {entry for entry, each in found.items() if each["starts"]} == begun
+    assert {entry for entry, each in found.items() if each["attempts"]} == begun
     table = sensestream(url, "list", "call-0", entries[1]).stdout
     assert holder.consumer in table
     assert "alive" in table
@@ -99,7 +98,7 @@ def test_what_a_living_worker_holds_is_listed_and_not_taken_without_force(
     assert {(o["status"], o["attempt"]) for o in outcomes} == {("completed", "1")}
 
 
-def test_what_a_frozen_worker_holds_is_taken_at_once_and_charged_only_where_it_was_started(
+def test_entries_of_a_frozen_worker_are_taken_at_once_and_charged_only_if_started(
     pipeline: Pipeline, holder: WorkerProcess, start_worker: StartWorker, clips: Path, gate: Path
 ) -> None:
     entries = [pipeline.submit(write_clip(clips, n)) for n in range(3)]
@@ -127,7 +126,7 @@ def test_what_a_frozen_worker_holds_is_taken_at_once_and_charged_only_where_it_w
 
 
 @pytest.mark.anyio
-async def test_nothing_is_taken_from_a_worker_that_got_hold_of_it_after_the_look(
+async def test_an_entry_that_changed_hands_after_it_was_listed_is_not_taken(
     pipeline: Pipeline, redis_url: str
 ) -> None:
     entry = pipeline.submit("file:///a.wav")
@@ -151,9 +150,7 @@ async def test_nothing_is_taken_from_a_worker_that_got_hold_of_it_after_the_look
     await link.close()
 
 
-def test_a_pipeline_that_no_worker_has_joined_holds_nothing(
-    pipeline: Pipeline, redis_url: str
-) -> None:
+def test_a_pipeline_without_a_group_has_nothing_pending(pipeline: Pipeline, redis_url: str) -> None:
     pipeline.submit("file:///a.wav")
     assert listed(redis_url) == []
     nothing = sensestream(redis_url, "replay", "--all")

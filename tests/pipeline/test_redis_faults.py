@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from redis.exceptions import OutOfMemoryError
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.support.clips import write_clip
+from tests.support.clips import encoded, tone, write_clip
 from tests.support.waiting import wait_until_sync
 
 OwnRedis = Callable[..., EmbeddedRedis]
@@ -168,3 +170,55 @@ def test_a_wrong_password_is_told_in_a_sentence(
     assert "SENSESTREAM_REDIS_URL" in message
     assert "Traceback" not in message
     assert "wrong-secret" not in message
+
+
+def more_outcomes(pipeline: Pipeline, seen: int) -> bool:
+    return len(pipeline.outcomes()) > min(seen, 15)
+
+
+def test_a_connection_cut_while_uploads_are_read_fails_none_of_them(
+    pipeline: Pipeline, start_worker: StartWorker
+) -> None:
+    start_worker()
+    for n in range(16):
+        pipeline.redis.set(KEYS.upload(f"u{n}"), encoded(tone(n, 20.0)))
+    for n in range(16):
+        pipeline.submit(f"redis:{KEYS.upload(f'u{n}')}", id=f"u{n}")
+    while len(pipeline.outcomes()) < 16:
+        pipeline.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        wait_until_sync(partial(more_outcomes, pipeline, len(pipeline.outcomes())), timeout=30)
+    assert {o["status"] for o in pipeline.wait_for(16)} == {"completed"}
+
+
+def test_a_full_redis_is_drained_by_workers_that_start_then(
+    own_redis: OwnRedis, start_worker: StartWorker, clips: Path
+) -> None:
+    server = own_redis(maxmemory_policy="noeviction")
+    with Redis.from_url(server.url) as redis:
+        pipeline = Pipeline(redis)
+        start_worker(url=server.url).terminate()
+        entry = pipeline.submit(write_clip(clips, 1))
+        redis.config_set("maxmemory", 1)
+        start_worker(url=server.url)
+        assert pipeline.wait_for(1)[0]["entry"] == entry
+
+
+def test_a_worker_that_waits_for_its_redis_ends_when_it_is_told_to(
+    own_redis: OwnRedis, start_worker: StartWorker
+) -> None:
+    server = own_redis()
+    server.kill()
+    worker = start_worker(url=server.url, ready=False)
+    wait_until_sync(lambda: worker.logged("redis_retrying"), timeout=30)
+    worker.signal(signal.SIGTERM)
+    assert worker.process.wait(10) == 0
+
+
+def test_a_requests_key_of_the_wrong_type_at_start_is_told_in_a_sentence(
+    pipeline: Pipeline, start_worker: StartWorker
+) -> None:
+    pipeline.redis.set(KEYS.requests, "not a stream")
+    worker = start_worker(ready=False)
+    assert worker.process.wait(20) == 1
+    assert KEYS.requests in worker.log_file.read_text()
+    assert "Traceback" not in worker.log_file.read_text()

@@ -216,7 +216,7 @@ def test_the_operators_doctor_reads_all_but_the_configuration(guarded: GuardedRe
     assert refused_commands == [("operator", "config")]
 
 
-def test_no_role_can_do_another_ones_work(guarded: GuardedRedis) -> None:
+def test_no_role_can_do_the_work_of_another(guarded: GuardedRedis) -> None:
     assert [attempt for attempt in ANOTHER_ROLES if not refused(guarded, *attempt)] == []
 
 

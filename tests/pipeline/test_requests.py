@@ -50,7 +50,7 @@ def test_requests_pushed_before_the_first_worker_are_answered(
     assert sorted(o["entry"] for o in pipeline.wait_for(5)) == sorted(entries)
 
 
-def test_what_a_worker_was_told_to_warm_up_is_known(
+def test_recordings_of_the_warm_list_are_cache_hits(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     clip = write_clip(clips, 1)
@@ -64,7 +64,7 @@ def test_what_a_worker_was_told_to_warm_up_is_known(
     assert [o["cache"] for o in pipeline.wait_for(2)] == ["miss", "hit"]
 
 
-def test_every_malformed_request_gets_a_failed_outcome_and_spoils_no_other(
+def test_every_malformed_request_gets_a_failed_outcome_and_harms_no_other(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     good = write_clip(clips, 1)
@@ -148,7 +148,7 @@ def test_recordings_with_the_same_beginning_are_told_apart(
     assert [o["cache"] for o in pipeline.wait_for(2)] == ["miss", "miss"]
 
 
-def test_language_and_itn_are_part_of_what_a_result_is_found_by(
+def test_language_and_itn_are_part_of_a_results_identity(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     audio = write_clip(clips, 1)
@@ -339,3 +339,21 @@ def test_a_request_may_expire_while_it_waits(
     outcomes = {o["entry"]: o for o in pipeline.wait_for(21)}
     assert Counter(outcomes[entry].get("error", "") for entry in late)["expired"] >= 16
     assert pipeline.redis.xlen(KEYS.dead) == 0
+
+
+def test_a_cached_transcript_that_cannot_be_sent_harms_no_neighbour(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path
+) -> None:
+    worker = start_worker(reclaim_after=1)
+    files = [write_clip(clips, n) for n in range(4)]
+    pipeline.submit(files[0])
+    pipeline.wait_for(1)
+    [result] = pipeline.redis.keys("*:result:*")
+    broken = json.loads(pipeline.redis.hget(result, "transcript"))
+    broken["text"] = "\ud800"
+    pipeline.redis.hset(result, "transcript", json.dumps(broken))
+    entries = [pipeline.submit(files[n % 4]) for n in range(20)]
+    outcomes = pipeline.wait_for(21)
+    assert {o["entry"] for o in outcomes[1:]} == set(entries)
+    assert {o["status"] for o in outcomes} == {"completed"}
+    assert worker.process.poll() is None

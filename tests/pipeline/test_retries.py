@@ -11,8 +11,7 @@ from sensestream_consumer.audio import audio_identity
 from sensestream_consumer.engine.session import lacks_memory
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.pipeline.conftest import KEYS, Pipeline, StartWorker
-from tests.pipeline.test_crashes import exactly_once
+from tests.pipeline.conftest import KEYS, Pipeline, StartWorker, exactly_once
 from tests.support.clips import tone, write_clip
 from tests.support.waiting import wait_until_sync
 
@@ -61,12 +60,12 @@ def test_a_model_that_fails_on_a_recording_fails_its_request_at_once_and_keeps_i
         RuntimeError("std::bad_alloc"),
     ],
 )
-def test_want_of_memory_is_known_by_its_words(error: Exception) -> None:
+def test_a_lack_of_memory_is_recognised_by_its_message(error: Exception) -> None:
     assert lacks_memory(error)
     assert not lacks_memory(RuntimeError("Got invalid dimensions for input: speech"))
 
 
-def test_an_answer_that_redis_was_away_for_is_published_once_when_it_is_back(
+def test_an_outcome_finished_while_redis_was_away_is_published_once_afterwards(
     own_redis: OwnRedis, start_worker: StartWorker, clips: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -78,7 +77,7 @@ def test_an_answer_that_redis_was_away_for_is_published_once_when_it_is_back(
         wait_until_sync(gate.with_suffix(".reached").exists, what="a recording in the engine")
     server.kill()
     gate.unlink()
-    wait_until_sync(lambda: any(event.get("call") == "commit" for event in worker.events()))
+    wait_until_sync(lambda: any(event.get("operation") == "commit" for event in worker.events()))
     server.restart()
     with Redis.from_url(server.url) as redis:
         outcomes = Pipeline(redis).wait_for(3)
@@ -87,7 +86,7 @@ def test_an_answer_that_redis_was_away_for_is_published_once_when_it_is_back(
         assert Pipeline(redis).stats()["completed"] == 3
 
 
-def test_a_recording_that_kills_ten_workers_condemns_itself_and_nobody_beside_it(
+def test_a_recording_that_kills_ten_workers_condemns_itself_and_no_neighbour(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path
 ) -> None:
     bad = pipeline.submit(write_clip(clips, 666), id="poison")

@@ -105,7 +105,7 @@ async def _working(settings: WorkerSettings) -> AsyncIterator[None]:
 
 def queued(url: str) -> Client:
     """A client whose repeats pass the worker, as those of a plain XADD do."""
-    return Client(url, answer_repeats=False)
+    return Client(url, answer_cache_hits=False)
 
 
 def _digest(folder: Path) -> str:
@@ -122,7 +122,7 @@ async def test_the_first_hit_of_a_worker_is_two_look_ups_and_a_commit(
     assert counted.of("GET", "HGET", "commit") == ({"GET": 1, "HGET": 1, "commit": 1}, 3)
 
 
-async def test_a_hit_that_this_worker_remembers_is_a_commit_alone(
+async def test_a_hit_from_the_local_cache_is_a_commit_alone(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
     digest = _digest(tmp_path)
@@ -134,7 +134,7 @@ async def test_a_hit_that_this_worker_remembers_is_a_commit_alone(
     assert counted.of("GET", "HGET", "commit") == ({"commit": 1}, 1)
 
 
-async def test_a_repeat_of_what_was_just_transcribed_is_a_commit_alone(
+async def test_a_hit_of_a_result_this_worker_transcribed_is_a_commit_alone(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
     (tmp_path / "new").mkdir()
@@ -147,7 +147,7 @@ async def test_a_repeat_of_what_was_just_transcribed_is_a_commit_alone(
     assert counted.of("GET", "HGET", "commit") == ({"commit": 1}, 1)
 
 
-async def test_a_remembered_transcript_that_was_replaced_is_looked_up_anew(
+async def test_a_locally_cached_transcript_that_was_replaced_is_looked_up_anew(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
     digest = _digest(tmp_path)
@@ -161,7 +161,7 @@ async def test_a_remembered_transcript_that_was_replaced_is_looked_up_anew(
     assert counted.of("GET", "HGET", "commit") == ({"commit": 2, "HGET": 1}, 3)
 
 
-async def test_a_hit_that_was_cleared_is_none_any_more(
+async def test_a_cleared_result_is_no_hit_any_more(
     counted: Counted, redis_url: str, tmp_path: Path
 ) -> None:
     digest, clip = _digest(tmp_path), write_clip(tmp_path, 1)
@@ -172,7 +172,7 @@ async def test_a_hit_that_was_cleared_is_none_any_more(
         assert (await client.transcribe(clip, digest=digest)).cache == "miss"
 
 
-async def test_hits_that_come_together_are_answered_together(
+async def test_concurrent_hits_are_committed_together(
     counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = Counted()
@@ -192,7 +192,7 @@ async def test_hits_that_come_together_are_answered_together(
     assert trips <= commands["commit"] <= 3  # one, where one read finds them all
 
 
-async def test_a_repeat_that_cannot_be_sent_harms_no_neighbour(
+async def test_a_cached_transcript_that_cannot_be_committed_harms_no_neighbour(
     counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answered together, they all stayed behind with it, and came back together."""
@@ -218,7 +218,7 @@ async def test_a_repeat_that_cannot_be_sent_harms_no_neighbour(
     assert status.state == "queued"
 
 
-async def test_the_first_repeat_of_a_client_is_three_look_ups_and_an_answer(
+async def test_the_first_cache_hit_of_a_client_is_three_look_ups_and_an_answer(
     counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent = Counted()
@@ -238,7 +238,7 @@ async def test_the_first_repeat_of_a_client_is_three_look_ups_and_an_answer(
         (BATCH, 1 + BATCH // A_CALL),  # the first goes ahead, and the others gather meanwhile
     ],
 )
-async def test_repeats_that_a_client_remembers_are_answered_together(
+async def test_hits_from_a_clients_local_cache_are_answered_together(
     counted: Counted, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     count: int, calls: int,
 ) -> None:  # fmt: skip

@@ -41,7 +41,7 @@ def presigned(bucket: str, key: str) -> str:
     return f"{url}&x-id={SECRET}"
 
 
-def test_a_secret_in_a_reference_is_shown_to_nobody(
+def test_a_secret_in_a_reference_is_never_shown(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, store: str, redis_url: str
 ) -> None:
     write_clip(clips / "calls", 1, name="a.wav")

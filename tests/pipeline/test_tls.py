@@ -55,7 +55,7 @@ def tls_url(redis_executable: str, own_redis: Callable[..., EmbeddedRedis]) -> s
     return f"rediss://:s3cret@localhost:{port}/0"
 
 
-async def test_a_request_goes_its_way_over_tls(
+async def test_a_request_is_answered_over_tls(
     tls_url: str, start_worker: StartWorker, clips: Path
 ) -> None:
     trusting = f"{tls_url}?ssl_ca_certs={CERTIFICATE}"
@@ -65,7 +65,7 @@ async def test_a_request_goes_its_way_over_tls(
     assert outcome.completed
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused_with_its_reason(
+async def test_an_untrusted_certificate_is_refused_with_its_reason(
     tls_url: str,
 ) -> None:
     async with Client(tls_url, retry_timeout=0) as client:

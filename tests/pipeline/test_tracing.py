@@ -82,7 +82,7 @@ def test_one_trace_reads_from_the_submit_to_the_outcome(
     assert failed.status.code == failed.status.STATUS_CODE_ERROR
 
 
-def test_a_worker_asked_for_an_exporter_that_is_not_there_says_so(
+def test_a_missing_exporter_is_named_at_the_start(
     start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "zipkin")
@@ -91,7 +91,7 @@ def test_a_worker_asked_for_an_exporter_that_is_not_there_says_so(
     assert "OTEL_TRACES_EXPORTER='zipkin'" in worker.log_file.read_text()
 
 
-def test_a_collector_that_is_away_holds_up_no_worker(
+def test_an_unreachable_collector_delays_no_worker(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")

@@ -54,7 +54,7 @@ def _modules(worker: WorkerProcess, file: Path) -> set[str]:
     return set(json.loads(file.read_text()))
 
 
-def test_a_worker_that_has_answered_has_loaded_nothing_heavy(
+def test_a_worker_that_has_answered_has_loaded_no_heavy_library(
     pipeline: Pipeline, start_worker: StartWorker, clips: Path, modules_file: Path
 ) -> None:
     worker = start_worker()

@@ -123,9 +123,8 @@ class Walker:
 
     async def pipeline(self) -> Any:
         status = await self._client.pipeline_status()
-        ours = {"submitted", "duplicates", "refused"}  # the others are a real worker's
-        counters = {name: count for name, count in status.counters.items() if name in ours}
-        return status.backlog, status.backlog_high, status.transcripts, status.dead, counters
+        counts = (status.backlog, status.backlog_high, status.transcripts, status.dead)
+        return *counts, status.counters
 
     async def letters(self) -> Any:
         found = await self.standing_letters()
@@ -155,7 +154,7 @@ class Walker:
         return outcome.id, outcome.status.value, outcome.text, error, outcome.audio
 
     def another(self) -> int:
-        """Never the same recording: the worker on Redis is written by hand and has no cache."""
+        """Never the same recording: the answers on Redis come without a cache."""
         self._recordings += 1
         return self._recordings
 

@@ -23,7 +23,8 @@ from sensestream_common.contract.errors import (
 from sensestream_common.contract.keys import Keys, Lane
 from sensestream_producer import Client, Receipt, Submission
 from sensestream_producer.local.redis_server import EmbeddedRedis
-from sensestream_producer.submit.submitter import PendingSubmit
+from sensestream_producer.submit.pending import PendingSubmit
+from sensestream_producer.submit.uploads import BoundedReader
 
 from tests.support.pipeline import answer, requests
 from tests.support.waiting import wait_until
@@ -261,7 +262,7 @@ async def test_on_a_full_redis_neighbours_do_not_change_each_others_answer(
     redis = connect(server.url, name="test")
     async with Client(server.url) as client:
         await client.submit_file(b"RIFF", id="before")
-        staged = await client._uploads.stage(b"RIFF")
+        staged = await client._uploads.stage(lambda: BoundedReader(9).chunks(b"RIFF"))
         request = Submission(audio="redis:a", id="before").request("before", keys)
         duplicate = PendingSubmit(request, Lane.NORMAL, staged=staged.key)
         await redis.config_set("maxmemory", 1)

@@ -6,14 +6,18 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from types import ModuleType
 
+import pytest
 import sensestream_producer
+from sensestream_producer import blocking, testing
 
 PUBLIC = {
     "BacklogFull",
     "CacheUse",
     "Client",
     "DeadLetter",
+    "DeadLetterFilter",
     "DeadLetters",
     "ErrorCode",
     "FollowedOutcome",
@@ -31,7 +35,6 @@ PUBLIC = {
     "RequestError",
     "RequestStatus",
     "Segment",
-    "DeadLetterFilter",
     "SensestreamError",
     "SettingsError",
     "Status",
@@ -46,10 +49,18 @@ PUBLIC = {
 }
 
 
-def test_the_public_names_are_these_and_no_others() -> None:
-    assert set(sensestream_producer.__all__) == PUBLIC
-    for name in PUBLIC:
-        assert hasattr(sensestream_producer, name)
+PUBLIC_OF_MODULES = [
+    (sensestream_producer, PUBLIC),
+    (blocking, {"Client", "DeadLetters"}),
+    (testing, {"Answer", "BlockingClient", "Client", "Request", "ScriptedPipeline", "Transcript"}),
+]
+
+
+@pytest.mark.parametrize(("module", "names"), PUBLIC_OF_MODULES)
+def test_the_public_names_are_these_and_no_others(module: ModuleType, names: set[str]) -> None:
+    assert set(module.__all__) == names
+    for name in names:
+        assert hasattr(module, name)
 
 
 def test_every_module_says_what_it_offers() -> None:

@@ -140,9 +140,9 @@ async def test_bytes_staged_before_a_restart_without_data_are_staged_again(
     async with Client(server.url, retry_timeout=30) as client:
         stage = client._uploads.stage  # the moment between staging and submitting, held open
 
-        async def stage_and_lose(source: Path | bytes) -> object:
+        async def stage_and_lose(read: Callable[[], Any]) -> object:
             monkeypatch.setattr(client._uploads, "stage", stage)
-            staged = await stage(source)
+            staged = await stage(read)
             server.kill()
             server.restart()
             return staged
@@ -162,8 +162,8 @@ async def test_what_an_outage_left_staged_goes_with_the_next_upload_or_the_end(
     async with Client(server.url, retry_timeout=0.1) as client:
         stage = client._uploads.stage
 
-        async def stage_and_go(source: Path | bytes) -> object:
-            staged = await stage(source)
+        async def stage_and_go(read: Callable[[], Any]) -> object:
+            staged = await stage(read)
             server.kill()
             return staged
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -35,7 +36,9 @@ async def test_transcribe_gives_the_outcome(client: Client, redis: Redis, keys: 
     assert (outcome.id, outcome.status, outcome.text) == ("x", Status.COMPLETED, "good morning")
 
 
-async def test_a_failed_outcome_is_an_outcome(client: Client, redis: Redis, keys: Keys) -> None:
+async def test_transcribe_returns_a_failed_outcome(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
     waiting = asyncio.create_task(client.transcribe(AUDIO, timeout=20))
     await waiting_requests(redis, keys, 1)
     [(entry, request)] = await requests(redis, keys)
@@ -43,7 +46,7 @@ async def test_a_failed_outcome_is_an_outcome(client: Client, redis: Redis, keys
     assert (await waiting).error is ErrorCode.AUDIO_NOT_FOUND
 
 
-async def test_an_outcome_that_came_before_the_wait_is_found_at_once(
+async def test_an_outcome_written_before_the_wait_is_found(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     receipt = await client.submit(AUDIO)
@@ -60,7 +63,7 @@ async def test_transcribing_a_completed_id_gives_the_outcome_it_had(
     assert await client.transcribe(AUDIO, id="x", timeout=2) == first
 
 
-async def test_an_outcome_no_longer_kept_is_said_to_be(
+async def test_a_wait_for_a_trimmed_outcome_raises_wait_timeout(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     async with answering(redis, keys):
@@ -72,7 +75,7 @@ async def test_an_outcome_no_longer_kept_is_said_to_be(
         await client.wait("x", timeout=20)
 
 
-async def test_the_outcome_of_an_earlier_request_with_the_id_does_not_count(
+async def test_the_outcome_of_an_earlier_request_with_the_id_is_ignored(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     waiting = asyncio.create_task(client.transcribe(AUDIO, id="x", timeout=20))
@@ -84,7 +87,7 @@ async def test_the_outcome_of_an_earlier_request_with_the_id_does_not_count(
     assert (await waiting).text == "of this one"
 
 
-async def test_no_outcome_in_time_is_a_wait_timeout_and_the_request_stands(
+async def test_a_wait_timeout_leaves_the_request_queued(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     with pytest.raises(WaitTimeout, match="'x'"):
@@ -97,8 +100,8 @@ async def test_hundreds_wait_on_one_connection(client: Client, redis: Redis, key
         waits = [asyncio.create_task(client.transcribe(AUDIO, timeout=30)) for _ in range(256)]
         outcomes = await asyncio.gather(*waits)
     assert len({outcome.id for outcome in outcomes}) == 256
-    tails = [each for each in await redis.client_list() if each["name"] == "sensestream-tail"]
-    assert len(tails) == 1
+    readers = [each for each in await redis.client_list() if each["name"] == "sensestream-wait"]
+    assert len(readers) == 1
 
 
 async def test_several_may_wait_for_one_request(client: Client, redis: Redis, keys: Keys) -> None:
@@ -139,10 +142,10 @@ async def test_a_wait_outlasts_a_restart_of_redis(
         await redis.aclose()
 
 
-async def test_an_outcome_below_the_tail_position_is_found_by_its_key(
+async def test_an_outcome_below_the_readers_position_is_found_by_its_key(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
-    """After a failover, Redis may give ids below those that the tail has seen."""
+    """After a failover, Redis may give ids below those that the reader has seen."""
     await redis.xadd(keys.transcripts, {"v": "1"}, id="99999999999999-0")
     waiting = asyncio.create_task(client.transcribe(AUDIO, timeout=30))
     await waiting_requests(redis, keys, 1)
@@ -152,17 +155,31 @@ async def test_an_outcome_below_the_tail_position_is_found_by_its_key(
     assert (await waiting).entry == entry
 
 
-async def test_closing_the_client_ends_its_waits(redis_url: str) -> None:
+async def test_closing_the_client_ends_its_waits(redis_url: str, redis: Redis) -> None:
+    async def reads() -> bool:
+        names = {each["name"]: each["cmd"] for each in await redis.client_list()}
+        return names.get("sensestream-wait") == "xread"
+
     async with Client(redis_url) as client:
         waiting = asyncio.create_task(client.wait("never", timeout=None))
-        await wait_until(lambda: client._tail._expected)
-        await client.ping()
+        await wait_until(reads, what="the reader reads")
     with pytest.raises(SensestreamError, match="closed"):
         await waiting
 
 
+async def test_closing_right_after_an_outcome_does_not_wait_for_the_next_read(
+    redis_url: str, redis: Redis, keys: Keys
+) -> None:
+    async with answering(redis, keys):
+        client = Client(redis_url)
+        await client.transcribe(AUDIO, timeout=20)
+        began = time.monotonic()
+        await client.close()
+    assert time.monotonic() - began < 1.5  # a read blocks for two seconds
+
+
 @pytest.mark.parametrize("turns", range(6))
-async def test_what_is_closed_while_it_starts_leaves_nothing_behind(
+async def test_closing_a_client_that_is_starting_leaves_nothing_behind(
     redis_url: str, redis: Redis, turns: int
 ) -> None:
     async def connections() -> list[str]:

@@ -6,31 +6,21 @@ Each is met through the asyncio client and through the blocking one, behind the 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, cast
 
 from redis.asyncio import Redis
 from sensestream_common.contract.errors import ErrorCode
-from sensestream_common.contract.keys import Keys, Lane
-from sensestream_common.contract.outcome import CacheUse, Outcome, Status
-from sensestream_common.contract.request import Request, decode_request
+from sensestream_common.contract.keys import Keys
 from sensestream_producer import Client, blocking
 from sensestream_producer.testing import ScriptedPipeline
-from sensestream_producer.transport import raise_if_cancelled
+
+from tests.support.pipeline import answering
 
 __all__ = ["InMemory", "OnRedis", "World", "face"]
 
 _END: Any = object()
-# What the worker's commit does, as far as clients see it: in one step.
-_COMMIT = """
-local outcome = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
-redis.call('HSET', KEYS[2], 'state', 'done', 'status', ARGV[2], 'outcome', outcome)
-redis.call('XDEL', KEYS[3], ARGV[1])
-redis.call('PUBLISH', KEYS[1], ARGV[3])
-if KEYS[4] then redis.call('DEL', KEYS[4]) end
-"""
 
 
 class World(Protocol):
@@ -64,7 +54,7 @@ async def face(client: Client | blocking.Client) -> AsyncIterator[Client]:
 
 
 class OnRedis:
-    """The clients, and the answers of a worker written by hand."""
+    """The clients on a real Redis, and answers by the worker's commit script."""
 
     def __init__(self, url: str, redis: Redis, keys: Keys, kind: type[Any]) -> None:
         self._url = url
@@ -75,18 +65,10 @@ class OnRedis:
     def client(self, **options: Any) -> AbstractAsyncContextManager[Client]:
         return face(self._kind(self._url, **options))
 
-    @asynccontextmanager
-    async def answering(
+    def answering(
         self, *, text: str = "hello", error: ErrorCode | None = None
-    ) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._answer_all(text, error), name="answering")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            if not task.cancelled() and (failure := task.exception()):
-                raise failure
+    ) -> AbstractAsyncContextManager[None]:
+        return answering(self._redis, self._keys, text=text, error=error)
 
     async def forget_outcomes(self) -> None:
         last: Any = await self._redis.xrevrange(self._keys.transcripts, count=1)
@@ -94,47 +76,6 @@ class OnRedis:
             return
         await self._redis.xtrim(self._keys.transcripts, maxlen=0, approximate=False)
         await self._redis.set(self._keys.trimmed, last[0][0])
-
-    async def _answer_all(self, text: str, error: ErrorCode | None) -> None:
-        read: Any = {self._keys.requests: "0-0", self._keys.requests_high: "0-0"}
-        while True:
-            news: Any = await raise_if_cancelled(self._redis.xread(read, block=50))
-            for stream, entries in news or ():
-                read[stream.decode()] = entries[-1][0].decode()
-                high = stream.decode() == self._keys.requests_high
-                lane = Lane.HIGH if high else Lane.NORMAL
-                for entry, raw in entries:
-                    await raise_if_cancelled(self._answer(entry.decode(), raw, lane, text, error))
-
-    async def _answer(
-        self, entry: str, raw: Any, lane: Lane, text: str, error: ErrorCode | None
-    ) -> None:
-        request = decode_request(entry, raw)
-        assert isinstance(request, Request)
-        if error and error.dead_letter:
-            about = {"entry": entry, "lane": lane.value, "error": error.value, "attempt": 3}
-            about |= {"message": "it cannot be read", "worker": "host-1"}
-            about |= {"at": time.time_ns() // 1_000_000}
-            letter: Any = {**raw, **{f"dead:{name}": value for name, value in about.items()}}
-            await self._redis.xadd(self._keys.dead, letter)
-        outcome = Outcome(
-            id=request.id,
-            entry=entry,
-            audio=request.audio,
-            status=Status.FAILED if error else Status.COMPLETED,
-            text="" if error else text,
-            cache=None if error else CacheUse.MISS,
-            error=error,
-            message="it cannot be read" if error else "",
-            metadata=request.metadata,
-        )
-        fields = [part for pair in outcome.encode().items() for part in pair]
-        keys = [self._keys.transcripts, self._keys.request(request.id), self._keys.lane(lane)]
-        upload = self._keys.upload(request.id)
-        if request.audio == f"redis:{upload}" and not (error and error.dead_letter):
-            keys.append(upload)
-        given = [entry, outcome.status.value, outcome.dumps(), *fields]
-        await self._redis.eval(_COMMIT, len(keys), *keys, *given)
 
 
 class InMemory:

@@ -26,6 +26,7 @@ from sensestream_producer import (
     Receipt,
     ReplayResult,
     RequestStatus,
+    Segment,
     SensestreamError,
     Status,
     Submission,
@@ -34,7 +35,7 @@ from sensestream_producer import (
     load_settings,
     testing,
 )
-from sensestream_producer.testing import BlockingClient, ScriptedPipeline
+from sensestream_producer.testing import BlockingClient, Request, ScriptedPipeline, Transcript
 
 __all__ = ["as_the_real_ones", "asynchronous", "blockingly", "for_tests", "mistakes", "settings"]
 
@@ -104,9 +105,14 @@ def for_tests(texts: Iterable[str]) -> ScriptedPipeline:
     for text in texts:
         pipeline.answer(text.encode(), text)
         pipeline.answer(f"file:///{text}.wav", lambda request: request.language)
+        pipeline.answer(f"file:///{text}.mp3", transcript_of)
     assert_type(pipeline.blocking_client(), BlockingClient)
     assert_type(pipeline.client(), testing.Client)
     return pipeline
+
+
+def transcript_of(request: Request) -> Transcript:
+    return Transcript(request.id, language="en", segments=(Segment(0.0, 1.5, request.id),))
 
 
 def as_the_real_ones(pipeline: ScriptedPipeline) -> list[str]:

@@ -1,9 +1,13 @@
 """Many commands in one go: packed in C, over one connection that is kept.
 
 redis-py's asyncio pipeline packs every argument in Python, which for a commit with its sixty
-arguments takes longer than all that Redis does with it. And a connection of the pool is taken and
-given back for each exchange, waits for its reply, and is read through a stream, under a timer. Here
-many exchanges may be under way, and replies go from the socket to whoever waits for them.
+arguments takes longer than all that Redis does with it. It also takes a connection from the pool
+for each exchange, gives it back, and reads it through a stream under a timer. Here many exchanges
+may be under way, and replies go from the socket to their callers.
+
+For that a connection of redis-py is opened as usual, and its transport is taken. Where a version of
+redis-py keeps the transport elsewhere, exchanges go one after the other through its own reading
+(`_Fallback`): slower, with the same promises.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from redis.exceptions import (
     ConnectionError as RedisConnectionError,
     InvalidResponse,
     NoScriptError,
+    RedisError,
+    ResponseError,
     TimeoutError as RedisTimeoutError,
 )
 
@@ -41,19 +47,19 @@ def pack(*command: str | bytes | int) -> bytes:
 
 
 class EncodedArgs(NamedTuple):
-    """Arguments as they stand in a command."""
+    """Arguments as they stand in a command, and their number."""
 
-    words: int
+    number: int
     content: bytes
 
 
 def encode_args(*arguments: str | bytes | int) -> EncodedArgs:
-    """Arguments made ready: those that many commands have in common need it only once."""
+    """Arguments encoded once, for all the commands that have them in common."""
     return EncodedArgs(len(arguments), pack(*arguments).partition(b"\r\n")[2])
 
 
 def encode_arg(text: str) -> EncodedArgs:
-    """The same for one of them, in less time."""
+    """One argument encoded, in less time than `encode_args` takes."""
     content = text.encode()
     return EncodedArgs(1, b"$%d\r\n%b\r\n" % (len(content), content))
 
@@ -64,67 +70,144 @@ def _evalsha(sha: str, keys: int) -> EncodedArgs:
 
 
 def _joined(parts: Sequence[EncodedArgs]) -> bytes:
-    words = sum([part.words for part in parts])
-    return b"*%d\r\n%b" % (words, b"".join([part.content for part in parts]))
+    count = sum([part.number for part in parts])
+    return b"*%d\r\n%b" % (count, b"".join([part.content for part in parts]))
 
 
 class PipelinedConnection:
-    """A connection of the pool of `redis`: taken with the first question, kept until it fails."""
+    """One connection of the pool of `redis`: opened by the first exchange, kept until it fails."""
 
     def __init__(self, redis: Redis) -> None:
         self._pool: Any = redis.connection_pool  # its methods have no types
         self._opening = asyncio.Lock()
-        self._closed = 0  # times
-        self._wire: _Protocol | None = None
+        self._times_closed = 0
+        self._exchanges: _Protocol | _Fallback | None = None
 
     async def execute(self, commands: Sequence[bytes]) -> list[Any]:
         """The replies to packed commands, in order; a refusal is an element.
 
-        Anything else that redis-py raises (the connection, a time-out) fails all that is under way.
-        Which of the commands Redis has run is not known then.
+        Raises what redis-py raises for a lost connection or a time-out. Then every exchange that is
+        under way fails, and which of its commands Redis has run is unknown.
         """
         if not commands:
             return []
-        wire = self._wire
-        if wire is None or wire.broken:
-            wire = await self._open()
-        return await wire.execute(commands)
+        exchanges = self._exchanges
+        if exchanges is None or exchanges.broken:
+            exchanges = await self._open()
+        return await exchanges.execute(commands)
 
     async def run_script(
         self, script: Script, keys: Sequence[EncodedArgs], arguments: Sequence[EncodedArgs]
     ) -> Any:
-        """A script's reply; it is loaded where Redis does not know it (any more).
+        """A script's reply; the script is loaded where Redis does not know it (any more).
 
-        Raises what redis-py raises, the script's own errors too.
+        Raises what redis-py raises, the script's own errors included.
         """
-        count = sum([part.words for part in keys])
+        count = sum([part.number for part in keys])
         command = _joined([_evalsha(script.sha, count), *keys, *arguments])
-        [answer] = await self.execute([command])
-        if isinstance(answer, NoScriptError):
-            _, answer = await self.execute([pack("SCRIPT", "LOAD", script.source), command])
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        [reply] = await self.execute([command])
+        if isinstance(reply, NoScriptError):
+            _, reply = await self.execute([pack("SCRIPT", "LOAD", script.source), command])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     async def close(self) -> None:
-        """Give the connection back; what is under way fails. Who asks later opens another."""
-        self._closed += 1
-        if self._wire is not None:
-            await self._wire.close()
+        """Give the connection back; exchanges under way fail. A later one opens another."""
+        self._times_closed += 1
+        if self._exchanges is not None:
+            await self._exchanges.close()
 
-    async def _open(self) -> _Protocol:
-        closed = self._closed
+    async def _open(self) -> _Protocol | _Fallback:
+        times_closed = self._times_closed
         async with self._opening:
-            if self._wire is None or self._wire.broken:
-                self._wire = _Protocol(self._pool, await self._pool.get_connection())
-            if self._closed > closed:  # meanwhile
-                await self._wire.close()
+            if self._exchanges is None or self._exchanges.broken:
+                self._exchanges = _exchanges(self._pool, await self._pool.get_connection())
+            if self._times_closed > times_closed:  # meanwhile
+                await self._exchanges.close()
                 raise RedisConnectionError(_CLOSED)
-            return self._wire
+            return self._exchanges
+
+
+def _exchanges(pool: Any, connection: Any) -> _Protocol | _Fallback:
+    transport = transport_of(connection)
+    return _Protocol(pool, connection, transport) if transport else _Fallback(pool, connection)
+
+
+def transport_of(connection: Any) -> asyncio.Transport | None:
+    """The transport of redis-py's connection; `None` where this version keeps it elsewhere.
+
+    It is private to redis-py, which offers no other way to read a socket without its stream.
+    """
+    transport = getattr(getattr(connection, "_writer", None), "transport", None)
+    return transport if isinstance(transport, asyncio.Transport) else None
+
+
+class _Fallback:
+    """Exchanges one after the other, through redis-py's own reading."""
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self.broken = False
+        self._pool = pool
+        self._connection = connection
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[list[Any]]] = set()
+        self._error = RedisConnectionError(_LOST)
+        self._released = False
+
+    async def execute(self, commands: Sequence[bytes]) -> list[Any]:
+        """As `PipelinedConnection.execute`. A caller that is cancelled leaves no reply unread."""
+        task = asyncio.create_task(self._exchange(commands), name="sensestream-exchange")
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Fail the exchanges under way, and give the connection back to its pool."""
+        await asyncio.shield(self._break(RedisConnectionError(_CLOSED)))
+
+    def _forget(self, task: asyncio.Task[list[Any]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller, who had it from here, may be gone
+
+    async def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        async with self._turn:
+            if self.broken:
+                raise self._error
+            try:
+                await self._connection.send_packed_command(list(commands))
+                replies = [await self._reply() for _ in commands]
+            except (RedisError, OSError) as error:
+                if self.broken:  # closed meanwhile
+                    raise self._error from error
+                await self._break(error)
+                raise
+            if any(isinstance(reply, Exception) and is_outage(reply) for reply in replies):
+                await self._break(RedisConnectionError(_LOST))  # the master is elsewhere now
+            return replies
+
+    async def _reply(self) -> Any:
+        try:
+            return await self._connection.read_response()
+        except (RedisConnectionError, RedisTimeoutError):
+            raise
+        except ResponseError as error:
+            return error
+
+    async def _break(self, error: Exception) -> None:
+        if self.broken:
+            return
+        self.broken = True
+        self._error = error if isinstance(error, RedisConnectionError) else self._error
+        try:
+            await self._connection.disconnect(nowait=True)
+        finally:
+            await self._pool.release(self._connection)
 
 
 class _PendingReplies:
-    """Commands that have been written, and their replies so far."""
+    """One exchange: commands that have been written, and their replies so far."""
 
     __slots__ = ("count", "future", "replies", "since")
 
@@ -136,19 +219,19 @@ class _PendingReplies:
 
 
 class _Protocol(asyncio.BufferedProtocol):
-    """One connection while it works, and what is under way on it.
+    """Exchanges that are all under way at once, read straight from the socket.
 
-    redis-py has opened it, with its TLS, passwords and sentinels; what it reads comes here from
-    then on. It is never used by redis-py again, and the pool opens another in its place.
+    redis-py has opened the connection, with its TLS, passwords and sentinels. From then on its
+    bytes come here, redis-py never uses it again, and the pool opens another in its place.
     """
 
-    def __init__(self, pool: Any, connection: Any) -> None:
+    def __init__(self, pool: Any, connection: Any, transport: asyncio.Transport) -> None:
         self.broken = False
         self._pool = pool
         self._connection = connection
         self._limit: float = connection.socket_timeout
         self._loop = asyncio.get_running_loop()
-        self._asked: deque[_PendingReplies] = deque()
+        self._pending: deque[_PendingReplies] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._given_back: asyncio.Task[None] | None = None
         self._reader = hiredis.Reader(
@@ -157,28 +240,28 @@ class _Protocol(asyncio.BufferedProtocol):
         )  # fmt: skip
         # TLS writes to slices of it, which must not be copies.
         self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._transport: asyncio.Transport = connection._writer.transport
-        self._opener: Any = self._transport.get_protocol()
-        self._transport.set_protocol(self)
+        self._transport = transport
+        self._opener: Any = transport.get_protocol()
+        transport.set_protocol(self)
 
     def execute(self, commands: Sequence[bytes]) -> asyncio.Future[list[Any]]:
-        """The replies to come. What the socket has no room for is kept until it has."""
-        asked = _PendingReplies(self._loop, len(commands))
+        """The replies to come. Bytes that the socket has no room for wait until it has."""
+        pending = _PendingReplies(self._loop, len(commands))
         if self._transport.is_closing():
             self._break(RedisConnectionError(_LOST))
         if self.broken:
-            asked.future.set_exception(RedisConnectionError(_LOST))
-            return asked.future
-        self._asked.append(asked)
+            pending.future.set_exception(RedisConnectionError(_LOST))
+            return pending.future
+        self._pending.append(pending)
         self._transport.writelines(commands)
         self._watch()
-        return asked.future
+        return pending.future
 
     async def close(self) -> None:
-        """Fail what is under way, and give the connection back to its pool."""
+        """Fail the exchanges under way, and give the connection back to its pool."""
         self._break(RedisConnectionError(_CLOSED))
         if self._given_back is not None:
-            await asyncio.wait([self._given_back])  # to the end, though who waits may be cancelled
+            await asyncio.wait([self._given_back])  # to the end, even where this is cancelled
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
         # One for all: asyncio would take 256 KiB for every read, and longer for that than to read.
@@ -189,40 +272,40 @@ class _Protocol(asyncio.BufferedProtocol):
         try:
             while (reply := self._reader.gets()) is not _MORE:
                 self._hand_out(reply)
-        except (InvalidResponse, LookupError) as error:  # a reply that nobody asked for
+        except (InvalidResponse, LookupError) as error:  # a reply to no command
             self._break(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._opener.connection_lost(exc)  # or redis-py, where it closes it, waits for that
-        what = str(exc) if exc else "Connection closed by server."
-        self._break(RedisConnectionError(what))
+        self._opener.connection_lost(exc)  # redis-py waits for that where it closes it
+        reason = str(exc) if exc else "Connection closed by server."
+        self._break(RedisConnectionError(reason))
 
     def _hand_out(self, reply: Any) -> None:
-        if isinstance(reply, RedisConnectionError):  # it is loading, or knows us no more
+        if isinstance(reply, RedisConnectionError):  # it is loading, or has closed the session
             self._break(reply)
             return
-        asked = self._asked[0]
-        asked.replies.append(reply)
-        if len(asked.replies) == asked.count:
-            self._asked.popleft()
-            if not asked.future.done():  # else whoever asked was cancelled meanwhile
-                asked.future.set_result(asked.replies)
+        pending = self._pending[0]
+        pending.replies.append(reply)
+        if len(pending.replies) == pending.count:
+            self._pending.popleft()
+            if not pending.future.done():  # its caller was cancelled meanwhile
+                pending.future.set_result(pending.replies)
         if isinstance(reply, Exception) and is_outage(reply):
             self._break(reply)  # after a failover the master is elsewhere
 
     def _break(self, error: Exception) -> None:
-        """Fail what is under way; whoever asks from here on gets another wire."""
+        """Fail the exchanges under way; the next one opens another connection."""
         if self.broken:
             return
         self.broken = True
         if self._timer is not None:
             self._timer.cancel()
-        while self._asked:
-            future = self._asked.popleft().future
+        while self._pending:
+            future = self._pending.popleft().future
             if not future.done():
                 future.set_exception(error)
         self._transport.abort()
-        self._given_back = self._loop.create_task(self._give_back(), name="sensestream-line")
+        self._given_back = self._loop.create_task(self._give_back(), name="sensestream-give-back")
 
     async def _give_back(self) -> None:
         try:
@@ -231,13 +314,13 @@ class _Protocol(asyncio.BufferedProtocol):
             await self._pool.release(self._connection)
 
     def _watch(self) -> None:
-        """One timer for all that is under way, set anew when it is due."""
-        if self._timer is None and self._asked:
-            self._timer = self._loop.call_at(self._asked[0].since + self._limit, self._look)
+        """Keep one timer for all exchanges, set anew when it is due."""
+        if self._timer is None and self._pending:
+            self._timer = self._loop.call_at(self._pending[0].since + self._limit, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
-        if self._asked and self._loop.time() >= self._asked[0].since + self._limit:
+        if self._pending and self._loop.time() >= self._pending[0].since + self._limit:
             self._break(RedisTimeoutError(f"no reply within {self._limit} s"))
         else:
             self._watch()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from functools import lru_cache
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sensestream_common.contract.errors import ErrorCode, PipelineError
 from sensestream_common.contract.request import VERSION
@@ -44,14 +44,8 @@ class CacheUse(StrEnum):
     COALESCED = "coalesced"  # joined a transcription already under way
 
 
-class _Deferred:
-    """Where an outcome keeps the JSON of its segments until somebody looks at them."""
-
-    __slots__ = ("_segments_json",)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome(_Deferred):
+class Outcome:
     """One outcome; exactly one exists for every request entry.
 
     Times are milliseconds since the epoch, `duration` is seconds of audio. An empty string,
@@ -82,15 +76,6 @@ class Outcome(_Deferred):
     metadata: str = ""
     traceparent: str = ""
     v: str = VERSION
-
-    if not TYPE_CHECKING:  # to a type checker it would make every name an attribute
-
-        def __getattr__(self, name: str) -> Any:
-            if name != "segments":
-                raise AttributeError(f"an outcome has no {name!r}")
-            segments = read_segments(self._segments_json)
-            object.__setattr__(self, "segments", segments)
-            return segments
 
     @property
     def completed(self) -> bool:
@@ -145,12 +130,11 @@ def to_json_text(entry: Mapping[str, str]) -> str:
     return f"{{{','.join(members)}}}"
 
 
-def outcome_from_entry(raw: Mapping[bytes, bytes], *, defer: bool = False) -> Outcome:
+def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
     """The outcome in an entry of the transcripts stream.
 
-    Raises `PipelineError` for an entry that no worker of this contract wrote. With `defer` its
-    segments are read when somebody looks at them, and raise it then: there are three words in every
-    second of speech, and most who wait for a text look at none of them.
+    Raises:
+        PipelineError: No worker of this contract wrote the entry.
     """
     value: dict[str, Any] = {
         name: text.decode("utf-8", "replace")
@@ -160,18 +144,13 @@ def outcome_from_entry(raw: Mapping[bytes, bytes], *, defer: bool = False) -> Ou
     try:
         if "events" in value:
             value["events"] = _events(value["events"])
-        segments = value.pop("segments", "[]")
-        outcome = _outcome(value)
+        if "segments" in value:
+            value["segments"] = read_segments(value["segments"])
+        return _outcome(value)
     except MALFORMED as error:
         raise PipelineError(
             f"an entry of the transcripts stream is no outcome: {error!r}"
         ) from None
-    if segments != "[]":
-        object.__setattr__(outcome, "_segments_json", segments)
-        object.__delattr__(outcome, "segments")
-        if not defer:
-            outcome.segments  # noqa: B018  (looked at, so that it raises here)
-    return outcome
 
 
 def outcome_from_json(text: str | bytes) -> Outcome:

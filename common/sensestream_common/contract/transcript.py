@@ -57,6 +57,7 @@ class Segment:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Segment:
+        """The segment in a JSON object; one of `MALFORMED` if it is none."""
         words = [
             Word(float(word["start"]), float(word["end"]), str(word["text"]))
             for word in value.get("words", ())
@@ -65,9 +66,9 @@ class Segment:
 
 
 class Segments(Sequence[Segment]):
-    """The segments of one transcript inside a worker: written once, read when somebody looks.
+    """The segments of one transcript inside a worker, kept as values, as JSON, or as both.
 
-    A transcript that is sent again and again is kept as its JSON: a tenth of what its words take.
+    JSON takes a tenth of the memory, and a transcript that answers many requests writes it once.
     """
 
     __slots__ = ("_json", "_read")
@@ -77,7 +78,7 @@ class Segments(Sequence[Segment]):
         self._json: str | None = None
 
     def light(self) -> Segments:
-        """The same, kept as JSON alone."""
+        """The same, kept as JSON alone; the values are read from it at the first access."""
         made = Segments()
         made._json, made._read = self.json, None
         return made
@@ -118,7 +119,7 @@ class Segments(Sequence[Segment]):
         return hash(self._all())
 
     def __repr__(self) -> str:
-        return f"Segments({self._all()!r})"
+        return repr(self._all())
 
 
 def read_segments(text: str) -> tuple[Segment, ...]:

@@ -1,4 +1,9 @@
-"""Audio: from the reference in a request to the samples that the engine hears."""
+"""Audio: from the reference in a request to the samples that the engine transcribes.
+
+`sources/` copies the referenced bytes into a spool and hashes them on the way, `decoding/` turns
+them into mono samples at 16 kHz, and `identity` names those samples for the result cache. The
+policy stands here because the spool, the openers and the decoders all keep its limits.
+"""
 
 from sensestream_consumer.audio.decoding.decode import decode
 from sensestream_consumer.audio.decoding.mixdown import SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""What two recordings must share to be the same audio: their samples, and nothing else."""
+"""The name of decoded audio in the result cache, made from its samples alone."""
 
 from __future__ import annotations
 

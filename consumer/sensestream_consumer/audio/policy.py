@@ -1,4 +1,4 @@
-"""What a worker may open, and how much of it: the limits every opener and decoder keeps."""
+"""The limits that every opener and every decoder of a worker keeps."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ __all__ = ["AudioPolicy", "too_large", "too_long"]
 class AudioPolicy:
     """The limits of one worker; a request that passes one fails with an error of its own.
 
-    `roots` are the folders that `file://` may read; `redis_prefixes` are key prefixes that
-    `redis:` may read besides that of the uploads, which is always allowed; `s3_buckets` are the
-    buckets, `bucket/folder` or `*`, that `s3://` may read.
+    Attributes:
+        roots: the folders that `file://` may read.
+        max_bytes: the most bytes of one recording, compressed or not.
+        max_seconds: the longest recording, in seconds of decoded audio.
+        fetch_timeout: seconds for one fetch as a whole.
+        max_redirects: how many redirects an `http(s)://` reference may take.
+        allow_private_hosts: whether `http(s)://` may reach addresses that are not public.
+        redis_prefixes: key prefixes that `redis:` may read besides that of the uploads.
+        s3_buckets: what `s3://` may read, each `bucket`, `bucket/folder` or `*`.
     """
 
     roots: tuple[Path, ...]
     max_bytes: int = 512 * 1024 * 1024
     max_seconds: float = 4 * 3600
-    fetch_timeout: float = 30.0  # seconds for one fetch as a whole
+    fetch_timeout: float = 30.0
     max_redirects: int = 5
     allow_private_hosts: bool = False
     redis_prefixes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The worker's own copy of the bytes: hashed while they are written, then decoded from the copy.
+"""The worker's own copy of the bytes: hashed while it is written, then decoded.
 
 A file, a key or a web page may change between two readings. Hashing one reading and decoding
 another would store a transcript under the digest of other bytes, so everything is copied once.
@@ -40,6 +40,7 @@ class Fetched:
         self.file = file
 
     def close(self) -> None:
+        """Give the bytes up; twice is as good as once."""
         self.file.close()
 
     def __enter__(self) -> Self:
@@ -55,7 +56,12 @@ class Fetched:
 
 
 class Spool:
-    """Takes bytes up to a limit and becomes a `Fetched`; blocking, so written to in threads."""
+    """Takes bytes up to a limit and becomes a `Fetched`; blocking, so written to in threads.
+
+    Args:
+        what: the reference as errors may show it.
+        limit: the most bytes that are taken.
+    """
 
     def __init__(self, what: str, limit: int) -> None:
         self._what = what
@@ -67,6 +73,7 @@ class Spool:
 
     @property
     def size(self) -> int:
+        """The number of bytes written so far."""
         return self._size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -92,10 +99,10 @@ class Spool:
         return Fetched(f"sha256:{self._hash.hexdigest()}", self._size, media_type, self._file)
 
     def _roll_over(self) -> None:
-        held = cast("io.BytesIO", self._file)
+        in_memory = cast("io.BytesIO", self._file)
         file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - closed by __exit__ or the Fetched
         self._file = file
-        file.write(held.getbuffer())
+        file.write(in_memory.getbuffer())
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Commands to Redis, gathered: what many coroutines send at once travels as one pipeline.
+"""Commands to Redis in automatic pipelines: those that gather while one is under way go together.
 
 While a pipeline is under way the next one gathers, so batches grow with the load by themselves,
 and the code of one request stays a straight line of awaits.
@@ -12,11 +12,9 @@ from typing import Any, TypeVar
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 from sensestream_common.connections.connection import is_out_of_memory, is_outage
 from sensestream_common.connections.pipelined_connection import PipelinedConnection, pack
 from sensestream_common.connections.retry import retry
-from sensestream_common.connections.scripts import Script
 
 from sensestream_consumer.telemetry.connection_state import ConnectionState
 from sensestream_consumer.telemetry.metrics import RETRIES
@@ -33,34 +31,26 @@ class AutoPipeline:
     """Sends commands over one connection, as many at a time as have gathered."""
 
     def __init__(self, redis: Redis) -> None:
-        self.redis = redis
-        self.line = PipelinedConnection(redis)
-        self.contact = ConnectionState("commands")
+        self._connection = PipelinedConnection(redis)
+        self.connection_state = ConnectionState("commands")
         self._waiting: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
     async def __call__(self, *command: Any) -> Any:
         """The reply to a command; its error is raised here and spoils no other's."""
-        packed = pack(*command)  # here: a value that cannot be sent is told to its own caller only
+        packed = pack(*command)  # here: a value that cannot be sent fails its own caller only
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((packed, future))
         if self._sender is None:
             self._sender = asyncio.create_task(self._send_all(), name="commands")
         return await future
 
-    async def run(self, script: Script, keys: list[str], args: list[Any]) -> Any:
-        """Run a script by its digest; sent whole when Redis does not know it (again)."""
-        try:
-            return await self("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:
-            return await self("EVAL", script.source, len(keys), *keys, *args)
-
     async def close(self) -> None:
-        """Give the connection back; what is under way fails."""
-        await self.line.close()
+        """Give the connection back; commands under way fail."""
+        await self._connection.close()
 
     async def _exchange(self, packed: list[bytes]) -> list[Any]:
-        return await self.line.execute(packed)
+        return await self._connection.execute(packed)
 
     async def _send_all(self) -> None:
         try:
@@ -74,9 +64,9 @@ class AutoPipeline:
     async def _send(self, batch: list[tuple[bytes, asyncio.Future[Any]]]) -> None:
         try:
             replies = await self._exchange([packed for packed, _ in batch])
-            self.contact.answered()
+            self.connection_state.answered()
         except Exception as error:
-            self.contact.failed()
+            self.connection_state.failed()
             replies = [error] * len(batch)
         except BaseException:
             for _, future in batch:

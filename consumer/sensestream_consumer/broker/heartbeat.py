@@ -1,5 +1,7 @@
-"""The heartbeat that keeps what is held: in a thread and connection of its own, so that neither a
-busy event loop nor a full connection pool lets a living worker look dead.
+"""The heartbeat that renews the deliveries and leases in flight.
+
+It has a thread and a connection of its own, so that neither a busy event loop nor a full connection
+pool lets a living worker look dead.
 """
 
 from __future__ import annotations
@@ -28,15 +30,16 @@ log = structlog.get_logger(__name__)
 
 _RENEW = load_script("sensestream_consumer.broker.lua", "renew")
 _RENEW_KEY = load_script("sensestream_consumer.broker.lua", "renew_key")
-_SHOW = load_script("sensestream_consumer.broker.lua", "show")
+_ANNOUNCE = load_script("sensestream_consumer.broker.lua", "announce")
 _STOP_TIMEOUT = 0.5  # seconds: a beat that hangs in a hung Redis is not waited for
 _RENEW_BATCH = 500  # entries renewed by one script: a script blocks Redis while it runs
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """How a worker shows itself: its key, the group's recogniser that it runs, and by what
-    whoever submits may answer repeats itself.
+    """What a worker announces: itself, its recogniser, and the terms of cached answers.
+
+    Clients and gateways answer cache hits themselves, on these terms.
     """
 
     consumer: str
@@ -48,28 +51,28 @@ class WorkerInfo:
 
 
 class Heartbeat:
-    """Renews at `interval` what is held; tells the event loop what was lost.
+    """Renews deliveries and leases every `interval` seconds, and reports the lost ones.
 
-    `silent_for` is how long ago Redis last answered it: a worker that was silent must not reclaim,
-    because all that the living hold looks idle then, and the first to reconnect would take it.
+    A worker that Redis did not answer for a while must not reclaim: the entries of all living
+    workers look idle then, and the first worker to reconnect would take them.
     """
 
     def __init__(
         self,
         redis: Redis,
         keys: Keys,
-        presence: WorkerInfo,
-        holding: InFlight,
+        info: WorkerInfo,
+        in_flight: InFlight,
         *,
         reclaim_after: float,
         on_lost: Callable[[Delivery], None],
     ) -> None:
         self.interval = min(5.0, reclaim_after / 4)
-        self.contact = ConnectionState("heartbeat")
+        self.connection_state = ConnectionState("heartbeat")
         self._redis = redis
         self._keys = keys
-        self._presence = presence
-        self._holding = holding
+        self._info = info
+        self._in_flight = in_flight
         self._reclaim_after = reclaim_after
         self._expiry = int(reclaim_after * 1000)
         self._on_lost = on_lost
@@ -77,12 +80,13 @@ class Heartbeat:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._last_beat = time.monotonic()
-        # A newcomer cannot know whether all that looks idle is the end of an outage.
+        # To a newcomer all entries may look idle because an outage has just ended.
         self._no_reclaim_before = self._last_beat + reclaim_after
         self._clock_offset = time.time() * 1000 - time.monotonic() * 1000
 
     @property
     def alive(self) -> bool:
+        """Whether the thread runs: without it nothing is renewed."""
         return self._thread.is_alive()
 
     def start(self) -> None:
@@ -90,13 +94,14 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
+        """End the thread; a beat that hangs is not waited for."""
         self._stop.set()
         self._thread.join(timeout=_STOP_TIMEOUT)
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch by Redis's clock, which all workers share.
 
-        Counted on from the last beat by a clock that nobody sets; right to half a round trip.
+        Counted on from the last beat by the monotonic clock; right to half a round trip.
         """
         return int(time.monotonic() * 1000 + self._clock_offset)
 
@@ -105,7 +110,7 @@ class Heartbeat:
         return time.monotonic() - self._last_beat
 
     def may_reclaim(self) -> bool:
-        """Whether idle entries are another's silence, and not the end of our own."""
+        """Whether idle entries mean a silent worker, and not an outage that this one had too."""
         now = time.monotonic()
         return now - self._last_beat < 2 * self.interval and now >= self._no_reclaim_before
 
@@ -115,39 +120,39 @@ class Heartbeat:
             try:
                 self.beat()
                 wait = self.interval
-            except Exception as error:  # whatever it was: without this thread nothing is renewed
-                self.contact.failed()
-                wait = min(1.0, self.interval)  # soon, because the others count our silence
+            except Exception as error:  # any fault: without this thread nothing is renewed
+                self.connection_state.failed()
+                wait = min(1.0, self.interval)  # soon: the others reclaim from a silent worker
                 log.warning("heartbeat_failed", error=repr(error))
                 with contextlib.suppress(Exception):
                     self._redis.connection_pool.disconnect()
 
     def beat(self) -> None:
-        """Renew everything in one round trip: on a slow connection several would take too long."""
-        entries, leases = self._holding.snapshot()
+        """Renew and announce in one round trip: on a slow connection several take too long."""
+        deliveries, leases = self._in_flight.snapshot()
         batches = [
-            [(lane, held) for held in part]
+            (lane, part)
             for lane in Lane
-            for part in _batches([held for held in entries if held.lane is lane])
+            for part in _batches([each for each in deliveries if each.lane is lane])
         ]
         before = time.monotonic()
         replies = self._exchange(batches, leases)
         middle = (before + time.monotonic()) / 2  # when Redis looked, to half a round trip
-        self._note_silence()
-        for batch, lost in zip(batches, replies, strict=False):
-            by_id = {held.entry: held for _, held in batch}
+        self._record_gap()
+        for (_, batch), lost in zip(batches, replies, strict=False):
+            by_id = {delivery.entry: delivery for delivery in batch}
             for entry in lost:
                 self._report(by_id[entry.decode()])
         for lease, renewed in zip(leases, replies[len(batches) :], strict=False):
-            if not renewed and self._holding.still_needs(lease):
+            if not renewed and self._in_flight.still_needs(lease):
                 LEASES_LOST.inc()
                 log.warning("lease_lost", lease=lease.key)
-                self._holding.discard_lease(lease)
+                self._in_flight.discard_lease(lease)
         seconds, microseconds = replies[-1]
         self._clock_offset = seconds * 1000 + microseconds / 1000 - middle * 1000
-        self.contact.answered()
+        self.connection_state.answered()
 
-    def _note_silence(self) -> None:
+    def _record_gap(self) -> None:
         now = time.monotonic()
         if now - self._last_beat > 2 * self.interval:
             self._no_reclaim_before = now + self._reclaim_after
@@ -155,9 +160,9 @@ class Heartbeat:
         self._last_beat = now
 
     def _exchange(
-        self, batches: list[list[tuple[Lane, Delivery]]], leases: list[Lease]
+        self, batches: list[tuple[Lane, list[Delivery]]], leases: list[Lease]
     ) -> list[Any]:
-        """The replies of one beat: of each batch, of each lease, of what is shown, and the time."""
+        """The replies of one beat: to batches, to leases, to the announcement, and the time."""
         replies = self._send(batches, leases)
         if any(isinstance(reply, NoScriptError) for reply in replies):
             replies = self._send(batches, leases, whole=True)
@@ -168,7 +173,7 @@ class Heartbeat:
 
     def _send(
         self,
-        batches: list[list[tuple[Lane, Delivery]]],
+        batches: list[tuple[Lane, list[Delivery]]],
         leases: list[Lease],
         *,
         whole: bool = False,
@@ -182,34 +187,33 @@ class Heartbeat:
             else:
                 pipe.evalsha(script.sha, len(keys), *keys, *arguments)
 
-        for batch in batches:
-            [(lane, _), *_] = batch
-            entries = [held.entry for _, held in batch]
-            arguments = [REQUESTS_GROUP, self._presence.consumer, *entries]
+        for lane, batch in batches:
+            entries = [delivery.entry for delivery in batch]
+            arguments = [REQUESTS_GROUP, self._info.consumer, *entries]
             run(_RENEW, [self._keys.lane(lane)], arguments)
         for lease in leases:
             run(_RENEW_KEY, [lease.key], [lease.value, self._expiry])
         keys = self._keys
-        names = [keys.worker(self._presence.consumer), keys.recogniser, keys.reuse_policy]
-        run(_SHOW, names, self._facts())
+        names = [keys.worker(self._info.consumer), keys.recogniser, keys.reuse_policy]
+        run(_ANNOUNCE, names, self._announcement())
         pipe.time()
         return list(pipe.execute(raise_on_error=False))
 
-    def _report(self, held: Delivery) -> None:
+    def _report(self, delivery: Delivery) -> None:
         # Committed or handed back since the snapshot: not lost, just no longer ours.
-        if held in self._holding and not held.settling:
-            log.warning("entry_lost", entry=held.entry)
-            self._loop.call_soon_threadsafe(self._on_lost, held)
+        if self._in_flight.can_lose(delivery):
+            log.warning("entry_lost", entry=delivery.entry)
+            self._loop.call_soon_threadsafe(self._on_lost, delivery)
 
-    def _facts(self) -> list[Any]:
-        """How the worker shows itself, as its script takes it."""
-        shown = self._presence
-        facts = {**shown.facts, "in_flight": str(len(self._holding))}
+    def _announcement(self) -> list[Any]:
+        """The arguments of the script that announces this worker."""
+        info = self._info
+        facts = {**info.facts, "in_flight": str(len(self._in_flight))}
         pairs = [part for fact in facts.items() for part in fact]
-        trust = 1 if shown.trust_digest else 0
-        terms = [shown.fingerprint, trust, shown.result_ttl, shown.request_ttl]
+        trust = 1 if info.trust_digest else 0
+        terms = [info.fingerprint, trust, info.result_ttl, info.request_ttl]
         return [self._expiry, 2 * self._expiry, *terms, *pairs]
 
 
-def _batches(entries: list[Delivery]) -> list[list[Delivery]]:
-    return [entries[at : at + _RENEW_BATCH] for at in range(0, len(entries), _RENEW_BATCH)]
+def _batches(deliveries: list[Delivery]) -> list[list[Delivery]]:
+    return [deliveries[at : at + _RENEW_BATCH] for at in range(0, len(deliveries), _RENEW_BATCH)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 from redis.exceptions import RedisError
@@ -12,12 +13,10 @@ from sensestream_common.contract.keys import (
     HANDED_BACK,
     HANDED_BACK_IDLE,
     REQUESTS_GROUP,
-    Keys,
     Lane,
 )
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline
-from sensestream_consumer.cache.monitor import CacheMonitor
+from sensestream_consumer.broker.broker import Broker
 
 __all__ = ["Janitor"]
 
@@ -33,16 +32,21 @@ _CONSUMER_IDLE_MS = 3_600_000  # a dead worker's consumer that holds nothing
 
 
 class Janitor:
-    """Trims outcomes and dead letters, and sweeps what crashes left behind."""
+    """Trims outcomes and dead letters, and sweeps the remains of crashes."""
 
     def __init__(
-        self, commands: AutoPipeline, keys: Keys,
-        *, transcripts_ttl: int, transcripts_max: int, dead_max: int, watch: CacheMonitor,
-    ) -> None:  # fmt: skip
-        self._commands = commands
-        self._keys = keys
+        self,
+        broker: Broker,
+        *,
+        transcripts_ttl: int,
+        transcripts_max: int,
+        dead_max: int,
+        chores: Sequence[Callable[[], Awaitable[None]]] = (),
+    ) -> None:
+        """`transcripts_ttl` is in seconds; `chores` are called at the end of each sweep."""
+        self._broker = broker
         self._limits = [transcripts_ttl * 1000, transcripts_max, dead_max]
-        self._watch = watch
+        self._chores = chores
 
     async def run(self) -> None:
         """Sweep once a minute, if no other worker of the pipeline does."""
@@ -55,8 +59,9 @@ class Janitor:
             await asyncio.sleep(_PERIOD)
 
     async def sweep(self) -> None:
-        names = self._keys
-        trimmed = await self._commands.run(
+        """Trim the streams, sweep the remains of crashes, and do the chores, once."""
+        names = self._broker.keys
+        trimmed = await self._broker.run(
             _TRIM, [names.transcripts, names.trimmed, names.dead, names.webhooks], self._limits
         )
         if any(trimmed):
@@ -66,13 +71,16 @@ class Janitor:
         await self._adopt_requests()
         await self._sweep_uploads()
         await self._sweep_consumers()
-        await self._watch.look()
+        for chore in self._chores:
+            await chore()
 
     async def _is_mine(self) -> bool:
-        lock = self._keys.janitor
+        lock = self._broker.keys.janitor
         # A little less than the period, so that the lock never outlives the turn it guards.
         try:
-            reply = await self._commands("SET", lock, "1", "NX", "PX", int((_PERIOD - 1) * 1000))
+            reply = await self._broker.commands(
+                "SET", lock, "1", "NX", "PX", int((_PERIOD - 1) * 1000)
+            )
         except RedisError as error:
             if not is_out_of_memory(error):
                 raise
@@ -81,22 +89,22 @@ class Janitor:
         return reply is not None
 
     async def _adopt_requests(self) -> None:
-        """Requests whose consumer was removed by hand while it held them are for anybody again."""
+        """Let any worker take the entries of a consumer that was removed by hand."""
         for lane in Lane:
-            adopted = await self._commands.run(
+            adopted = await self._broker.run(
                 _ADOPT,
-                [self._keys.lane(lane)],
+                [self._broker.keys.lane(lane)],
                 [REQUESTS_GROUP, HANDED_BACK, HANDED_BACK_IDLE, _MOST_ADOPTED],
             )
             if adopted:
                 log.warning("requests_adopted", lane=lane.value, count=len(adopted))
 
     async def _sweep_uploads(self) -> None:
-        """Uploads that wait for no request any more (theirs was deleted by hand) get a TTL."""
+        """Give a TTL to uploads whose request was deleted by hand."""
         cursor = b"0"
         while True:
-            cursor, found = await self._commands(
-                "SCAN", cursor, "MATCH", _glob(self._keys.upload_prefix), "COUNT", 500
+            cursor, found = await self._broker.commands(
+                "SCAN", cursor, "MATCH", _glob(self._broker.keys.upload_prefix), "COUNT", 500
             )
             for key in found:
                 await self._sweep_upload(key.decode("utf-8", "replace"))
@@ -104,33 +112,35 @@ class Janitor:
                 return
 
     async def _sweep_upload(self, key: str) -> None:
-        if await self._commands("PTTL", key) != -1:
+        if await self._broker.commands("PTTL", key) != -1:
             return
-        request = self._keys.request(key.removeprefix(self._keys.upload_prefix))
-        entry = await self._commands("HGET", request, "entry")
+        request = self._broker.keys.request(key.removeprefix(self._broker.keys.upload_prefix))
+        entry = await self._broker.commands("HGET", request, "entry")
         for lane in Lane:
-            stream = self._keys.lane(lane)
+            stream = self._broker.keys.lane(lane)
             # Without a request key it may belong to any entry that still waits (a plain XADD).
-            if entry is None and await self._commands("XLEN", stream):
+            if entry is None and await self._broker.commands("XLEN", stream):
                 return
-            if entry is not None and await self._commands("XRANGE", stream, entry, entry):
+            if entry is not None and await self._broker.commands("XRANGE", stream, entry, entry):
                 return
-        await self._commands("PEXPIRE", key, _ORPHAN_TTL_MS)
+        await self._broker.commands("PEXPIRE", key, _ORPHAN_TTL_MS)
         log.info("orphaned_upload", key=key)
 
     async def _sweep_consumers(self) -> None:
-        """Consumers of workers that died and whose entries others have taken over."""
-        lanes = [self._keys.lane(lane) for lane in (Lane.HIGH, Lane.NORMAL)]
+        """Remove the consumers of dead workers whose entries others have taken over."""
+        lanes = [self._broker.keys.lane(lane) for lane in (Lane.HIGH, Lane.NORMAL)]
         for lane in lanes:
-            for row in await self._commands("XINFO", "CONSUMERS", lane, REQUESTS_GROUP):
+            for row in await self._broker.commands("XINFO", "CONSUMERS", lane, REQUESTS_GROUP):
                 facts = dict(zip(row[::2], row[1::2], strict=True))
                 name = facts[b"name"].decode("utf-8", "replace")
                 if name == HANDED_BACK or facts[b"idle"] < _CONSUMER_IDLE_MS:
                     continue
-                if facts[b"pending"] or await self._commands("EXISTS", self._keys.worker(name)):
+                if facts[b"pending"] or await self._broker.commands(
+                    "EXISTS", self._broker.keys.worker(name)
+                ):
                     continue
-                await self._commands.run(
-                    _LEAVE, [*lanes, self._keys.worker(name)], [REQUESTS_GROUP, name]
+                await self._broker.run(
+                    _LEAVE, [*lanes, self._broker.keys.worker(name)], [REQUESTS_GROUP, name]
                 )
 
 

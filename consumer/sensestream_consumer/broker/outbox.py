@@ -1,4 +1,7 @@
-"""Answers out: the commit that acknowledges a request and publishes its outcome in one step."""
+"""Outcomes out: the commit that acknowledges a request and publishes its outcome in one step.
+
+Not the transactional outbox of databases: here the queue and the outcomes are in one Redis.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
 from sensestream_common.contract.outcome import CacheUse, Outcome, to_json_text
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.autopipeline import retry_until_available
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight, Lease
 
 __all__ = ["CacheWrite", "Commit", "CommitResult", "Outbox"]
@@ -23,6 +27,14 @@ __all__ = ["CacheWrite", "Commit", "CommitResult", "Outbox"]
 log = structlog.get_logger(__name__)
 
 _COMMIT = load_script("sensestream_consumer.broker.lua", "commit")
+# The parts of the script's call for each request, in this order and by the script's own names:
+# keys, arguments, and the lists behind them, each preceded by its length.
+COMMIT_KEYS = ("lane", "request", "upload", "result", "audio", "lease", "crashes")
+COMMIT_ARGUMENTS = (
+    "entry", "must_own", "outcome", "status", "carried_id", "upload_ttl",
+    "result_ttl", "alias_of", "lease_value", "forget_crashes", "expected_sha1",
+)  # fmt: skip
+COMMIT_LISTS = ("fields", "dead_letter", "webhook", "stored", "counters")
 # The bytes of an upload whose request became a dead letter stay, so that it can be replayed; with
 # a TTL, so that memory pressure may take them before it takes anything that is still queued.
 _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
@@ -30,10 +42,11 @@ _DEAD_UPLOAD_TTL_MS = 7 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class CacheWrite:
-    """What a commit leaves in the cache beside the outcome.
+    """The writes of a commit to the cache, beside the outcome.
 
     `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
-    what is there is prolonged. `alias_of` is the audio identity that `alias` leads to.
+    the stored one is prolonged. `alias_of` is the audio identity that `alias` leads to. With
+    `expected_sha1` nothing is written unless that is the SHA-1 of the transcript that Redis keeps.
     """
 
     result: str = ""
@@ -41,24 +54,24 @@ class CacheWrite:
     alias: str = ""
     alias_of: str = ""
     ttl_ms: int = 0
-    expected: str = ""
+    expected_sha1: str = ""
 
 
 class CommitResult(Enum):
-    """What became of a commit, by the first element of the script's reply."""
+    """The end of a commit, by the first element of the script's reply."""
 
     COMMITTED = 1  # this outcome was published
-    ALREADY_ANSWERED = 0  # somebody else has answered, or it is not ours to fail
-    # Of the last two nothing was written, and the entry is held as before.
-    RESULT_CHANGED = 2  # the transcript that it repeats is not kept any more
-    REJECTED = -1  # the key of a stream holds something else
+    ALREADY_ANSWERED = 0  # another worker has answered, or it is not ours to fail
+    # With these two nothing was written, and the delivery is in flight as before.
+    RESULT_CHANGED = 2  # the cache does not hold the expected transcript any more
+    REJECTED = -1  # the key of a stream holds another type
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Commit:
     """The answer to one request, on its way out."""
 
-    held: Delivery
+    delivery: Delivery
     outcome: Outcome
     keep: CacheWrite
     lease: Lease | None = None
@@ -66,41 +79,35 @@ class Commit:
 
 
 class Outbox:
-    """Publishes outcomes; every request entry gets exactly one, whoever else tries."""
+    """Publishes outcomes: exactly one for each request entry, however many workers try."""
 
-    def __init__(
-        self,
-        commands: AutoPipeline,
-        keys: Keys,
-        holding: InFlight,
-        consumer: str,
-        *,
-        request_ttl: int,
-    ) -> None:
-        self._commands = commands
-        self._keys = keys
-        self._holding = holding
+    def __init__(self, broker: Broker, in_flight: InFlight, *, request_ttl: int) -> None:
+        self._broker = broker
+        self._in_flight = in_flight
+        keys = broker.keys
         self._shared_keys = [keys.transcripts, keys.dead, keys.webhooks, keys.stats]
-        self._shared_arguments = [REQUESTS_GROUP, consumer, request_ttl]
+        self._shared_arguments = [REQUESTS_GROUP, broker.consumer, request_ttl]
 
     async def commit(
         self,
-        held: Delivery,
+        delivery: Delivery,
         outcome: Outcome,
         *,
         keep: CacheWrite | None = None,
         lease: Lease | None = None,
         callback_url: str = "",
     ) -> bool:
-        """Answer a request; false when somebody else has, or when it is not ours to fail.
+        """Answer a request; false when another worker has, or when it is not ours to fail.
 
         Tried until Redis answers: a second try after a lost reply finds the entry acknowledged
         and writes nothing. For a transcript the first finisher wins, owner or not.
         """
-        return await self.publish(Commit(held, outcome, keep or CacheWrite(), lease, callback_url))
+        return await self.publish(
+            Commit(delivery, outcome, keep or CacheWrite(), lease, callback_url)
+        )
 
     async def publish(self, commit: Commit) -> bool:
-        """As `commit`."""
+        """Answer a request, as `commit` does."""
 
         async def attempt() -> Any:
             [reply] = await self._send([commit])
@@ -119,59 +126,66 @@ class Outbox:
     async def _send(self, commits: Sequence[Commit]) -> Any:
         keys, arguments = [*self._shared_keys], [*self._shared_arguments]
         for commit in commits:
-            commit.held.settling = True
+            commit.delivery.settle()
+        for commit in commits:
             keys += self._keys_of(commit)
             arguments += self._arguments_of(commit)
-        return await self._commands.run(_COMMIT, keys, arguments)
+        return await self._broker.run(_COMMIT, keys, arguments)
 
     def _settle(self, commit: Commit, reply: list[Any]) -> CommitResult:
         settled = CommitResult(reply[0])
         if settled in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
-            commit.held.settling = False
+            commit.delivery.reopen()
             return settled
-        self._holding.discard(commit.held)
+        commit.delivery.settled()
+        self._in_flight.discard(commit.delivery)
         if commit.lease is not None:
-            self._holding.discard_lease(commit.lease)
+            self._in_flight.discard_lease(commit.lease)
         for problem in reply[2:]:
             log.warning(
-                "commit_incomplete", id=commit.outcome.id, entry=commit.held.entry,
+                "commit_incomplete",
+                id=commit.outcome.id,
+                entry=commit.delivery.entry,
                 problem=problem.decode(),
-            )  # fmt: skip
+            )
         return settled
 
     def _keys_of(self, commit: Commit) -> list[str]:
-        names, held, outcome, keep = self._keys, commit.held, commit.outcome, commit.keep
+        """`COMMIT_KEYS` of a request; `none` for one that the script shall leave alone."""
+        names, keep = self._broker.keys, commit.keep
+        delivery, outcome = commit.delivery, commit.outcome
         return [
-            names.lane(held.lane),
+            names.lane(delivery.lane),
             names.request(outcome.id),
-            _upload(held, names) or names.none,
+            _upload(delivery, names) or names.none,
             names.result(keep.result) if keep.result else names.none,
             names.audio(keep.alias) if keep.alias else names.none,
             commit.lease.key if commit.lease else names.none,
-            names.crashes(outcome.digest) if _forgives(commit) else names.none,
+            names.crashes(outcome.digest) if _forgets_crashes(commit) else names.none,
         ]
 
     def _arguments_of(self, commit: Commit) -> list[Any]:
-        held, outcome, keep = commit.held, commit.outcome, commit.keep
-        letter = _dead_letter(held, outcome)
+        """`COMMIT_ARGUMENTS` and `COMMIT_LISTS` of a request."""
+        delivery, outcome, keep = commit.delivery, commit.outcome, commit.keep
+        letter = _dead_letter(delivery, outcome)
         upload_ttl: int | str = ""
-        if _upload(held, self._keys):
+        if _upload(delivery, self._broker.keys):
             upload_ttl = _DEAD_UPLOAD_TTL_MS if letter else 0
         entry = outcome.encode()
         counters = _counters(outcome, bool(letter))
         stored = {"transcript": keep.transcript, "model": outcome.model} if keep.transcript else {}
         return [
-            held.entry,
+            delivery.entry,
             0 if outcome.completed else 1,
             to_json_text(entry),
             outcome.status.value,
-            1 if held.fields.get(b"id") else 0,
+            1 if delivery.fields.get(b"id") else 0,
             upload_ttl,
             keep.ttl_ms,
             keep.alias_of,
             commit.lease.value if commit.lease else "",
-            1 if _forgives(commit) else 0,
-            keep.expected,
+            1 if _forgets_crashes(commit) else 0,
+            keep.expected_sha1,
             *_list(entry),
             *_list(letter),
             *_list({"url": commit.callback_url, "id": outcome.id} if commit.callback_url else {}),
@@ -181,32 +195,32 @@ class Outbox:
         ]
 
 
-def _forgives(commit: Commit) -> bool:
+def _forgets_crashes(commit: Commit) -> bool:
     """Whether the crashes that its bytes caused are forgotten.
 
-    What killed its workers stays counted, for the copies of it that still wait; and a hit whose
-    bytes nobody has read proves nothing.
+    The crashes of a request that used up its attempts stay counted, for the copies that still
+    wait; and a hit whose bytes were not read proves nothing.
     """
     outcome = commit.outcome
     exhausted = outcome.error is ErrorCode.ATTEMPTS_EXHAUSTED
-    unread = outcome.cache is CacheUse.HIT and not commit.held.digest
+    unread = outcome.cache is CacheUse.HIT and not commit.delivery.digest
     return bool(outcome.digest) and not exhausted and not unread
 
 
-def _upload(held: Delivery, keys: Keys) -> str:
+def _upload(delivery: Delivery, keys: Keys) -> str:
     """The key of the uploaded bytes that this request brought along; empty if it brought none."""
-    key = keys.upload(held.fields.get(b"id", b"").decode("utf-8", "replace"))
-    return key if held.fields.get(b"audio") == f"redis:{key}".encode() else ""
+    key = keys.upload(delivery.fields.get(b"id", b"").decode("utf-8", "replace"))
+    return key if delivery.fields.get(b"audio") == f"redis:{key}".encode() else ""
 
 
-def _dead_letter(held: Delivery, outcome: Outcome) -> dict[Any, Any]:
-    """The request whole, and why it was given up; empty where nobody could fix it."""
+def _dead_letter(delivery: Delivery, outcome: Outcome) -> dict[Any, Any]:
+    """The whole request and the reason; empty for an error that an operator cannot fix."""
     if outcome.error is None or not outcome.error.dead_letter:
         return {}
-    letter: dict[Any, Any] = {**held.fields}
+    letter: dict[Any, Any] = {**delivery.fields}
     return letter | {
-        "dead:entry": held.entry,
-        "dead:lane": held.lane.value,
+        "dead:entry": delivery.entry,
+        "dead:lane": delivery.lane.value,
         "dead:digest": outcome.digest,
         "dead:error": outcome.error.value,
         "dead:message": outcome.message,

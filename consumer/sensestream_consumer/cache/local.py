@@ -1,7 +1,7 @@
-"""What a worker remembers of the result cache, so that a repeat is answered without looking it up.
+"""A worker's local copy of parts of the result cache, for hits without a look-up.
 
-It is believed only as far as it can be checked: which audio is in which bytes never changes, and
-whether a transcript is still kept, and the same, is seen by the commit that sends it again.
+It is trusted only as far as it can be checked. Which audio is in which bytes never changes. Whether
+Redis still keeps the same transcript is checked by the commit that sends it.
 """
 
 from __future__ import annotations
@@ -18,48 +18,50 @@ __all__ = ["CachedTranscript", "LocalCache"]
 _ALIASES = 8192  # two MB
 _TRANSCRIPTS = 16 << 20  # bytes, of all transcripts together
 _OVERHEAD = 1000  # bytes of a transcript beside its text and its segments
-# Bytes of JSON of one that is sent without a look: Redis reads it through for each repeat.
+# Bytes of JSON of one that is sent without a look-up: Redis hashes it for each hit.
 _LONGEST = 32 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class CachedTranscript:
-    """A transcript, and by what Redis can tell that it keeps the same one."""
+    """A transcript, and the SHA-1 by which Redis can tell that it keeps the same one."""
 
     transcript: Transcript
     checksum: str
-    short: bool  # enough to be sent without having been looked up
+    short: bool  # enough to be sent without a look-up
 
 
 class LocalCache:
-    """Aliases and transcripts, the least recently used forgotten first."""
+    """Aliases and transcripts; the least recently used are evicted first."""
 
     def __init__(self) -> None:
         self._aliases: LruCache[str, str] = LruCache(_ALIASES)
-        self._known: LruCache[str, CachedTranscript] = LruCache(_TRANSCRIPTS)
-
-    def audio(self, digest: str) -> str:
-        """The identity of the audio in the bytes with this digest; empty where not remembered."""
-        return self._aliases.get(digest) or ""
-
-    def learn_audio(self, digest: str, audio: str) -> None:
-        self._aliases.put(digest, audio)
+        self._transcripts: LruCache[str, CachedTranscript] = LruCache(_TRANSCRIPTS)
 
     def __contains__(self, identity: str) -> bool:
-        return identity in self._known
+        return identity in self._transcripts
+
+    def audio(self, digest: str) -> str:
+        """The identity of the audio in the bytes with this digest; empty where it is unknown."""
+        return self._aliases.get(digest) or ""
+
+    def put_audio(self, digest: str, audio: str) -> None:
+        """Keep the identity of the audio in the bytes with this digest."""
+        self._aliases.put(digest, audio)
 
     def transcript(self, identity: str) -> CachedTranscript | None:
-        """What was kept under this identity when it was last seen."""
-        return self._known.get(identity)
+        """The transcript that was last seen under this identity."""
+        return self._transcripts.get(identity)
 
-    def learn_transcript(self, identity: str, transcript: Transcript, value: bytes) -> None:
-        """`value` is what Redis keeps of it."""
+    def put_transcript(self, identity: str, transcript: Transcript, value: bytes) -> None:
+        """Keep a transcript; `value` is the JSON that Redis keeps of it."""
         segments = Segments(transcript.segments).light()
-        known = CachedTranscript(
+        cached = CachedTranscript(
             replace(transcript, segments=segments), checksum(value), len(value) <= _LONGEST
         )
         size = _OVERHEAD + sum(map(getsizeof, (transcript.text, segments.json)))
-        self._known.put(identity, known, size)
+        self._transcripts.put(identity, cached, size)
 
-    def forget(self, identity: str) -> None:
-        self._known.forget(identity)
+    def evict(self, identity: str) -> None:
+        """Drop a transcript; nothing where it is not kept."""
+        self._transcripts.evict(identity)

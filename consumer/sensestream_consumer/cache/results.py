@@ -1,16 +1,18 @@
-"""The result cache: what has been heard before, and who is listening to something right now.
+"""The result cache in Redis: transcripts, aliases that lead to them, and leases to transcribe.
 
 A result is found by identity: of the recording (its decoded samples), of the recogniser, of the
 language asked for and of inverse text normalisation. An alias leads from the digest of bytes to
-the identity of the audio in them, so that a repeat needs no decoding, and no reading where the
-sender names the digest. Nothing a sender claims is ever stored.
+the identity of the audio in them, so that a hit needs no decoding, and no reading where the sender
+names the digest. An alias is stored only for bytes that a worker has hashed itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import structlog
 from redis.exceptions import ResponseError
@@ -18,14 +20,14 @@ from sensestream_common.connections.connection import is_out_of_memory
 from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.identity import checksum, is_identity, result_identity
-from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import MALFORMED, Transcript, read_transcript
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
+from sensestream_consumer.broker.autopipeline import retry_until_available
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import InFlight, Lease
-from sensestream_consumer.cache.local import CachedTranscript, LocalCache
+from sensestream_consumer.cache.local import LocalCache
 
-__all__ = ["Cache", "Lookup"]
+__all__ = ["Cache", "Cached", "Leased", "LeasedElsewhere", "Lookup"]
 
 log = structlog.get_logger(__name__)
 
@@ -34,137 +36,178 @@ _RELEASE = load_script("sensestream_consumer.broker.lua", "release_key")
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What the cache knows about some bytes: the identity of their audio, and a transcript."""
+    """A transcript of some bytes, and the identity of the audio in them."""
 
-    audio: str = ""
-    transcript: Transcript | None = None
+    audio: str
+    transcript: Transcript
+    unchecked_sha1: str = ""  # of a transcript that Redis was not asked for: the commit checks it
+
+
+@dataclass(slots=True)
+class Leased:
+    """This worker transcribes; `lease` is `None` where Redis could not keep one."""
+
+    lease: Lease | None
+    handed_over: bool = field(default=False, init=False)
+
+    def hand_over(self) -> Lease | None:
+        """Give the lease away: from now on the receiver, and not the block, has to release it."""
+        self.handed_over = True
+        return self.lease
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedElsewhere:
+    """Another worker transcribes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """The transcript is there already."""
+
+    transcript: Transcript
 
 
 class Cache:
     """Results, aliases and leases of one pipeline, as one recogniser sees them."""
 
     def __init__(
-        self, commands: AutoPipeline, keys: Keys, holding: InFlight, consumer: str,
-        fingerprint: str, *, lease_ms: int,
-    ) -> None:  # fmt: skip
-        self._commands = commands
-        self._keys = keys
-        self._holding = holding
-        self._consumer = consumer
+        self, broker: Broker, in_flight: InFlight, fingerprint: str, *, lease_ms: int
+    ) -> None:
+        self._broker = broker
+        self._in_flight = in_flight
         self._fingerprint = fingerprint
         self._lease_ms = lease_ms
-        self._recall = LocalCache()
+        self._local = LocalCache()
 
     def identity(self, audio: str, language: str, itn: bool) -> str:
         """The identity of a result, in hex, from the identity of the audio."""
         return result_identity(audio, self._fingerprint, language, itn)
 
-    async def find(self, digest: str, language: str, itn: bool) -> Lookup:
-        """What is known about the bytes with this digest."""
-        audio = self._recall.audio(digest) or await self._alias(digest)
+    # -- results and aliases ------------------------------------------------------------------
+
+    async def find(self, digest: str, language: str, itn: bool) -> Lookup | None:
+        """Look up the transcript of the bytes with this digest."""
+        audio = self._local.audio(digest) or await self._alias(digest)
         if not audio:
-            return Lookup()
-        return Lookup(audio, await self.result(self.identity(audio, language, itn)))
+            return None
+        transcript = await self.result(self.identity(audio, language, itn))
+        return Lookup(audio, transcript) if transcript is not None else None
 
-    def recall(self, digest: str, language: str, itn: bool) -> tuple[str, CachedTranscript] | None:
-        """The audio in these bytes and its transcript, as this worker saw them last.
+    def find_locally(self, digest: str, language: str, itn: bool) -> Lookup | None:
+        """The transcript of the bytes with this digest, as this worker saw it last.
 
-        `None` for a long transcript too: it is cheaper looked up, and compared here.
+        `None` for a long transcript too: to look it up and compare it here is cheaper.
         """
-        audio = self._recall.audio(digest)
-        known = self._recall.transcript(self.identity(audio, language, itn)) if audio else None
-        return (audio, known) if known and known.short else None
-
-    def learn(
-        self, digest: str, audio: str, identity: str, transcript: Transcript, value: str
-    ) -> None:
-        """What is about to be kept: `value` is the transcript as it is stored."""
-        self._recall.learn_audio(digest, audio)
-        self._recall.learn_transcript(identity, transcript, value.encode())
-
-    async def _alias(self, digest: str) -> str:
-        """The audio in the bytes with this digest; empty where that is not known."""
-        audio = await self._get("GET", self._keys.audio(digest))
-        if audio is None or not is_identity(audio):
-            return ""
-        name = str(audio.decode())
-        self._recall.learn_audio(digest, name)
-        return name
+        audio = self._local.audio(digest)
+        cached = self._local.transcript(self.identity(audio, language, itn)) if audio else None
+        if cached is None or not cached.short:
+            return None
+        return Lookup(audio, cached.transcript, cached.checksum)
 
     async def result(self, identity: str) -> Transcript | None:
         """The transcript stored under an identity."""
-        value = await self._get("HGET", self._keys.result(identity), "transcript")
+        value = await self._get("HGET", self._broker.keys.result(identity), "transcript")
         if value is None:
-            self._recall.forget(identity)
+            self._local.evict(identity)
             return None
-        known = self._recall.transcript(identity)
-        if known is not None and known.checksum == checksum(value):
-            return known.transcript
+        cached = self._local.transcript(identity)
+        if cached is not None and cached.checksum == checksum(value):
+            return cached.transcript
         transcript = _transcript(value)
         if transcript is not None:
-            self._recall.learn_transcript(identity, transcript, value)
+            self._local.put_transcript(identity, transcript, value)
         return transcript
 
-    async def acquire(self, identity: str) -> tuple[Lease | None, bool, Transcript | None]:
-        """Try to become the one that transcribes this.
+    def put_locally(
+        self, digest: str, audio: str, identity: str, transcript: Transcript, value: str
+    ) -> None:
+        """Keep what is about to be stored: `value` is the transcript as JSON."""
+        self._local.put_audio(digest, audio)
+        self._local.put_transcript(identity, transcript, value.encode())
 
-        Returns the lease if it is ours, whether somebody else has it, and the transcript if it has
-        come meanwhile. A lease that a full Redis refuses, or whose key holds something else, counts
-        as none: (None, False, None).
-        """
-        lease = Lease(self._keys.lease(identity), f"{self._consumer}:{secrets.token_hex(8)}")
-        taken, transcript = await asyncio.gather(
-            retry_until_available(lambda: self._set_lease(lease), "lease"), self.result(identity)
-        )
-        if taken is None:
-            return None, False, transcript
-        if not taken:
-            return None, True, transcript
-        self._holding.add_lease(lease)
-        return lease, False, transcript
-
-    async def release(self, lease: Lease) -> None:
-        self._holding.discard_lease(lease)
-        await retry_until_available(
-            lambda: self._commands.run(_RELEASE, [lease.key], [lease.value]), "release"
-        )
-
-    async def look(self, identity: str) -> tuple[bool, Transcript | None]:
-        """Whether somebody still transcribes this, and the result if it is there."""
-        holder, transcript = await asyncio.gather(
-            self._get("GET", self._keys.lease(identity)), self.result(identity)
-        )
-        return holder is not None, transcript
-
-    async def await_other(self, identity: str) -> Transcript | None:
-        """Wait while another transcribes this: its transcript; `None` when it gave up or died."""
-        backoff = Backoff(first=0.02, longest=0.5)
-        while True:
-            held, transcript = await self.look(identity)
-            if transcript is not None or not held:
-                return transcript
-            await backoff.wait()
-
-    async def _set_lease(self, lease: Lease) -> bool | None:
-        try:
-            if await self._commands("SET", lease.key, lease.value, "NX", "PX", self._lease_ms):
-                return True
-            # Ours already where an earlier try went through and its reply was lost.
-            return bool(await self._commands("GET", lease.key) == lease.value.encode())
-        except ResponseError as error:
-            # What is no string is nobody's lease: waited for, it might never end.
-            if is_out_of_memory(error) or "WRONGTYPE" in str(error):
-                return None
-            raise
+    async def _alias(self, digest: str) -> str:
+        """The audio in the bytes with this digest; empty where that is not known."""
+        value = await self._get("GET", self._broker.keys.audio(digest))
+        if value is None or not is_identity(value):
+            return ""
+        audio = str(value.decode())
+        self._local.put_audio(digest, audio)
+        return audio
 
     async def _get(self, *command: str) -> bytes | None:
-        """A value of the cache; one that cannot be read is one that is not there."""
+        """A value of the cache; one that cannot be read counts as absent."""
         try:
-            value = await retry_until_available(lambda: self._commands(*command), "look-up")
+            value = await retry_until_available(lambda: self._broker.commands(*command), "look-up")
         except ResponseError as error:
             log.warning("cache_entry_unusable", key=command[1], error=str(error))
             return None
         return value if isinstance(value, bytes) else None
+
+    # -- leases -------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def lease(self, identity: str) -> AsyncIterator[Leased | LeasedElsewhere | Cached]:
+        """Try to become the worker that transcribes this, for the length of the block.
+
+        The end of the block releases the lease, unless it was handed over. A lease that a full
+        Redis refuses, or whose key holds something else, counts as none: transcribe anyway.
+        """
+        lease = Lease(
+            self._broker.keys.lease(identity), f"{self._broker.consumer}:{secrets.token_hex(8)}"
+        )
+        taken, transcript = await asyncio.gather(
+            retry_until_available(lambda: self._set_lease(lease), "lease"), self.result(identity)
+        )
+        if taken:
+            self._in_flight.add_lease(lease)
+        leased = Leased(lease if taken else None)
+        try:
+            if transcript is not None:
+                yield Cached(transcript)
+            elif taken is False:
+                yield LeasedElsewhere()
+            else:
+                yield leased
+        finally:
+            if taken and not leased.handed_over:
+                await self.release(lease)
+
+    async def release(self, lease: Lease) -> None:
+        """Give up a lease that was handed over, and renew it no more."""
+        self._in_flight.discard_lease(lease)
+        await retry_until_available(
+            lambda: self._broker.run(_RELEASE, [lease.key], [lease.value]), "release"
+        )
+
+    async def wait_for_leaseholder(self, identity: str) -> Transcript | None:
+        """Wait while another worker transcribes this.
+
+        Returns its transcript; `None` when it gave up or died.
+        """
+        backoff = Backoff(first=0.02, longest=0.5)
+        while True:
+            holder, transcript = await asyncio.gather(
+                self._get("GET", self._broker.keys.lease(identity)), self.result(identity)
+            )
+            if transcript is not None or holder is None:
+                return transcript
+            await backoff.wait()
+
+    async def _set_lease(self, lease: Lease) -> bool | None:
+        """Whether the lease is ours; `None` where Redis can keep none."""
+        try:
+            if await self._broker.commands(
+                "SET", lease.key, lease.value, "NX", "PX", self._lease_ms
+            ):
+                return True
+            # Ours already where an earlier try went through and its reply was lost.
+            return bool(await self._broker.commands("GET", lease.key) == lease.value.encode())
+        except ResponseError as error:
+            # A key that holds no string is no worker's lease: the wait for its end might not end.
+            if is_out_of_memory(error) or "WRONGTYPE" in str(error):
+                return None
+            raise
 
 
 def _transcript(value: bytes) -> Transcript | None:

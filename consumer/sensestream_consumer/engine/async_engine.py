@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sensestream_consumer.engine.thread_pool import ThreadPool
-from sensestream_consumer.telemetry.stages import Stage, note, now
+from sensestream_consumer.telemetry.stages import Stage, now, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +33,9 @@ class _Clock:
 
     def tell(self) -> None:
         ended = now()
-        note(Stage.QUEUE, self.came, self.started or ended)
+        record(Stage.QUEUE, self.came, self.started or ended)
         if self.started:
-            note(Stage.ENGINE, self.started, ended)
+            record(Stage.ENGINE, self.started, ended)
 
 
 class NotStarted(Exception):

@@ -1,1 +1,1 @@
-"""What a worker answers when somebody asks: metrics, health and readiness."""
+"""Metrics, health and readiness of a worker, read when they are asked for."""

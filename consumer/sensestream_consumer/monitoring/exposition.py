@@ -1,4 +1,4 @@
-"""Prometheus's text, from what is counted and what is read at a scrape."""
+"""Prometheus's text, from the counters and the gauges."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ __all__ = ["render"]
 
 
 class _Gauges(Collector):
-    """What the gauges read at one moment."""
+    """The values of the gauges at one scrape."""
 
-    def __init__(self, moment: Scrape) -> None:
-        self._moment = moment
+    def __init__(self, scrape: Scrape) -> None:
+        self._scrape = scrape
 
     def collect(self) -> Iterator[Metric]:
         for gauge in GAUGES:
             kind = CounterMetricFamily if gauge.counts else GaugeMetricFamily
             family = kind(gauge.name, gauge.meaning, labels=gauge.labels)
-            for labels, value in gauge.read(self._moment):
+            for labels, value in gauge.read(self._scrape):
                 family.add_metric(labels, value)
             yield family
 
 
-def render(moment: Scrape | None, accept: str) -> tuple[bytes, str]:
+def render(scrape: Scrape | None, accept: str) -> tuple[bytes, str]:
     """All metrics and their content type, in the format that a scraper accepts.
 
-    `None` for the moment: the worker is not put together yet, and has counters only.
+    `None` for the scrape: the worker has no parts yet, and counters only.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a series beside each counter that nobody asks for
     scraped = CollectorRegistry()
     scraped.register(REGISTRY)
-    if moment is not None:
-        scraped.register(_Gauges(moment))
+    if scrape is not None:
+        scraped.register(_Gauges(scrape))
     ProcessCollector(registry=scraped)
     encode, content_type = choose_encoder(accept)
     return encode(scraped), content_type

@@ -1,4 +1,4 @@
--- What stands in the streams, as one moment has it. Reads only, and nothing that grows with them.
+-- The figures of the streams at one moment. It only reads, at a cost that does not grow with them.
 --
 -- KEYS 1, 2 the lanes  3 dead  4 transcripts  5 stats
 -- ARGV 1 group  2 handed-back consumer  3… names of counters

@@ -1,7 +1,7 @@
-"""The figures of the whole group, which every worker tells alike: asked of Redis, never summed.
+"""The figures of the whole group: every worker reads the same ones from Redis, so none are summed.
 
-They are asked for when somebody scrapes, at most once in a few seconds, at a cost
-that grows neither with the backlog nor with the cache.
+They are read at a scrape, at most once in a few seconds, at a cost that grows neither with the
+backlog nor with the cache.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import RedisError
 from sensestream_common.connections.scripts import load_script
-from sensestream_common.contract.keys import HANDED_BACK, REQUESTS_GROUP, Keys, Lane
+from sensestream_common.contract.keys import HANDED_BACK, REQUESTS_GROUP, Lane
 from sensestream_common.contract.outcome import CacheUse
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline
+from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.cache.monitor import count_results
 
 __all__ = ["Group", "GroupFigures", "LaneFigures"]
@@ -46,12 +46,15 @@ class LaneFigures:
 
     @property
     def undelivered(self) -> int:
-        # What is deleted by hand stays pending for a while without standing in the stream.
+        """Requests that no worker has read yet."""
+        # An entry deleted by hand stays pending for a while without standing in the stream.
         return max(0, self.backlog - self.pending)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupFigures:
+    """The figures of one moment; `completed` counts by how the cache was used."""
+
     lanes: dict[Lane, LaneFigures]
     dead_letters: int
     transcripts: int
@@ -60,11 +63,10 @@ class GroupFigures:
 
 
 class Group:
-    """The latest figures of the group, `None` while Redis does not tell them."""
+    """The latest figures of the group, `None` while Redis does not answer."""
 
-    def __init__(self, commands: AutoPipeline, keys: Keys) -> None:
-        self._commands = commands
-        self._keys = keys
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
         self.figures: GroupFigures | None = None
@@ -74,7 +76,7 @@ class Group:
         return self.figures.lanes if self.figures else {}
 
     async def refresh(self) -> None:
-        """Ask Redis, unless that was just done. Never raises for a Redis that is away."""
+        """Ask Redis, unless it was asked just now. Never raises for a Redis that is away."""
         async with self._asking:
             if time.monotonic() - self._asked_at < _FRESH:
                 return
@@ -87,14 +89,14 @@ class Group:
             self._asked_at = time.monotonic()
 
     async def _ask(self) -> GroupFigures:
-        names = self._keys
+        names = self._broker.keys
         streams = [names.lane(lane) for lane in _LANES]
-        reply = await self._commands.run(
+        reply = await self._broker.run(
             _FIGURES,
             [*streams, names.dead, names.transcripts, names.stats],
             [REQUESTS_GROUP, HANDED_BACK, *_COUNTERS.values()],
         )
-        results = await count_results(self._commands, names)
+        results = await count_results(self._broker)
         now, dead, transcripts, completed, *lanes = reply
         return GroupFigures(
             {lane: _lane(int(now), *row) for lane, row in zip(_LANES, lanes, strict=True)},

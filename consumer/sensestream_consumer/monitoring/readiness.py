@@ -1,48 +1,65 @@
-"""How a worker does at this moment: whether it is ready for work, and if not, why."""
+"""Whether a worker is ready for work, and if not, why."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from sensestream_consumer.components import Components
+from sensestream_consumer.broker.broker import Broker
+from sensestream_consumer.broker.deliveries import InFlight
+from sensestream_consumer.broker.heartbeat import Heartbeat
+from sensestream_consumer.broker.inbox import Inbox
+from sensestream_consumer.engine import Engine
+from sensestream_consumer.processing.slots import SlotPool
 
-__all__ = ["Readiness"]
+__all__ = ["MonitoredParts", "Readiness"]
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoredParts:
+    """The parts of a worker that monitoring reads from."""
+
+    pipeline: str
+    broker: Broker
+    inbox: Inbox
+    heartbeat: Heartbeat
+    in_flight: InFlight
+    engine: Engine
+    slots: SlotPool
 
 
 class Readiness:
-    """Written by the worker as it goes through its life, read by the endpoint."""
+    """Written by the worker as it starts and stops, read by the HTTP server."""
 
     def __init__(self) -> None:
-        self._obstacle = "the model is being loaded"
-        self.parts: Components | None = None
+        self._reason = "the model is being loaded"
+        self.parts: MonitoredParts | None = None
 
-    def hinder(self, obstacle: str) -> None:
+    def block(self, reason: str) -> None:
         """Not ready, for this reason."""
-        self._obstacle = obstacle
+        self._reason = reason
 
-    def put_together(self, parts: Components) -> None:
-        """These parts may be looked at from here on."""
+    def observe(self, parts: MonitoredParts) -> None:
+        """Read from these parts from now on."""
         self.parts = parts
 
     def ready(self) -> None:
         """It has joined the group and reads."""
-        self._obstacle = ""
+        self._reason = ""
 
-    def obstacle(self) -> str:
+    def reason(self) -> str:
         """Why it is not ready for work, in a sentence; empty when it is."""
-        if self._obstacle or self.parts is None:
-            return self._obstacle
+        if self._reason or self.parts is None:
+            return self._reason
         away = self.redis_away_for()
         return f"Redis has not answered for {away:.1f} s" if away else ""
 
     def redis_away_for(self) -> float:
         """Seconds since Redis stopped answering; 0 while it answers."""
-        if self.parts is None:
+        parts = self.parts
+        if parts is None:
             return 0.0
-        heartbeat = self.parts.heartbeat
-        contacts = (self.parts.commands.contact, self.parts.inbox.contact, heartbeat.contact)
-        away = max(contact.away_for for contact in contacts)
+        users = (parts.broker.commands, parts.inbox, parts.heartbeat)
+        away = max(user.connection_state.away_for for user in users)
         # A Redis that hangs fails nothing until a time-out: the heartbeat's silence tells sooner.
-        silent = heartbeat.silent_for()
-        return max(away, silent if silent > 2 * heartbeat.interval else 0.0)
+        silent = parts.heartbeat.silent_for()
+        return max(away, silent if silent > 2 * parts.heartbeat.interval else 0.0)

@@ -1,8 +1,8 @@
 """The worker's own HTTP: /metrics, /health and /health/ready, and nothing else.
 
-It is answered by the event loop that does the work, so that /health tells that this loop turns;
-only the text of /metrics is put together in a thread. h11 reads the protocol. At most so many
-connections are open, each for one request and a few seconds.
+The event loop that does the work answers, so that /health proves that this loop turns; only the
+text of /metrics is built in a thread. h11 reads the protocol. A bounded number of connections is
+open, each for one request and a few seconds.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class _Page:
 class _Endpoint:
     """The pages, and one exchange of HTTP for each connection."""
 
-    def __init__(self, vitals: Readiness) -> None:
-        self._vitals = vitals
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
         self._group: Group | None = None
         self._renderer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
         self._open = 0
@@ -99,26 +99,26 @@ class _Endpoint:
         return await page(accept.decode("latin-1"))
 
     async def _metrics(self, accept: str) -> _Page:
-        moment = await self._look()
+        scrape = await self._scrape()
         loop = asyncio.get_running_loop()
-        body, content_type = await loop.run_in_executor(self._renderer, render, moment, accept)
+        body, content_type = await loop.run_in_executor(self._renderer, render, scrape, accept)
         return _Page(200, body, content_type)
 
-    async def _look(self) -> Scrape | None:
-        parts = self._vitals.parts
+    async def _scrape(self) -> Scrape | None:
+        parts = self._readiness.parts
         if parts is None:
             return None
         if self._group is None:
-            self._group = Group(parts.commands, parts.keys)
+            self._group = Group(parts.broker)
         await self._group.refresh()
-        return Scrape(self._vitals, parts, self._group)
+        return Scrape(self._readiness, parts, self._group)
 
     async def _health(self, _accept: str) -> _Page:
         return _page(200, alive=True)
 
     async def _ready(self, _accept: str) -> _Page:
-        if obstacle := self._vitals.obstacle():
-            return _page(503, ready=False, reason=obstacle)
+        if reason := self._readiness.reason():
+            return _page(503, ready=False, reason=reason)
         return _page(200, ready=True)
 
 
@@ -127,9 +127,9 @@ def _page(code: int, **facts: Any) -> _Page:
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, vitals: Readiness) -> AsyncIterator[None]:
+async def serve(host: str, port: int, readiness: Readiness) -> AsyncIterator[None]:
     """Listen while inside. Raises `SettingsError` where that cannot be."""
-    endpoint = _Endpoint(vitals)
+    endpoint = _Endpoint(readiness)
     try:
         server = await asyncio.start_server(endpoint.handle, host, port)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Attempts are starts: charged in Redis just before work that could take the process down."""
+"""Attempts: the starts of a request, charged in Redis before work that could crash the worker."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 import structlog
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import ErrorCode, RequestError
-from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.keys import REQUESTS_GROUP
 
-from sensestream_consumer.broker.autopipeline import AutoPipeline, retry_until_available
-from sensestream_consumer.broker.deliveries import Delivery
+from sensestream_consumer.broker.autopipeline import retry_until_available
+from sensestream_consumer.broker.broker import Broker
+from sensestream_consumer.broker.deliveries import Delivery, DeliveryState
 from sensestream_consumer.processing.slots import SharedExclusiveGate
 
 __all__ = ["Attempts", "DeliveryLost"]
@@ -23,81 +24,82 @@ _CRASH_TTL_MS = 86_400_000  # how long bytes that killed a worker stay suspect
 
 
 class DeliveryLost(Exception):
-    """Somebody else holds the entry now: drop the work, write nothing."""
+    """Another worker owns the entry now: drop the work, write nothing."""
 
 
 class Attempts:
-    """The way to the engine: through its room, and charged."""
+    """Charges the attempts of one worker, and keeps suspects alone at the engine."""
 
-    def __init__(
-        self,
-        commands: AutoPipeline,
-        keys: Keys,
-        room: SharedExclusiveGate,
-        consumer: str,
-        *,
-        most: int,
-    ) -> None:
-        self._commands = commands
-        self._keys = keys
-        self._room = room
-        self._consumer = consumer
+    def __init__(self, broker: Broker, gate: SharedExclusiveGate, *, most: int) -> None:
+        """`most` is how many attempts a request has."""
+        self._broker = broker
+        self._gate = gate
         self._most = most
 
     @asynccontextmanager
-    async def start(self, held: Delivery, request_id: str, digest: str) -> AsyncIterator[None]:
-        """In the engine's room, with a start charged (once for each time the entry is held).
+    async def begin(self, delivery: Delivery, request_id: str, digest: str) -> AsyncIterator[None]:
+        """Pass the gate for the block, with an attempt charged (once for each delivery).
 
-        An entry whose earlier start, or whose bytes', ended in a crash is in there alone.
+        A suspect, whose earlier start or whose bytes' start ended in a crash, passes it alone.
         Raises `DeliveryLost`, or `RequestError` (attempts_exhausted) with nothing charged.
         """
-        if not held.suspect:
-            async with self._room.enter(alone=False):
-                if await self._charge(held, request_id, digest, alone=False):
+        if not delivery.suspect:
+            async with self._gate.shared():
+                if await self._charge(delivery, request_id, digest, alone=False):
                     yield
                     return
-            held.suspect = True
-        async with self._room.enter(alone=True):
-            await self._charge(held, request_id, digest, alone=True)
+            delivery.suspect = True
+        async with self._gate.exclusive():
+            await self._charge(delivery, request_id, digest, alone=True)
             yield
 
-    async def _charge(self, held: Delivery, request_id: str, digest: str, *, alone: bool) -> bool:
-        """Whether it may go on; false for a suspect that is not alone."""
-        if held.lost:
-            raise DeliveryLost
-        if held.attempt:
+    async def _charge(
+        self, delivery: Delivery, request_id: str, digest: str, *, alone: bool
+    ) -> bool:
+        """Whether the attempt may go on; false for a suspect that is not alone."""
+        _raise_if_lost(delivery)
+        if delivery.state is DeliveryState.STARTED:
             return True
-        keys = [
-            self._keys.lane(held.lane),
-            self._keys.request(request_id),
-            self._keys.crashes(digest),
-        ]
+        names = self._broker.keys
+        keys = [names.lane(delivery.lane), names.request(request_id), names.crashes(digest)]
         arguments = [
-            REQUESTS_GROUP, self._consumer, held.entry, self._most, _CRASH_TTL_MS, int(alone),
-            held.starts,
-        ]  # fmt: skip
-        what, starts, crashes = await retry_until_available(
-            lambda: self._commands.run(_START, keys, arguments), "start"
+            REQUESTS_GROUP,
+            self._broker.consumer,
+            delivery.entry,
+            self._most,
+            _CRASH_TTL_MS,
+            int(alone),
+            delivery.starts,
+        ]
+        verdict, starts, crashes = await retry_until_available(
+            lambda: self._broker.run(_START, keys, arguments), "start"
         )
-        if what == b"lost":
+        _raise_if_lost(delivery)
+        if verdict == b"lost":
             raise DeliveryLost
-        if what == b"suspect":
+        if verdict == b"suspect":
             return False
-        held.attempt = starts
-        if what == b"exhausted":
-            message = _exhausted(starts, crashes, self._most)
-            raise RequestError(ErrorCode.ATTEMPTS_EXHAUSTED, message)
+        if verdict == b"exhausted":
+            delivery.refuse_start(starts)
+            raise _exhausted(starts, crashes, self._most)
+        delivery.start(starts)
         if alone:
             log.warning("suspect_started", attempt=starts, crashes=crashes)
         return True
 
 
-def _exhausted(starts: int, crashes: int, most: int) -> str:
+def _raise_if_lost(delivery: Delivery) -> None:
+    if delivery.state is DeliveryState.LOST:
+        raise DeliveryLost
+
+
+def _exhausted(starts: int, crashes: int, most: int) -> RequestError:
     if starts >= most:
-        what = f"it was started {starts} times and its worker ended each time before it answered"
+        reason = f"it was started {starts} times and its worker ended each time before it answered"
     else:
-        what = f"copies of it ended {crashes} workers"
-    return (
-        f"{what} (SENSESTREAM_MAX_ATTEMPTS={most}): look at the recording, "
-        "then replay the dead letter"
+        reason = f"copies of it ended {crashes} workers"
+    return RequestError(
+        ErrorCode.ATTEMPTS_EXHAUSTED,
+        f"{reason} (SENSESTREAM_MAX_ATTEMPTS={most}): look at the recording, "
+        "then replay the dead letter",
     )

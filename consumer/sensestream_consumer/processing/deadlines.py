@@ -1,4 +1,4 @@
-"""A request's deadline: after it the answer is worthless, so nothing more is begun for it."""
+"""Deadlines of requests: past it an answer is worthless, so no more work is begun for it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Deadlines:
         return None if request.deadline is None else (request.deadline - self._clock()) / 1000
 
     def passed(self, request: Request) -> bool:
+        """Whether the deadline has passed; false without one."""
         left = self.left(request)
         return left is not None and left < 0
 
@@ -33,7 +34,7 @@ class Deadlines:
 
     @asynccontextmanager
     async def within(self, request: Request) -> AsyncIterator[None]:
-        """Cut short, with `expired`, what is still under way at the deadline."""
+        """Cut the block short at the deadline, with `expired`."""
         limit = asyncio.timeout(self.left(request))
         try:
             async with limit:
@@ -45,6 +46,7 @@ class Deadlines:
 
 
 def expired(request: Request) -> RequestError:
+    """The error of a request whose deadline has passed."""
     return RequestError(
         ErrorCode.EXPIRED,
         f"deadline={request.deadline} had passed before it was transcribed: "

@@ -1,4 +1,4 @@
-"""Fetching what a request refers to, with patience for what is unavailable for the moment."""
+"""Fetching the audio of a request, with retries while its source is away for the moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sensestream_common.contract.request import Request
 from sensestream_consumer.audio import Fetched, Fetcher
 from sensestream_consumer.processing.deadlines import Deadlines
 from sensestream_consumer.telemetry.metrics import RETRIES
-from sensestream_consumer.telemetry.stages import Stage, stage
+from sensestream_consumer.telemetry.stages import Stage, timed
 
 __all__ = ["Fetching"]
 
@@ -22,27 +22,26 @@ _AT_ONCE = 16  # bounds open files and sockets, and the memory behind them
 
 
 class Fetching:
-    """The worker's fetches, each for as long as its request is worth an answer."""
+    """A worker's fetches, each for as long as its request is worth an answer."""
 
     def __init__(self, fetcher: Fetcher, deadlines: Deadlines) -> None:
         self._fetcher = fetcher
         self._deadlines = deadlines
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        self._web_room = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site or store holds up no file
-        self._redis_away = Backoff()
+        self._local = asyncio.Semaphore(_AT_ONCE)
+        self._remote = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site or store holds up no file
 
     async def fetch(self, request: Request) -> Fetched:
-        """The referenced bytes, hashed.
+        """The referenced bytes, hashed; the caller closes them.
 
         Raises `RequestError`, which is `TransientError` when the tries did not help.
         """
-        with stage(Stage.FETCH):
+        with timed(Stage.FETCH):
             if request.audio.startswith("redis:"):
                 # Not cut short: a command's reply would stay in the connection for the next one.
-                fetched = await self._patiently(request)
+                fetched = await self._fetch_with_retries(request)
             else:
                 async with self._deadlines.within(request):
-                    fetched = await self._patiently(request)
+                    fetched = await self._fetch_with_retries(request)
         if request.digest and request.digest != fetched.digest:
             fetched.close()
             raise RequestError(
@@ -52,22 +51,23 @@ class Fetching:
             )
         return fetched
 
-    async def _patiently(self, request: Request) -> Fetched:
+    async def _fetch_with_retries(self, request: Request) -> Fetched:
         remote = request.audio.lower().startswith(("http:", "https:", "s3:"))
-        room = self._web_room if remote else self._room
+        at_once = self._remote if remote else self._local
         backoff = Backoff(first=0.5, longest=4.0)
+        redis_away = Backoff()
         while True:
             try:
-                async with room:
+                async with at_once:
                     return await self._fetcher.fetch(request.audio)
             except TransientError:
                 if backoff.failures + 1 >= _TRIES:
                     raise
                 RETRIES.labels("fetch").inc()
                 await backoff.wait()
-            except RedisError as error:  # audio in Redis, which is away: as long as that takes
+            except RedisError as error:  # the audio is in Redis: tried for as long as it is away
                 if not is_outage(error):
                     raise
                 RETRIES.labels("fetch").inc()
-                await self._redis_away.wait()
+                await redis_away.wait()
             self._deadlines.check(request)

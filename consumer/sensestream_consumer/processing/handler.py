@@ -1,4 +1,9 @@
-"""One request's way through the worker, from its stream entry to its outcome."""
+"""From a delivery to its outcome: decode the request, resolve it, commit, report.
+
+handle             one delivery, in a task of its own
+resolve_locally    the cache hits in a batch, as far as this worker remembers them
+commit_hits        their commit, in one step
+"""
 
 from __future__ import annotations
 
@@ -22,10 +27,10 @@ from sensestream_consumer.telemetry.request_log import bind_request, log_outcome
 from sensestream_consumer.telemetry.stages import (
     Stage,
     StageTiming,
-    began,
     begin_timings,
     now,
-    stage,
+    picked_up_at,
+    timed,
     timings,
 )
 from sensestream_consumer.telemetry.tracing import Tracing
@@ -36,11 +41,11 @@ log = structlog.get_logger(__name__)
 
 
 class Handler:
-    """Gives every entry its outcome. One per worker; `handle` runs once for each entry held."""
+    """Gives every delivery its outcome. One per worker."""
 
     def __init__(
         self,
-        answers: Resolver,
+        resolver: Resolver,
         outbox: Outbox,
         cache: Cache,
         *,
@@ -49,7 +54,8 @@ class Handler:
         model: str,
         tracing: Tracing,
     ) -> None:
-        self._answers = answers
+        """`clock` is in milliseconds since the epoch; `model` is the recogniser's name."""
+        self._resolver = resolver
         self._outbox = outbox
         self._cache = cache
         self._clock = clock
@@ -57,140 +63,153 @@ class Handler:
         self._model = model
         self._tracing = tracing
 
-    async def handle(self, held: Delivery) -> None:
-        """Answer one entry with exactly one outcome.
+    async def handle(self, delivery: Delivery) -> None:
+        """Answer one delivery with exactly one outcome.
 
-        Raises `AtCapacity` when it must go back to the stream, `DeliveryLost` when another worker
-        holds it now.
+        Raises `AtCapacity` when it must be handed back, `DeliveryLost` when another worker owns it
+        now.
         """
-        picked_up = self._clock()
+        started_at = self._clock()
         begin_timings()
-        request = decode_request(held.entry, held.fields)
-        bind_request(held, request)
+        request = decode_request(delivery.entry, delivery.fields)
+        bind_request(delivery.entry, request)
         if isinstance(request, BadRequest):
-            await self._fail(held, request, request.error, picked_up)
+            await self._fail(delivery, request, request.error, started_at)
             return
         try:
-            answer = await self._answers.find(held, request)
+            resolution = await self._resolver.resolve(delivery, request)
         except RequestError as error:
-            await self._fail(held, request, error, picked_up)
+            await self._fail(delivery, request, error, started_at)
         except (AtCapacity, DeliveryLost):
             raise
         except Exception as error:
             log.exception("request_internal_error")
-            await self._fail(held, request, _mistake(error), picked_up)
+            await self._fail(delivery, request, _internal(error), started_at)
         else:
-            await self._complete(held, request, answer, picked_up)
+            await self._complete(delivery, request, resolution, started_at)
 
-    def recall(self, entries: Iterable[Delivery]) -> tuple[list[Commit], list[Delivery]]:
-        """Of a batch, the answers that this worker has given before, and the entries without one.
+    def resolve_locally(
+        self, deliveries: Iterable[Delivery]
+    ) -> tuple[list[Commit], list[Delivery]]:
+        """Find the cache hits in a batch that this worker remembers, with no look-up in Redis.
 
-        Nothing is read for them but the entry itself.
+        Returns their commits, and the deliveries that need more.
         """
-        picked_up = self._clock()
-        known, others = [], []
-        for held in entries:
+        started_at = self._clock()
+        commits, others = [], []
+        for delivery in deliveries:
             try:
-                commit = self._recall(held, picked_up)
-            except Exception:
-                log.exception("recall_failed", entry=held.entry)  # its own task fails for itself
+                commit = self._resolve_locally(delivery, started_at)
+            except Exception:  # raised again, and answered, in the delivery's own task
+                log.exception("local_lookup_failed", entry=delivery.entry)
                 commit = None
             if commit is None:
-                others.append(held)
+                others.append(delivery)
             else:
-                known.append(commit)
-        return known, others
+                commits.append(commit)
+        return commits, others
 
-    def _recall(self, held: Delivery, picked_up: int) -> Commit | None:
-        if not held.fields.get(b"digest"):
+    def _resolve_locally(self, delivery: Delivery, started_at: int) -> Commit | None:
+        if not delivery.fields.get(b"digest"):
             return None
-        request = decode_request(held.entry, held.fields)
+        request = decode_request(delivery.entry, delivery.fields)
         if isinstance(request, BadRequest):
             return None
-        answer = self._answers.recall(request)
-        return self._completed(held, request, answer, picked_up) if answer else None
+        hit = self._resolver.resolve_locally(request)
+        return self._commit(delivery, request, hit, started_at) if hit else None
 
-    async def repeat(self, commits: Sequence[Commit]) -> list[Delivery]:
-        """Answer a batch as recalled, in one step; the entries that must go the usual way."""
-        began = now()
-        settled = await self._outbox.commit_all(commits)
-        timings = [StageTiming(Stage.COMMIT, began, now())]
-        left = []
-        for commit, how in zip(commits, settled, strict=True):
-            if how in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
-                left.append(commit.held)
+    async def commit_hits(self, commits: Sequence[Commit]) -> list[Delivery]:
+        """Answer the cache hits of a batch in one step.
+
+        Returns the deliveries that were not answered: Redis keeps another transcript, or none.
+        """
+        sent_at = now()
+        results = await self._outbox.commit_all(commits)
+        commit_timing = [StageTiming(Stage.COMMIT, sent_at, now())]
+        unanswered = []
+        for commit, result in zip(commits, results, strict=True):
+            if result in (CommitResult.RESULT_CHANGED, CommitResult.REJECTED):
+                unanswered.append(commit.delivery)
             else:
-                self._tell(
-                    commit.held, commit.outcome, how is CommitResult.COMMITTED, began, timings
-                )
-        return left
+                committed = result is CommitResult.COMMITTED
+                self._report(commit.delivery, commit.outcome, committed, sent_at, commit_timing)
+        return unanswered
 
     async def _complete(
-        self, held: Delivery, request: Request, answer: Resolution, picked_up: int
+        self, delivery: Delivery, request: Request, resolution: Resolution, started_at: int
     ) -> None:
-        commit = self._completed(held, request, answer, picked_up)
+        commit = self._commit(delivery, request, resolution, started_at)
         committed = False
         try:
-            with stage(Stage.COMMIT):
+            with timed(Stage.COMMIT):
                 committed = await self._outbox.publish(commit)
         finally:
-            if not committed and answer.lease is not None:
-                await self._cache.release(answer.lease)
-        self._tell(held, commit.outcome, committed, began(), timings())
+            # The lease was handed over to this commit, which gives it up where it succeeds.
+            if not committed and commit.lease is not None:
+                await self._cache.release(commit.lease)
+        self._report(delivery, commit.outcome, committed, picked_up_at(), timings())
 
-    def _completed(
-        self, held: Delivery, request: Request | BadRequest, answer: Resolution, picked_up: int
+    def _commit(
+        self, delivery: Delivery, request: Request, resolution: Resolution, started_at: int
     ) -> Commit:
         outcome = _outcome(
-            held,
+            delivery,
             request,
             Status.COMPLETED,
-            **transcript_fields(answer.transcript),
-            cache=answer.cache,
-            digest=answer.digest,
+            **transcript_fields(resolution.transcript),
+            cache=resolution.cache,
+            digest=resolution.digest,
             model=self._model,
-            started_at=picked_up,
+            started_at=started_at,
             finished_at=self._clock(),
             worker=self._consumer,
-            attempt=held.attempt if answer.cache is CacheUse.MISS else 0,
+            attempt=delivery.attempt if resolution.cache is CacheUse.MISS else 0,
         )
-        return Commit(held, outcome, answer.keep, answer.lease, request.callback_url)
+        return Commit(
+            delivery, outcome, resolution.cache_write, resolution.lease, request.callback_url
+        )
 
     async def _fail(
-        self, held: Delivery, request: Request | BadRequest, error: RequestError, picked_up: int
+        self,
+        delivery: Delivery,
+        request: Request | BadRequest,
+        error: RequestError,
+        started_at: int,
     ) -> None:
         outcome = _outcome(
-            held,
+            delivery,
             request,
             Status.FAILED,
             error=error.code,
             # A file name that is no UTF-8 may stand in it, and could not be sent.
             message=error.message.encode("utf-8", "replace").decode(),
-            digest=held.digest,
-            started_at=picked_up,
+            digest=delivery.digest,
+            started_at=started_at,
             finished_at=self._clock(),
             worker=self._consumer,
-            attempt=held.attempt,
+            attempt=delivery.attempt,
         )
-        with stage(Stage.COMMIT):
-            committed = await self._outbox.commit(held, outcome, callback_url=request.callback_url)
-        self._tell(held, outcome, committed, began(), timings())
+        with timed(Stage.COMMIT):
+            committed = await self._outbox.commit(
+                delivery, outcome, callback_url=request.callback_url
+            )
+        self._report(delivery, outcome, committed, picked_up_at(), timings())
 
-    def _tell(
+    def _report(
         self,
-        held: Delivery,
+        delivery: Delivery,
         outcome: Outcome,
         committed: bool,
         began: int,
-        timings: Sequence[StageTiming],
+        stage_timings: Sequence[StageTiming],
     ) -> None:
-        log_outcome(outcome, committed, timings)
-        count_outcome(outcome, committed, timings)
-        self._tracing.tell(held, outcome, began, timings)
+        log_outcome(outcome, committed, stage_timings)
+        count_outcome(outcome, committed, stage_timings)
+        self._tracing.record(delivery.lane, outcome, began, stage_timings)
 
 
-def _mistake(error: Exception) -> RequestError:
-    """What its sender is told of a fault of ours."""
+def _internal(error: Exception) -> RequestError:
+    """The error that a sender is told of a fault in the worker."""
     return RequestError(
         ErrorCode.INTERNAL,
         f"the worker failed on it ({type(error).__name__}): its log tells more; "
@@ -199,12 +218,12 @@ def _mistake(error: Exception) -> RequestError:
 
 
 def _outcome(
-    held: Delivery, request: Request | BadRequest, status: Status, **found: Any
+    delivery: Delivery, request: Request | BadRequest, status: Status, **found: Any
 ) -> Outcome:
-    """What was found, and what only echoes the request."""
+    """An outcome of what was found, and of what only echoes the request."""
     return Outcome(
         id=request.id,
-        entry=held.entry,
+        entry=delivery.entry,
         status=status,
         audio=redacted(request.audio),
         submitted_at=request.submitted_at,

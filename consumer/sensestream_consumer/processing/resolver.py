@@ -1,247 +1,214 @@
-"""Finding the answer to a request: remembered, joined, or heard anew.
+"""The way of a request to its answer.
 
-fetch, hash → cache ─ hit ───────────────────────────────→ answer
-                └ miss → start → decode → engine ────────→ answer
+    resolve_locally   the sender's digest in this worker's own memory; the commit checks it
+    resolve
+      1 look up       the sender's digest in Redis                      → cache hit, nothing is read
+      2 fetch         the bytes, and their digest
+      3 look up       the digest of the bytes in Redis                  → cache hit
+      4 follow        a request in this worker that transcribes them    → coalesced
+      5 lead          transcribe them: slot, attempt, decode, engine    → miss
+          or wait     for the worker that holds the lease on the audio  → coalesced
+
+Where the request that it followed, or the leaseholder, ends without an answer for others, a request
+goes this way again.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sensestream_common.contract.outcome import CacheUse
 from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import Transcript
 
-from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, audio_identity, decode
+from sensestream_consumer.audio import Fetched
 from sensestream_consumer.broker.deliveries import Delivery, Lease
 from sensestream_consumer.broker.outbox import CacheWrite
-from sensestream_consumer.cache.results import Cache
-from sensestream_consumer.engine import Engine
-from sensestream_consumer.processing.attempts import Attempts
+from sensestream_consumer.cache.results import Cache, Cached, LeasedElsewhere, Lookup
 from sensestream_consumer.processing.deadlines import Deadlines
 from sensestream_consumer.processing.fetching import Fetching
-from sensestream_consumer.processing.single_flight import FlightCall, FlightResult, SingleFlight
+from sensestream_consumer.processing.single_flight import (
+    FlightCall,
+    FlightKey,
+    FlightResult,
+    SingleFlight,
+)
 from sensestream_consumer.processing.slots import SlotPool, TooManyWaiters
-from sensestream_consumer.processing.transcribing import Hearing
-from sensestream_consumer.telemetry.stages import Stage, stage
+from sensestream_consumer.processing.transcribing import Transcribed, Transcribing
+from sensestream_consumer.telemetry.stages import Stage, timed
 
 __all__ = ["Resolution", "Resolver"]
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A transcript on its way out, with what the commit shall keep of it."""
+    """A transcript, and what its commit writes to the cache; the commit takes the lease along."""
 
     transcript: Transcript
     cache: CacheUse
     digest: str
-    keep: CacheWrite
+    cache_write: CacheWrite
     lease: Lease | None = None
 
 
-class _HeldElsewhere(Exception):
-    """Another worker transcribes this identity: wait for it outside the engine's room."""
-
-    def __init__(self, identity: str, audio: str) -> None:
-        self.identity = identity
-        self.audio = audio
-
-
 class Resolver:
-    """Where answers come from. `places` bounds misses in hand, `following` who waits for one."""
+    """Finds the transcript for a request, or makes it."""
 
     def __init__(
         self,
         *,
         cache: Cache,
-        engine: Engine,
-        fetcher: Fetcher,
-        starts: Attempts,
-        places: SlotPool,
-        following: SlotPool,
-        policy: AudioPolicy,
-        clock: Callable[[], int],
+        fetching: Fetching,
+        transcribing: Transcribing,
+        slots: SlotPool,
+        waiters: SlotPool,
+        deadlines: Deadlines,
         result_ttl: int,
         trust_digest: bool,
     ) -> None:
+        """`slots` bounds the misses in hand, `waiters` the requests that wait for another's.
+
+        `result_ttl` is in seconds.
+        """
         self._cache = cache
-        self._starts = starts
-        self._places = places
-        self._following = following
-        self._policy = policy
+        self._fetching = fetching
+        self._transcribing = transcribing
+        self._slots = slots
+        self._waiters = waiters
+        self._deadlines = deadlines
         self._result_ttl = result_ttl
         self._trust_digest = trust_digest
-        self._deadlines = Deadlines(clock)
-        self._fetching = Fetching(fetcher, self._deadlines)
-        self._hearing = Hearing(engine, self._deadlines)
         self._flights = SingleFlight()
-        self._references: Counter[str] = Counter()  # that are being transcribed here
-        # Apart from asyncio's own threads, which a hung network disk may hold.
-        self._decoders = ThreadPoolExecutor(engine.capacity, thread_name_prefix="decode")
 
-    def close(self) -> None:
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+    def resolve_locally(self, request: Request) -> Resolution | None:
+        """The answer that this worker has seen before for the digest that the sender names.
 
-    async def find(self, held: Delivery, request: Request) -> Resolution:
+        The commit checks that Redis still keeps it (`CacheWrite.expected_sha1`).
+        """
+        if not (request.digest and self._trust_digest) or self._deadlines.passed(request):
+            return None
+        found = self._cache.find_locally(request.digest, request.language, request.itn)
+        return self._cached(request, CacheUse.HIT, request.digest, found) if found else None
+
+    async def resolve(self, delivery: Delivery, request: Request) -> Resolution:
         """The answer to a request.
 
         Raises `RequestError` when it has none, `AtCapacity` when it must go back to the stream,
-        `DeliveryLost` when it is another's now.
+        `DeliveryLost` when another worker owns it now.
         """
         while True:
             self._deadlines.check(request)
             if hit := await self._look_up_promised(request):
                 return hit
-            self._refuse_crowd(request)
+            self._refuse_useless_fetch(request)
             with await self._fetching.fetch(request) as fetched:
-                held.digest = fetched.digest
-                if hit := await self._look_up(request, fetched.digest):
+                delivery.digest = digest = fetched.digest
+                if hit := await self._look_up(request, digest):
                     return hit
-                flight = self._flights.get(_flight_key(request, fetched.digest))
-                if flight is None or request.ttl == 0:
-                    return await self._lead(held, request, fetched)
-                digest = fetched.digest
-            if answer := await self._follow(held, flight, request, digest):
-                return answer
+                call = self._flights.get(_flight_key(request, digest))
+                if call is None or request.ttl == 0:
+                    return await self._lead(delivery, request, fetched)
+            if coalesced := await self._follow(delivery, call, request, digest):
+                return coalesced
 
-    def recall(self, request: Request) -> Resolution | None:
-        """The answer that this worker has given before to the digest that the sender names.
-
-        Whether it still holds is seen by the commit (`CacheWrite.expected`).
-        """
-        if not (request.digest and self._trust_digest) or self._deadlines.passed(request):
-            return None
-        found = self._cache.recall(request.digest, request.language, request.itn)
-        if found is None:
-            return None
-        audio, known = found
-        return self._repeat(
-            request, known.transcript, CacheUse.HIT, request.digest, audio, known.checksum
-        )
+    # -- the steps of `resolve` ---------------------------------------------------------------
 
     async def _look_up_promised(self, request: Request) -> Resolution | None:
-        """A hit by the digest that the sender names: the audio is not even read."""
         if not (request.digest and self._trust_digest):
             return None
         return await self._look_up(request, request.digest)
 
     async def _look_up(self, request: Request, digest: str) -> Resolution | None:
         found = await self._cache.find(digest, request.language, request.itn)
-        if found.transcript is None:
-            return None
-        return self._repeat(request, found.transcript, CacheUse.HIT, digest, found.audio)
+        return self._cached(request, CacheUse.HIT, digest, found) if found else None
 
-    def _refuse_crowd(self, request: Request) -> None:
-        """Before anything is read: when all following places are taken, and this reference is
-        being transcribed, its bytes would be read only to be dropped, again and again.
+    def _refuse_useless_fetch(self, request: Request) -> None:
+        """Refuse a request that could only follow where all waiters' slots are taken.
+
+        Its bytes would be read only to be dropped, again and again.
         """
-        if self._following.free <= 0 and self._references[request.audio]:
+        if self._waiters.available <= 0 and self._flights.has_reference(request.audio):
             raise TooManyWaiters
 
     async def _follow(
-        self, held: Delivery, flight: FlightCall, request: Request, digest: str
+        self, delivery: Delivery, call: FlightCall, request: Request, digest: str
     ) -> Resolution | None:
-        """The answer of a transcription under way in this worker, holding no engine room."""
-        self._places.let_go(held)
-        with self._following.place(), stage(Stage.FOLLOW):
+        """The answer of a transcription under way in this worker; `None` to try again."""
+        self._slots.cancel_reservation(delivery)
+        with self._waiters.acquire(), timed(Stage.FOLLOW):
             async with self._deadlines.within(request):
-                landing = await flight.follow()
-        if landing is None:
+                result = await call.wait()
+        if result is None:
             return None
-        return self._repeat(request, landing.transcript, CacheUse.COALESCED, digest, landing.audio)
+        found = Lookup(result.audio, result.transcript)
+        return self._cached(request, CacheUse.COALESCED, digest, found)
 
-    async def _lead(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
+    async def _lead(self, delivery: Delivery, request: Request, fetched: Fetched) -> Resolution:
         if request.ttl == 0:  # stores nothing and takes no lease, so there is nothing to lead
-            return await self._transcribe(held, request, fetched)
-        self._references[request.audio] += 1
-        try:
-            with self._flights.lead(_flight_key(request, fetched.digest)) as flight:
-                answer = await self._lead_or_wait(held, request, fetched)
-                flight.land(FlightResult(answer.transcript, answer.keep.alias_of))
-                return answer
-        finally:
-            self._references[request.audio] -= 1
-            if not self._references[request.audio]:
-                del self._references[request.audio]
+            return await self._transcribe_or_wait(delivery, request, fetched)
+        with self._flights.lead(_flight_key(request, fetched.digest), request.audio) as call:
+            resolution = await self._transcribe_or_wait(delivery, request, fetched)
+            call.set_result(FlightResult(resolution.transcript, resolution.cache_write.alias_of))
+            return resolution
 
-    async def _lead_or_wait(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
+    async def _transcribe_or_wait(
+        self, delivery: Delivery, request: Request, fetched: Fetched
+    ) -> Resolution:
+        digest = fetched.digest
         while True:
-            try:
-                return await self._transcribe(held, request, fetched)
-            except _HeldElsewhere as other:
-                with self._following.place(), stage(Stage.FOLLOW):
-                    async with self._deadlines.within(request):
-                        transcript = await self._cache.await_other(other.identity)
-                if transcript is not None:
-                    return self._repeat(
-                        request, transcript, CacheUse.COALESCED, fetched.digest, other.audio
-                    )
+            audio, end = await self._transcribing.transcribe(delivery, request, fetched)
+            match end:
+                case Transcribed():
+                    return self._miss(request, end, digest, audio)
+                case Cached(transcript):
+                    return self._cached(request, CacheUse.HIT, digest, Lookup(audio, transcript))
+                case LeasedElsewhere():
+                    if found := await self._wait_for_leaseholder(request, audio):
+                        return self._cached(request, CacheUse.COALESCED, digest, found)
             self._deadlines.check(request)
 
-    async def _transcribe(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
-        with self._places.place(held):
-            async with self._starts.start(held, request.id, fetched.digest):
-                self._deadlines.check(request)
-                return await self._hear(held, request, fetched)
+    async def _wait_for_leaseholder(self, request: Request, audio: str) -> Lookup | None:
+        identity = self._identity(request, audio)
+        with self._waiters.acquire(), timed(Stage.FOLLOW):
+            async with self._deadlines.within(request):
+                transcript = await self._cache.wait_for_leaseholder(identity)
+        return Lookup(audio, transcript) if transcript is not None else None
 
-    async def _hear(self, held: Delivery, request: Request, fetched: Fetched) -> Resolution:
-        """Decode and recognise, unless these samples turn out to be known, or another's to hear."""
-        loop = asyncio.get_running_loop()
-        with stage(Stage.DECODE):
-            samples = await loop.run_in_executor(self._decoders, decode, fetched, self._policy)
-            audio = await loop.run_in_executor(self._decoders, audio_identity, samples)
-        identity = self._cache.identity(audio, request.language, request.itn)
-        lease: Lease | None = None
-        if request.ttl == 0:
-            transcript = await self._cache.result(identity)
-        else:
-            lease, elsewhere, transcript = await self._cache.acquire(identity)
-            if transcript is None and elsewhere:
-                raise _HeldElsewhere(identity, audio)
-        held.lease = lease
-        try:
-            if transcript is not None:
-                return replace(
-                    self._repeat(request, transcript, CacheUse.HIT, fetched.digest, audio),
-                    lease=lease,
-                )
-            transcript = await self._hearing.transcribe(samples, request)
-        except BaseException:
-            if lease is not None:
-                await self._cache.release(lease)
-            raise
+    # -- their ends ---------------------------------------------------------------------------
+
+    def _miss(
+        self, request: Request, transcribed: Transcribed, digest: str, audio: str
+    ) -> Resolution:
+        transcript, identity = transcribed.transcript, self._identity(request, audio)
         value = transcript.dumps()
         if request.ttl != 0:
-            self._cache.learn(fetched.digest, audio, identity, transcript, value)
-        keep = CacheWrite(
+            self._cache.put_locally(digest, audio, identity, transcript, value)
+        write = CacheWrite(
             result=identity,
             transcript=value,
-            alias=fetched.digest,
-            alias_of=audio,
-            ttl_ms=self._ttl_ms(request, self._result_ttl),
-        )
-        return Resolution(transcript, CacheUse.MISS, fetched.digest, keep, lease)
-
-    def _repeat(
-        self, request: Request, transcript: Transcript, use: CacheUse, digest: str, audio: str,
-        expected: str = "",
-    ) -> Resolution:  # fmt: skip
-        keep = CacheWrite(
-            result=self._cache.identity(audio, request.language, request.itn),
             alias=digest,
             alias_of=audio,
-            ttl_ms=self._ttl_ms(request, self._result_ttl),
-            expected=expected,
+            ttl_ms=self._ttl_ms(request),
         )
-        return Resolution(transcript, use, digest, keep)
+        return Resolution(transcript, CacheUse.MISS, digest, write, transcribed.lease)
 
-    def _ttl_ms(self, request: Request, default: int) -> int:
-        return (default if request.ttl is None else request.ttl) * 1000
+    def _cached(self, request: Request, use: CacheUse, digest: str, found: Lookup) -> Resolution:
+        """A transcript that Redis keeps already: its retention is prolonged."""
+        write = CacheWrite(
+            result=self._identity(request, found.audio),
+            alias=digest,
+            alias_of=found.audio,
+            ttl_ms=self._ttl_ms(request),
+            expected_sha1=found.unchecked_sha1,
+        )
+        return Resolution(found.transcript, use, digest, write)
+
+    def _identity(self, request: Request, audio: str) -> str:
+        return self._cache.identity(audio, request.language, request.itn)
+
+    def _ttl_ms(self, request: Request) -> int:
+        return (self._result_ttl if request.ttl is None else request.ttl) * 1000
 
 
-def _flight_key(request: Request, digest: str) -> tuple[str, str, bool]:
+def _flight_key(request: Request, digest: str) -> FlightKey:
     return (digest, request.language, request.itn)

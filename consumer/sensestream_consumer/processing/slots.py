@@ -1,8 +1,8 @@
-"""Who may be at the engine: a bounded number of misses, and a suspect only alone.
+"""Admission to the engine: a bounded number of misses, and a suspect only alone.
 
-A miss beyond the room goes back to the stream, uncharged, for a worker that has some. A request
-whose earlier start ended in a crash runs with nothing beside it, so that a crash names its
-culprit and condemns no neighbour.
+A miss beyond that number is handed back to the stream, uncharged, for a worker that has a slot. A
+request whose earlier start ended in a crash runs with nothing beside it, so that another crash
+names its culprit and is charged to no neighbour.
 """
 
 from __future__ import annotations
@@ -12,95 +12,124 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from sensestream_consumer.broker.deliveries import Delivery
+
 __all__ = ["AtCapacity", "SharedExclusiveGate", "SlotPool", "TooManyWaiters"]
 
 
-# Seconds that a place is kept for an entry on its way to the engine. One that a slow site holds up
-# must not leave the engine idle.
-_KEPT = 1.0
+# Seconds that a slot stays reserved for a delivery on its way to the engine. A delivery that a slow
+# site holds up must not leave the engine idle.
+_RESERVED_FOR = 1.0
 
 
 class AtCapacity(Exception):
-    """All places are taken: the entry goes back for another worker."""
+    """All slots are taken: the delivery is handed back for another worker."""
 
 
 class TooManyWaiters(AtCapacity):
-    """Too many wait for somebody's transcription: free places at the engine would not help it."""
+    """Too many requests wait for another's transcription: a free slot would not help this one."""
 
 
 class SlotPool:
-    """A bounded number of places, taken, kept for somebody, or refused at once."""
+    """A bounded number of slots, acquired or refused at once, never waited for.
+
+        available ── reserve ──> reserved ── acquire ──> in use ── end of the block ──> available
+            │                       └─ cancel_reservation, or a second later ──> available
+            └──────────────── acquire ────────────────> in use
+
+    A reservation belongs to one delivery. `FlowControl` makes it for a delivery that it takes over.
+    `Transcribing` uses it up: it acquires the slot. `Resolver` cancels it for a delivery that
+    follows another, and `Dispatcher` at the end of the task, where it was not needed.
+    """
 
     def __init__(
-        self, count: int, on_freed: Callable[[], None], refusal: type[AtCapacity] = AtCapacity
+        self, capacity: int, on_freed: Callable[[], None], refusal: type[AtCapacity] = AtCapacity
     ) -> None:
-        self.count = count
-        self.taken = 0
-        self._kept: dict[object, float] = {}  # for whom, and until when
+        """`on_freed` is called when a slot may have become available."""
+        self.capacity = capacity
+        self.in_use = 0
+        self._reserved_until: dict[Delivery, float] = {}
         self._on_freed = on_freed
         self._refusal = refusal
 
     @property
-    def free(self) -> int:
+    def available(self) -> int:
+        """How many slots are neither in use nor reserved."""
         now = time.monotonic()
-        return self.count - self.taken - sum(until > now for until in self._kept.values())
+        reserved = sum(until > now for until in self._reserved_until.values())
+        return self.capacity - self.in_use - reserved
 
-    def keep(self, who: object) -> None:
-        """Keep a free place for a moment, for somebody who will come for it or `let_go`."""
-        self._kept[who] = time.monotonic() + _KEPT
+    def reserve(self, delivery: Delivery) -> None:
+        """Reserve an available slot for a moment, for this delivery to acquire."""
+        self._reserved_until[delivery] = time.monotonic() + _RESERVED_FOR
 
-    def let_go(self, who: object) -> None:
-        """Whoever it is needs no kept place any more; nothing where none is kept."""
-        if self._kept.pop(who, None) is not None:
+    def cancel_reservation(self, delivery: Delivery) -> None:
+        """Note that this delivery needs no slot; nothing where none is reserved for it."""
+        if self._reserved_until.pop(delivery, None) is not None:
             self._on_freed()
 
     @contextmanager
-    def place(self, who: object = None) -> Iterator[None]:
-        """Hold a place, the one kept for `who` if there is one; raises the refusal otherwise."""
-        self._kept.pop(who, None)
-        if self.free <= 0:
+    def acquire(self, delivery: Delivery | None = None) -> Iterator[None]:
+        """Use a slot for the block: the one reserved for `delivery`, or an available one.
+
+        Raises the pool's refusal, `AtCapacity` or a kind of it, where there is none.
+        """
+        if delivery is not None:
+            self._reserved_until.pop(delivery, None)
+        if self.available <= 0:
             raise self._refusal
-        self.taken += 1
+        self.in_use += 1
         try:
             yield
         finally:
-            self.taken -= 1
+            self.in_use -= 1
             self._on_freed()
 
 
 class SharedExclusiveGate:
-    """The engine's door: many at once, or one alone. Whoever waits to be alone goes first."""
+    """A readers-writer lock at the engine: many at once, or one alone.
+
+    A request that waits to be alone goes before those that come after it.
+    """
 
     def __init__(self) -> None:
-        self._inside = 0
-        self._alone = False
-        self._waiting_alone = 0
+        self._sharing = 0
+        self._exclusive = False
+        self._waiting_for_exclusive = 0
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
-    async def enter(self, *, alone: bool) -> AsyncIterator[None]:
-        await (self._enter_alone() if alone else self._enter_shared())
+    async def shared(self) -> AsyncIterator[None]:
+        """Enter beside others; waits while one is alone, or waits to be."""
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: not self._exclusive and not self._waiting_for_exclusive
+            )
+            self._sharing += 1
         try:
             yield
         finally:
             async with self._changed:
-                if alone:
-                    self._alone = False
-                else:
-                    self._inside -= 1
+                self._sharing -= 1
                 self._changed.notify_all()
 
-    async def _enter_shared(self) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._alone and not self._waiting_alone)
-            self._inside += 1
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Enter alone; waits until all others have left."""
+        await self._enter_exclusive()
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self._exclusive = False
+                self._changed.notify_all()
 
-    async def _enter_alone(self) -> None:
+    async def _enter_exclusive(self) -> None:
         async with self._changed:
-            self._waiting_alone += 1
+            self._waiting_for_exclusive += 1
             try:
-                await self._changed.wait_for(lambda: not self._alone and not self._inside)
-                self._alone = True
+                await self._changed.wait_for(lambda: not self._exclusive and not self._sharing)
+                self._exclusive = True
             finally:
-                self._waiting_alone -= 1
+                self._waiting_for_exclusive -= 1
                 self._changed.notify_all()

@@ -1,7 +1,7 @@
 """`sensestream-worker --check`: what a start would meet, without joining the group.
 
-The model is really loaded: which device ONNX Runtime gives, and whether all files belong
-together, nothing else tells. So it takes the memory of a worker for as long.
+The model is really loaded, because only that shows which device ONNX Runtime gives, and whether all
+files belong together. So it takes the memory of a worker for as long.
 """
 
 from __future__ import annotations

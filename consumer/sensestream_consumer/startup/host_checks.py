@@ -1,4 +1,4 @@
-"""What a worker's host gives it: one ONNX Runtime or two, and folders that it can read."""
+"""Checks of a worker's host: one ONNX Runtime or two, and folders that it can read."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def _root(root: Path) -> Finding:
 def _names(root: Path) -> Iterator[Path]:
     with os.scandir(root) as found:
         for entry in found:
-            if entry.is_dir() or entry.is_file():  # what nobody reads: pipes, devices, dead links
+            if (
+                entry.is_dir() or entry.is_file()
+            ):  # the others are no audio: pipes, devices, dead links
                 yield Path(entry.path)
 
 

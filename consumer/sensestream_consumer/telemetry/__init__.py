@@ -1,1 +1,1 @@
-"""What a worker writes on the way: stage timings, counters, log lines, spans."""
+"""What a worker records on the way: stage timings, counters, log lines, spans."""

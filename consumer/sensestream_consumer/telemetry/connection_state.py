@@ -1,4 +1,4 @@
-"""Whether Redis answers: kept for each of a worker's connections by the code that uses it."""
+"""Whether Redis answers, on each of a worker's connections; kept by the code that uses it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ __all__ = ["ConnectionState"]
 
 
 class ConnectionState:
-    """One connection's news of Redis."""
+    """Whether Redis answers on one connection, which `connection` names in the metrics."""
 
     def __init__(self, connection: str) -> None:
         self._connection = connection
         self._away_since: float | None = None
 
     def answered(self) -> None:
+        """Note that Redis has replied."""
         if self._away_since is not None:
             self._away_since = None
             REDIS_RECONNECTS.labels(self._connection).inc()
 
     def failed(self) -> None:
+        """Note that a call got no reply."""
         if self._away_since is None:
             self._away_since = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What a worker counts: of the whole process, as a worker is one."""
+"""The counters and histograms of a worker: of the whole process, since a worker is one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ REGISTRY = CollectorRegistry()
 
 
 def _counter(name: str, meaning: str, label: str = "", known: Iterable[str] = ()) -> Counter:
-    """`known` labels are told as 0 from the start: a rate sees no increase from nowhere to 1."""
+    """`known` labels are exposed as 0 from the start: a rate sees no increase from nothing to 1."""
     counter = Counter(name, meaning, [label] if label else [], registry=REGISTRY)
     for value in known:
         counter.labels(value)
@@ -57,13 +57,14 @@ def _histogram(
 
 DELIVERIES = _counter(
     "sensestream_deliveries",
-    "Entries taken in hand: new from the stream, handed back by a worker without room or on its "
+    "Entries received: new from the stream, handed back by a worker without room or on its "
     "way out, or reclaimed from one that went silent.",
-    "source", ("new", "handed_back", "reclaimed"),
-)  # fmt: skip
+    "source",
+    ("new", "handed_back", "reclaimed"),
+)
 ENTRIES_HANDED_BACK = _counter(
     "sensestream_entries_handed_back",
-    "Entries given back unanswered, for want of room or at the drain.",
+    "Entries handed back unanswered, for want of room or at the drain.",
 )
 OUTCOMES = Counter(
     "sensestream_outcomes",
@@ -79,11 +80,12 @@ LATE_ANSWERS = _counter(
 DEAD_LETTERED = _counter(
     "sensestream_dead_lettered",
     "Requests that this worker gave up on and kept.",
-    "error", (code.value for code in ErrorCode if code.dead_letter),
-)  # fmt: skip
+    "error",
+    (code.value for code in ErrorCode if code.dead_letter),
+)
 ENTRIES_LOST = _counter(
     "sensestream_entries_lost",
-    "Entries that another worker took over while this one held them.",
+    "Entries that another worker took over while this one had them in flight.",
 )
 LEASES_LOST = _counter(
     "sensestream_leases_lost",
@@ -91,14 +93,16 @@ LEASES_LOST = _counter(
 )
 RETRIES = _counter(
     "sensestream_retries",
-    "Tries again after a fault that may pass: of a fetch, of the engine, of a call to Redis.",
-    "what", ("fetch", "engine", "redis"),
-)  # fmt: skip
+    "Retries after a fault that may pass: of a fetch, of the engine, of a call to Redis.",
+    "operation",
+    ("fetch", "engine", "redis"),
+)
 REDIS_RECONNECTS = _counter(
     "sensestream_redis_reconnects",
     "Times that Redis answered again after it had not.",
-    "connection", ("commands", "reader", "heartbeat"),
-)  # fmt: skip
+    "connection",
+    ("commands", "reader", "heartbeat"),
+)
 GROUPS_RECREATED = _counter(
     "sensestream_groups_recreated",
     "Consumer groups that were gone and made again: the request streams were deleted or lost.",
@@ -106,17 +110,19 @@ GROUPS_RECREATED = _counter(
 AUDIO_SECONDS = _counter(
     "sensestream_audio_seconds",
     "Seconds of audio in completed requests.",
-    "cache", (use.value for use in CacheUse),
-)  # fmt: skip
+    "cache",
+    (use.value for use in CacheUse),
+)
 QUEUE_WAIT_SECONDS = _histogram(
     "sensestream_queue_wait_seconds",
-    "From the submission of a request until this worker began with it.",
+    "From the submission of a request until this worker picked it up.",
 )
 REQUEST_SECONDS = _histogram(
     "sensestream_request_seconds",
     "From the submission of a request until its outcome was ready to be published.",
-    "status", "cache",
-)  # fmt: skip
+    "status",
+    "cache",
+)
 STAGE_SECONDS = _histogram(
     "sensestream_stage_seconds",
     "Time a request spent in one stage; stages it did not pass through are not counted.",
@@ -124,14 +130,15 @@ STAGE_SECONDS = _histogram(
 )
 BATCH_CLIPS = _histogram(
     "sensestream_batch_clips",
-    "Clips computed together, only where the engine batches: on a GPU, or where it is told to.",
+    "Clips computed together, only where the engine batches: on a GPU, or where it is set to.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128),
 )
 BATCH_ROWS = _counter(
     "sensestream_batch_rows",
     "Rows (60 ms each) computed in batches, of audio and of padding.",
-    "kind", ("audio", "padding"),
-)  # fmt: skip
+    "kind",
+    ("audio", "padding"),
+)
 
 
 class _Kind(NamedTuple):
@@ -157,7 +164,7 @@ _STAGES = {stage: STAGE_SECONDS.labels(stage) for stage in Stage}
 
 
 def count_outcome(outcome: Outcome, committed: bool, timings: Sequence[StageTiming]) -> None:
-    """Count one request at its end, with the laps it took."""
+    """Count one request at its end, with the timings of its stages."""
     for stage, seconds in seconds_by_stage(timings).items():
         _STAGES[stage].observe(seconds)
     if not committed:

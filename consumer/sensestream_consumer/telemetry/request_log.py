@@ -1,4 +1,4 @@
-"""What a worker says about each request: who it is, bound once, and one canonical line."""
+"""The log of each request: its identity, bound once, and one canonical line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sensestream_common.contract.outcome import Outcome
 from sensestream_common.contract.request import BadRequest, Request
 from structlog.contextvars import bind_contextvars
 
-from sensestream_consumer.broker.deliveries import Delivery
 from sensestream_consumer.telemetry.stages import StageTiming, seconds_by_stage
 
 __all__ = ["bind_request", "log_outcome", "trace_id"]
@@ -28,9 +27,9 @@ def trace_id(traceparent: str) -> str | None:
     return found[1] if found and found[1] != _NO_TRACE else None
 
 
-def bind_request(held: Delivery, request: Request | BadRequest) -> None:
+def bind_request(entry: str, request: Request | BadRequest) -> None:
     """Bind the request to every line that its task logs from here on."""
-    bind_contextvars(id=request.id, entry=held.entry)
+    bind_contextvars(id=request.id, entry=entry)
     if trace := trace_id(request.traceparent):
         bind_contextvars(trace_id=trace)
 

@@ -1,4 +1,4 @@
-"""Where a worker's spans go, by OpenTelemetry's own variables. For the entry point alone.
+"""The export of a worker's spans, by OpenTelemetry's own variables. For the entry point alone.
 
     OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 sensestream-worker …
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-_GOODBYE = 3.0  # seconds for the last spans; a collector that is away holds up no drain
+_FLUSH_TIMEOUT = 3.0  # seconds for the last spans; a collector that is away holds up no drain
 
 
 def start_exporting() -> None:
@@ -47,7 +47,7 @@ def start_exporting() -> None:
 
 
 def stop_exporting() -> None:
-    """Send what is left."""
+    """Send the spans that are left."""
     if not _exporters():
         return
     try:
@@ -58,7 +58,7 @@ def stop_exporting() -> None:
     if shut_down is not None:
         thread = threading.Thread(target=shut_down, name="last-spans", daemon=True)
         thread.start()
-        thread.join(_GOODBYE)
+        thread.join(_FLUSH_TIMEOUT)
 
 
 def _exporters() -> list[str]:

@@ -1,11 +1,11 @@
-"""How long each stage of a request takes: noted where it happens, told once at the end.
+"""The time that each stage of a request takes: recorded where it happens, read once at the end.
 
-    with stage(Stage.FETCH):
+    with timed(Stage.FETCH):
         ...
 
-notes a lap of the request that the current task works on. The handler begins the list and reads
-it when the request is answered: for its line in the log, for the metrics, for whatever else wants
-to know. So nobody between hands a stopwatch on, and what happens outside a request is not noted.
+records a `StageTiming` of the request that the current task works on. The handler begins the list
+and reads it when the request is answered: for its line in the log, the metrics and the spans. The
+functions between pass nothing on, and outside a request nothing is recorded.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from typing import Self
 __all__ = [
     "Stage",
     "StageTiming",
-    "began",
     "begin_timings",
-    "note",
     "now",
+    "picked_up_at",
+    "record",
     "seconds_by_stage",
-    "stage",
+    "timed",
     "timings",
-]  # fmt: skip
+]
 
 now = time.monotonic_ns  # nanoseconds; add `time.time_ns() - now()` for the wall's clock
 
 
 class Stage(StrEnum):
-    """What a request passes through; a hit needs the first and the last of them at most."""
+    """The stages of a request; a hit needs the first and the last of them at most."""
 
-    FETCH = "fetch"  # reading and hashing what it refers to, with the pauses between tries
+    FETCH = "fetch"  # reading and hashing the audio, with the pauses between tries
     DECODE = "decode"  # bytes to samples, and their identity
-    FOLLOW = "follow"  # waiting for another's transcription of the same recording
+    FOLLOW = "follow"  # waiting for another request's transcription of the same recording
     QUEUE = "queue"  # waiting for a free thread of the engine
-    ENGINE = "engine"  # features, waiting for company in a batch, the model, text
+    ENGINE = "engine"  # features, waiting for others in a batch, the model, text
     COMMIT = "commit"  # acknowledging and publishing, until Redis answers
 
 
@@ -53,35 +53,35 @@ class StageTiming:
     ended: int
 
 
-_laps: ContextVar[list[StageTiming] | None] = ContextVar("timings", default=None)
-_began: ContextVar[int] = ContextVar("began", default=0)
+_timings: ContextVar[list[StageTiming] | None] = ContextVar("timings", default=None)
+_picked_up_at: ContextVar[int] = ContextVar("picked_up_at", default=0)
 
 
 def begin_timings() -> None:
-    """Note the laps of the current task's request from here on."""
-    _laps.set([])
-    _began.set(now())
+    """Record the stages of the current task's request from here on."""
+    _timings.set([])
+    _picked_up_at.set(now())
 
 
-def began() -> int:
+def picked_up_at() -> int:
     """When the current task's request was picked up, in nanoseconds of `now`."""
-    return _began.get()
+    return _picked_up_at.get()
 
 
 def timings() -> list[StageTiming]:
-    """Those of the current task's request so far, in the order they ended."""
-    return _laps.get() or []
+    """The stages of the current task's request so far, in the order in which they ended."""
+    return _timings.get() or []
 
 
-def note(stage: Stage, began: int, ended: int) -> None:
-    """A lap whose ends were seen elsewhere, as by a thread."""
-    noted = _laps.get()
-    if noted is not None:
-        noted.append(StageTiming(stage, began, ended))
+def record(stage: Stage, began: int, ended: int) -> None:
+    """Record a stage that was timed elsewhere, as by a thread."""
+    recorded = _timings.get()
+    if recorded is not None:
+        recorded.append(StageTiming(stage, began, ended))
 
 
-class stage:  # noqa: N801  (reads as what it is: a `with` statement's verb)
-    """Notes what its block takes, whether it succeeds or not."""
+class timed:  # noqa: N801  (reads as what it is: a `with` statement's verb)
+    """Records the time that its block takes, whether it succeeds or not."""
 
     __slots__ = ("_began", "_stage")
 
@@ -99,12 +99,12 @@ class stage:  # noqa: N801  (reads as what it is: a `with` statement's verb)
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        note(self._stage, self._began, now())
+        record(self._stage, self._began, now())
 
 
 def seconds_by_stage(timings: Sequence[StageTiming]) -> dict[Stage, float]:
-    """What each stage of a request took: it may pass through one twice."""
+    """The seconds that each stage took in all: a request may pass through one twice."""
     seconds: dict[Stage, float] = {}
-    for lap in timings:
-        seconds[lap.stage] = seconds.get(lap.stage, 0.0) + (lap.ended - lap.began) / 1e9
+    for timing in timings:
+        seconds[timing.stage] = seconds.get(timing.stage, 0.0) + (timing.ended - timing.began) / 1e9
     return seconds

@@ -1,8 +1,8 @@
-"""Spans of what a worker did for a request, in the trace that the request belongs to.
+"""Spans of a worker's work on a request, in the trace that the request belongs to.
 
 Through OpenTelemetry's API alone, and only where that is installed (the extra `[otel]`) and a
 provider is set up when the worker starts. They are made when the request is answered, from its
-laps, and not while it is worked on: a request that goes back to the stream leaves no span.
+timings, and not while it is worked on: a request that goes back to the stream leaves no span.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sensestream_common.contract.keys import REQUESTS_GROUP, Keys
+from sensestream_common.contract.keys import REQUESTS_GROUP, Keys, Lane
 from sensestream_common.contract.outcome import Outcome
 
-from sensestream_consumer.broker.deliveries import Delivery
 from sensestream_consumer.telemetry.stages import StageTiming, now
 
 if TYPE_CHECKING:
@@ -24,20 +23,22 @@ __all__ = ["Tracing"]
 
 
 class Tracing:
-    """The tracer of one worker; does nothing where nobody wants spans."""
+    """The tracer of one worker; does nothing where no provider is set up."""
 
     def __init__(self, keys: Keys, consumer: str) -> None:
         self._keys = keys
         self._consumer = consumer
         self._tracer = _tracer()
 
-    def tell(
-        self, held: Delivery, outcome: Outcome, began: int, timings: Sequence[StageTiming]
+    def record(
+        self, lane: Lane, outcome: Outcome, picked_up_at: int, timings: Sequence[StageTiming]
     ) -> None:
-        """A CONSUMER span below the sender's, from `began` (nanoseconds of `now`), and its stages.
+        """Make a CONSUMER span below the sender's, with a span for each stage in it.
 
-        A parent, and not only a link: a request is one message, and its trace then reads from the
-        submit to the outcome in one piece.
+        `picked_up_at` and the timings are in nanoseconds of `stages.now`.
+
+        The sender's span is its parent. OpenTelemetry prefers links for batch consumers; a worker
+        processes one message per span, so a parent is right.
         """
         if self._tracer is None:
             return
@@ -45,27 +46,27 @@ class Tracing:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         wall = time.time_ns() - now()
-        destination = self._keys.lane(held.lane)
+        destination = self._keys.lane(lane)
         span = self._tracer.start_span(
             f"process {destination}",
             TraceContextTextMapPropagator().extract({"traceparent": outcome.traceparent}),
             SpanKind.CONSUMER,
             self._attributes(destination, outcome),
-            start_time=wall + began,
+            start_time=wall + picked_up_at,
         )
         if span.is_recording():
             inside = set_span_in_context(span)
-            for lap in timings:
+            for timing in timings:
                 stage = self._tracer.start_span(
-                    lap.stage.value, inside, start_time=wall + lap.began
+                    timing.stage.value, inside, start_time=wall + timing.began
                 )
-                stage.end(wall + lap.ended)
+                stage.end(wall + timing.ended)
             if not outcome.completed:
                 span.set_status(Status(StatusCode.ERROR, outcome.message))
         span.end(wall + now())
 
     def _attributes(self, destination: str, outcome: Outcome) -> dict[str, Any]:
-        """OpenTelemetry's conventions for messaging, then what is this pipeline's own."""
+        """OpenTelemetry's conventions for messaging, then this pipeline's own attributes."""
         attributes: dict[str, Any] = {
             "messaging.system": "redis",
             "messaging.operation.name": "process",
@@ -91,5 +92,5 @@ def _tracer() -> Tracer | None:
     except ModuleNotFoundError:
         return None
     if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        return None  # nobody has set one up, and a span that goes nowhere costs 40 µs
+        return None  # none is set up, and a span that goes nowhere costs 40 µs
     return trace.get_tracer("sensestream")

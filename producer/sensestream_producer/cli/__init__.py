@@ -26,10 +26,14 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--redis-url", metavar="URL", help="The pipeline's Redis [SENSESTREAM_REDIS_URL].")
-@click.option("--pipeline", metavar="NAME", help="The pipeline's name [SENSESTREAM_PIPELINE].")
 @click.option(
-    "--log-level", type=click.Choice(LEVELS), help="On stderr [warning; of a gateway info]."
+    "--redis-url", metavar="URL", help="URL of the pipeline's Redis [SENSESTREAM_REDIS_URL]."
+)
+@click.option("--pipeline", metavar="NAME", help="Name of the pipeline [SENSESTREAM_PIPELINE].")
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS),
+    help="Lowest level of the log lines on stderr [warning; gateway: info].",
 )
 @click.version_option(__version__, prog_name="sensestream")
 @click.pass_context
@@ -39,11 +43,11 @@ def sensestream(
     """Speech in, transcripts out, through one Redis.
 
     \b
-    See it work, with a Redis and a worker of its own:
+    Try it, with a Redis and a worker of its own:
       sensestream demo
     Transcribe a file, and wait for the text:
       sensestream submit --wait talk.wav
-    See every transcript as it comes:
+    Print every transcript as it comes:
       sensestream watch
     Serve it over HTTP, with a page:
       sensestream gateway
@@ -58,7 +62,7 @@ for command in (submit, watch, status, dead, pending, cache, doctor, demo, gatew
 
 
 def main() -> None:
-    """The entry point: an error is one sentence on stderr and status 1, a wrong usage status 2."""
+    """Run the command: an error is a sentence on stderr and status 1, a wrong usage status 2."""
     try:
         sensestream.main(standalone_mode=False)
     except click.exceptions.Exit as leave:

@@ -1,4 +1,4 @@
-"""`sensestream cache`: what the workers remember, and making them learn or forget it."""
+"""`sensestream cache`: the cached results counted, warmed and cleared."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sensestream_common.contract.request import LANGUAGES
 
 from sensestream_producer.cli.many import audio_of, handled, named, progress_bar, refuse_folders
 from sensestream_producer.cli.setup import Setup, echo_json, note, run, shown
-from sensestream_producer.operations.result_cache import CacheStats, Seen
+from sensestream_producer.operations.result_cache import CacheStats, OnPage
 from sensestream_producer.submit.submission import Submission
 
 __all__ = ["cache"]
 
 
-@click.group(short_help="Count, warm and clear the results that are kept.")
+@click.group(short_help="Count, warm and clear the cached results.")
 def cache() -> None:
-    """The results that workers keep, so that nothing is transcribed twice.
+    """Cached results: equal requests are transcribed once.
 
     \b
     sensestream cache stats --fail-hit-rate-below 0.2 --fail-results-above 1000000
@@ -35,24 +35,32 @@ def cache() -> None:
 
 
 @cache.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--fail-hit-rate-below", type=click.FloatRange(0, 1), metavar="SHARE",
-              help="Exit status 1 when fewer requests than that were repeats.")  # fmt: skip
-@click.option("--fail-results-above", type=click.IntRange(min=0), metavar="NUMBER",
-              help="Exit status 1 when more results than that are kept.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--fail-hit-rate-below",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Exit with status 1 if the hit rate is below SHARE (0 to 1).",
+)
+@click.option(
+    "--fail-results-above",
+    type=click.IntRange(min=0),
+    metavar="NUMBER",
+    help="Exit with status 1 if more than NUMBER results are kept.",
+)
 @click.pass_obj
 def stats(
     setup: Setup, as_json: bool, fail_hit_rate_below: float | None, fail_results_above: int | None
 ) -> None:
-    """Print how many results are kept, of which models, and how many requests were repeats.
+    """Print the number of cached results, their models, and the hit rate.
 
-    Counts with SCAN, which never holds Redis up.
+    Counts with SCAN, which never blocks Redis.
     """
 
     async def work() -> CacheStats:
         async with setup.results() as results:
-            with _counting("counting results") as seen:
-                return await results.stats(seen)
+            with _counting("counting results") as on_page:
+                return await results.stats(on_page)
 
     found = run(work())
     if as_json:
@@ -69,20 +77,40 @@ def stats(
 
 @cache.command()
 @click.argument("sources", metavar="FILE|URL…", nargs=-1)
-@click.option("--from", "listed", type=click.File(encoding="utf-8"), metavar="LIST",
-              help="A file with a FILE or URL on each line; - for standard input.")  # fmt: skip
+@click.option(
+    "--from",
+    "listed",
+    type=click.File(encoding="utf-8"),
+    metavar="LIST",
+    help="File with a FILE or URL on each line; - for standard input.",
+)
 @click.option("--by-reference", is_flag=True, help="Send a file's file:// URL, not its bytes.")
-@click.option("--language", type=click.Choice(LANGUAGES), default="auto", show_default=True,
-              help="As the later requests will say it.")  # fmt: skip
-@click.option("--itn/--no-itn", default=True, help="As the later requests will say it.")
-@click.option("--ttl", type=click.IntRange(min=1), metavar="SECONDS", help="To keep the results.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=300.0,
-              show_default=True, metavar="SECONDS", help="For each recording.")  # fmt: skip
+@click.option(
+    "--language",
+    type=click.Choice(LANGUAGES),
+    default="auto",
+    show_default=True,
+    help="Language that the later requests will name.",
+)
+@click.option(
+    "--itn/--no-itn",
+    default=True,
+    help="Punctuation and digits, or words as spoken: as the later requests will ask.",
+)
+@click.option("--ttl", type=click.IntRange(min=1), metavar="SECONDS", help="Retention of results.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait for each recording.",
+)
 @click.pass_obj
 def warm(setup: Setup, /, sources: tuple[str, ...], listed: Any, **options: Any) -> None:
-    """Have recordings transcribed before anybody asks, so that they are known from then on.
+    """Transcribe recordings in advance, so that later requests for them are cache hits.
 
-    A result is found by what is heard, the language asked for and ITN: warm with those that the
+    A result is found by its audio, the language asked for and ITN: warm with those that the
     later requests will name.
     """
     sources += tuple(line.strip() for line in listed or () if line.strip())
@@ -98,7 +126,7 @@ def warm(setup: Setup, /, sources: tuple[str, ...], listed: Any, **options: Any)
     named_jobs = list(zip(sources, submissions, strict=True))
     counted = run(_warm(setup, named_jobs, options["timeout"]))
     click.echo(
-        f"{counted['miss'] + counted['coalesced']} heard, {counted['hit']} known already, "
+        f"{counted['miss'] + counted['coalesced']} transcribed, {counted['hit']} cached already, "
         f"{counted['failed']} failed"
     )
     if counted["failed"]:
@@ -106,15 +134,15 @@ def warm(setup: Setup, /, sources: tuple[str, ...], listed: Any, **options: Any)
 
 
 async def _warm(setup: Setup, jobs: list[tuple[str, Submission]], timeout: float) -> Counter[str]:
-    """How many were heard, known and failed; the failures are told as they come."""
+    """Count the outcomes by their use of the cache, and the failures, which are printed at once."""
     counted: Counter[str] = Counter()
     async with setup.client() as client:
         await client.ping()
 
-        async def hear(job: tuple[str, Submission]) -> Outcome:
+        async def transcribe(job: tuple[str, Submission]) -> Outcome:
             return await client.transcribe(job[1], timeout=timeout)
 
-        results = handled(jobs, hear)
+        results = handled(jobs, transcribe)
         async with aclosing(results):
             with progress_bar("warming", len(jobs)) as advance:
                 async for (source, _), result in results:
@@ -126,32 +154,32 @@ async def _warm(setup: Setup, jobs: list[tuple[str, Submission]], timeout: float
 
 
 def _failure(result: Outcome | SensestreamError) -> str:
-    """Why a recording was not heard; empty if it was."""
+    """The reason why a recording was not transcribed; empty if it was."""
     if isinstance(result, SensestreamError):
         return str(result)
     return "" if result.completed else f"{result.error}: {result.message}"
 
 
 @cache.command()
-@click.option("--model", default="", metavar="NAME", help="Only what this model has heard.")
-@click.option("--all", "every", is_flag=True, help="Every result.")
-@click.option("--dry-run", is_flag=True, help="Only print how many there are.")
+@click.option("--model", default="", metavar="NAME", help="Model whose results are removed.")
+@click.option("--all", "every", is_flag=True, help="Remove every result.")
+@click.option("--dry-run", is_flag=True, help="Print the number of results, and remove none.")
 @click.pass_obj
 def clear(setup: Setup, model: str, every: bool, dry_run: bool) -> None:
-    """Forget results: all, or those of a model that is retired.
+    """Remove cached results: all, or those of a retired model.
 
-    Requests are answered all the same; what was forgotten is transcribed again.
+    Requests are still answered; their recordings are transcribed again.
     """
     if every == bool(model):
-        raise click.UsageError("say whose results: --model NAME, or --all")
+        raise click.UsageError("choose results with --model NAME, or --all")
 
     async def work() -> int:
         async with setup.results() as results:
-            with _counting("looking at results") as seen:
-                return await results.forget(model, dry_run=dry_run, seen=seen)
+            with _counting("looking at results") as on_page:
+                return await results.clear(model, dry_run=dry_run, on_page=on_page)
 
     count = run(work())
-    click.echo(f"{count} would be forgotten" if dry_run else f"{count} forgotten")
+    click.echo(f"{count} would be removed" if dry_run else f"{count} removed")
 
 
 def _rows(found: CacheStats) -> Iterator[tuple[str, object]]:
@@ -159,8 +187,11 @@ def _rows(found: CacheStats) -> Iterator[tuple[str, object]]:
     for model, count in found.models.items():
         yield f"  {model}", count
     rate = "none yet" if found.hit_rate is None else f"{found.hit_rate:.1%}"
-    yield "hit rate", f"{rate} ({found.hits} hits, {found.coalesced} joined, {found.misses} misses)"
-    yield "evicted", "not told" if found.evicted is None else f"{found.evicted} keys of this Redis"
+    yield (
+        "hit rate",
+        f"{rate} ({found.hits} hits, {found.coalesced} coalesced, {found.misses} misses)",
+    )
+    yield "evicted", "unknown" if found.evicted is None else f"{found.evicted} keys of this Redis"
 
 
 def _alarms(
@@ -174,20 +205,20 @@ def _alarms(
     ):
         alarms.append(
             f"the hit rate is {found.hit_rate:.1%}, below "
-            f"{fail_hit_rate_below:.1%}: do repeats name the same language and ITN, and does "
-            "SENSESTREAM_RESULT_TTL outlast the time between?"
+            f"{fail_hit_rate_below:.1%}: do equal requests name the same language and "
+            "ITN, and is SENSESTREAM_RESULT_TTL longer than the time between them?"
         )
     if fail_results_above is not None and found.results > fail_results_above:
         alarms.append(
             f"{found.results} results are kept, more than {fail_results_above}: shorten "
-            "SENSESTREAM_RESULT_TTL, or forget a retired model's with `cache clear --model`"
+            "SENSESTREAM_RESULT_TTL, or remove a retired model's with `cache clear --model`"
         )
     return alarms
 
 
 @contextmanager
-def _counting(what: str) -> Iterator[Seen]:
-    """A count that grows at a terminal: how many keys there will be is not known."""
+def _counting(what: str) -> Iterator[OnPage]:
+    """A growing count at a terminal: the number of keys is not known in advance."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed}"))
     with Progress(

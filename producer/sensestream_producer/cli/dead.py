@@ -1,4 +1,4 @@
-"""`sensestream dead`: look at the requests given up on, replay them, purge them."""
+"""`sensestream dead`: dead letters listed, shown, replayed and purged."""
 
 from __future__ import annotations
 
@@ -23,11 +23,20 @@ def _selecting(command: F) -> F:
     """The conditions that choose letters; a letter must meet all that are given."""
     codes = [code.value for code in ErrorCode if code.dead_letter]
     for option in (
-        click.option("--newer-than", type=age, metavar="AGE", help="Given up later than that."),
         click.option(
-            "--older-than", type=age, metavar="AGE", help="Given up before, as 12h or 7d."
+            "--newer-than", type=age, metavar="AGE", help="Select letters younger than AGE, as 12h."
         ),
-        click.option("--error", "errors", multiple=True, type=click.Choice(codes), metavar="CODE"),
+        click.option(
+            "--older-than", type=age, metavar="AGE", help="Select letters older than AGE, as 7d."
+        ),
+        click.option(
+            "--error",
+            "errors",
+            multiple=True,
+            type=click.Choice(codes),
+            metavar="CODE",
+            help="Select letters with this error; repeatable.",
+        ),
         click.argument("ids", nargs=-1, metavar="[ID]…"),
     ):
         command = option(command)
@@ -49,13 +58,13 @@ def _selection(
 
 
 _secrets = click.option(
-    "--secrets", is_flag=True, help="Also what is hidden: passwords, query strings, data: bytes."
+    "--secrets", is_flag=True, help="Show passwords, query strings and data: bytes in full."
 )
 
 
-@click.group(short_help="List, show, replay and purge requests given up on.")
+@click.group(short_help="List, show, replay and purge dead letters.")
 def dead() -> None:
-    """Requests given up on that a person could fix, kept whole.
+    """Dead letters: failed requests that a person can fix, kept whole.
 
     \b
     sensestream dead list --error audio_not_found --newer-than 12h
@@ -67,11 +76,11 @@ def dead() -> None:
 
 @dead.command("list")
 @_selecting
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @_secrets
 @click.pass_obj
 def list_letters(setup: Setup, /, as_json: bool, secrets: bool, **conditions: Any) -> None:
-    """Print the letters, oldest first: by id, error and age, or all."""
+    """Print dead letters, oldest first: by id, error and age, or all."""
 
     async def work() -> None:
         async with setup.client() as client:
@@ -89,7 +98,7 @@ def list_letters(setup: Setup, /, as_json: bool, secrets: bool, **conditions: An
 @_secrets
 @click.pass_obj
 def show(setup: Setup, ids: tuple[str, ...], secrets: bool) -> None:
-    """Print letters whole: every field of the request, and why it was given up."""
+    """Print dead letters whole: every field of the request, and the error."""
 
     async def work() -> int:
         async with setup.client() as client:
@@ -112,14 +121,14 @@ def show(setup: Setup, ids: tuple[str, ...], secrets: bool) -> None:
 
 @dead.command()
 @_selecting
-@click.option("--all", "every", is_flag=True, help="Every letter.")
-@click.option("--dry-run", is_flag=True, help="Only print which letters would be replayed.")
-@click.option("--ignore-deadline", is_flag=True, help="Leave out a deadline that has passed.")
+@click.option("--all", "every", is_flag=True, help="Replay every letter.")
+@click.option("--dry-run", is_flag=True, help="Print the letters to replay, and change nothing.")
+@click.option("--ignore-deadline", is_flag=True, help="Leave out deadlines that have passed.")
 @click.pass_obj
 def replay(
     setup: Setup, /, every: bool, dry_run: bool, ignore_deadline: bool, **conditions: Any
 ) -> None:
-    """Send requests again as they were; each letter goes in the same step."""
+    """Send requests again as they were, and remove each letter in the same step."""
     _need_condition(every, conditions)
 
     async def work() -> bool:
@@ -146,11 +155,11 @@ def replay(
 
 @dead.command()
 @_selecting
-@click.option("--all", "every", is_flag=True, help="Every letter.")
-@click.option("--dry-run", is_flag=True, help="Only print which letters would be purged.")
+@click.option("--all", "every", is_flag=True, help="Purge every letter.")
+@click.option("--dry-run", is_flag=True, help="Print the letters to purge, and change nothing.")
 @click.pass_obj
 def purge(setup: Setup, /, every: bool, dry_run: bool, **conditions: Any) -> None:
-    """Remove letters for good, with the uploaded bytes kept for their replay."""
+    """Remove dead letters for good, with the uploaded bytes kept for their replay."""
     _need_condition(every, conditions)
 
     async def work() -> None:

@@ -32,25 +32,22 @@ _COUNTERS = ("submitted", "completed", "misses", "coalesced", "hits", "failed", 
 
 
 @click.command(short_help="Watch speech become text, with a Redis and a worker of its own.")
-@click.option("--json", "as_json", is_flag=True, help="One outcome a line, and nothing else.")
-@click.option("--keep-redis", is_flag=True, help="Leave it all running afterwards, until Ctrl-C.")
-@click.option(
-    "--serve", is_flag=True, help="Serve it over HTTP instead, page included, until Ctrl-C."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print one outcome a line as JSON.")
+@click.option("--keep-redis", is_flag=True, help="Keep it all running afterwards, until Ctrl-C.")
+@click.option("--serve", is_flag=True, help="Serve it over HTTP, with a page, until Ctrl-C.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=8000,
     show_default=True,
-    help="That --serve listens on, at 127.0.0.1; 0: any that is free.",
+    help="Port of --serve at 127.0.0.1; 0 for any free one.",
 )
 def demo(as_json: bool, keep_redis: bool, serve: bool, port: int) -> None:
     """Watch speech become text: bundled clips through a Redis and a worker started for it.
 
-    Each clip is submitted by reference and shown with its transcript, language, where the
-    answer came from (`cache`) and how long it took; then the same clips again, which are
-    answered from the cache. The embedded model knows connected digits in five languages.
-    The exit status is 0 only if every transcript is right.
+    Each clip is submitted by reference and shown with its transcript, language, use of the cache
+    and latency; then the same clips again, which are cache hits. The embedded model knows
+    connected digits in five languages. The exit status is 0 only if every transcript is right.
 
     \b
     sensestream demo
@@ -94,9 +91,14 @@ async def _serve(clips: list[Clip], port: int) -> None:
     with Spinner("starting a redis-server and a worker", console=console) as spinner:
         async with pipeline(clips) as (redis, worker), Client(redis.url) as client:
             settings = load_settings(
-                GatewaySettings, redis_url=redis.url, pipeline="sensestream",
-                http_host="127.0.0.1", http_port=port, api_keys=(), uploads="redis",
-            )  # fmt: skip
+                GatewaySettings,
+                redis_url=redis.url,
+                pipeline="sensestream",
+                http_host="127.0.0.1",
+                http_port=port,
+                api_keys=(),
+                uploads="redis",
+            )
             gateway = server_module.Gateway(settings, [clip.path for clip in clips])
             url = gateway.listen()
             await wait_for_worker(client, worker)
@@ -121,11 +123,11 @@ def _show(show: Shown, as_json: bool) -> None:
         echo_json(show.outcome.to_json())
     else:
         outcome = show.outcome
-        said = outcome.text if outcome.completed else f"{outcome.error}: {outcome.message}"
+        text = outcome.text if outcome.completed else f"{outcome.error}: {outcome.message}"
         wrong = "" if show.right else f"   (expected: {show.clip.text})"
         click.echo(
             f"  {show.clip.path.name:<22}{outcome.language or '-':<10}{outcome.cache or '-':<11}"
-            f"{show.latency:>6.0f} ms   {shown(said)}{wrong}"
+            f"{show.latency:>6.0f} ms   {shown(text)}{wrong}"
         )
     sys.stdout.flush()
 
@@ -141,7 +143,7 @@ def _summary(results: list[Shown], counters: dict[str, int], as_json: bool) -> N
 
 
 def _command() -> str:
-    """How this command was called, as far as a shell would find it again."""
+    """The name of this command, as a shell will find it again."""
     called = Path(sys.argv[0])
     if called.name != "sensestream" or shutil.which("sensestream"):
         return "sensestream"

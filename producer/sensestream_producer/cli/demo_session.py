@@ -1,4 +1,4 @@
-"""What `sensestream demo` runs: the bundled clips through a whole pipeline, twice."""
+"""The session that `sensestream demo` runs: the bundled clips through a pipeline, twice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _POLL = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A recording that comes with the consumer, and what is said in it."""
+    """A recording that comes with the consumer, and the words spoken in it."""
 
     path: Path
     language: str
@@ -37,7 +37,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One clip's way through the pipeline; `latency` in milliseconds, as its submitter saw it."""
+    """One clip's outcome; `latency` is the submitter's, in milliseconds."""
 
     clip: Clip
     again: bool
@@ -46,13 +46,13 @@ class Shown:
 
     @property
     def right(self) -> bool:
-        """Completed with the right words, and out of the cache the second time."""
-        heard = self.outcome.completed and self.outcome.text.strip() == self.clip.text.strip()
-        return heard and (not self.again or self.outcome.cache is CacheUse.HIT)
+        """Whether it has the right words, and was a cache hit the second time."""
+        correct = self.outcome.completed and self.outcome.text.strip() == self.clip.text.strip()
+        return correct and (not self.again or self.outcome.cache is CacheUse.HIT)
 
 
 def bundled_clips() -> list[Clip]:
-    """The clips of the consumer, found without importing it: this package never does."""
+    """The consumer's clips, found without importing it; raises `WorkerMissing` without them."""
     spec = importlib.util.find_spec("sensestream_consumer")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         index = Path(folder) / "clips" / "clips.json"
@@ -69,7 +69,7 @@ def bundled_clips() -> list[Clip]:
 
 @asynccontextmanager
 async def pipeline(clips: list[Clip]) -> AsyncGenerator[tuple[EmbeddedRedis, WorkerProcess]]:
-    """A Redis and a worker of our own; both are gone afterwards, however it ends."""
+    """A Redis and a worker of its own; both end with the block."""
     roots = ":".join(sorted({str(clip.path.parent) for clip in clips}))
     with EmbeddedRedis() as redis:
         arguments = ["--redis-url", redis.url, "--pipeline", "sensestream"]
@@ -79,13 +79,13 @@ async def pipeline(clips: list[Clip]) -> AsyncGenerator[tuple[EmbeddedRedis, Wor
 
 
 async def wait_for_worker(client: Client, worker: WorkerProcess) -> None:
-    """Return when the worker reads; `SensestreamError` with its last words if it never does."""
+    """Return when the worker reads; `SensestreamError` with its last log lines if it never does."""
     deadline = time.monotonic() + _WORKER_TIMEOUT
     while not (await client.pipeline_status()).workers:
         worker.check()
         if time.monotonic() > deadline:
             raise SensestreamError(
-                f"the worker was not ready within {_WORKER_TIMEOUT:.0f} s; its last words:\n"
+                f"the worker was not ready within {_WORKER_TIMEOUT:.0f} s; the end of its log:\n"
                 f"{worker.log_tail()}"
             )
         await asyncio.sleep(_POLL)
@@ -94,7 +94,7 @@ async def wait_for_worker(client: Client, worker: WorkerProcess) -> None:
 async def play(
     client: Client, worker: WorkerProcess, clips: list[Clip], *, again: bool
 ) -> AsyncGenerator[Shown]:
-    """Each clip in turn, submitted by reference."""
+    """Transcribe each clip in turn, submitted by reference."""
     for clip in clips:
         start = time.perf_counter()
         outcome = await _transcribe(client, worker, clip)

@@ -1,4 +1,4 @@
-"""`sensestream doctor`: what is wrong, what may go wrong, and how to fix it."""
+"""`sensestream doctor`: faults and risks of a pipeline, and how to fix them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "red"}
 _LEVEL, _INDENT = 9, 27  # the widths of the first column, and of the first two
 
 
-@click.command(short_help="What is wrong with the pipeline, and how to fix it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: status and findings.")
+@click.command(short_help="Find faults of the pipeline, and how to fix them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: status and findings.")
 @click.option(
     "--worker/--no-worker",
     default=True,
     show_default=True,
-    help="Whether to run `sensestream-worker --check` too, where it is installed. It loads the "
-    "model that SENSESTREAM_MODEL names, and so takes a worker's memory for a moment.",
+    help="Run `sensestream-worker --check` too, where it is installed. It loads the model that "
+    "SENSESTREAM_MODEL names, and so takes a worker's memory for a moment.",
 )
 @click.pass_obj
 def doctor(setup: Setup, as_json: bool, worker: bool) -> None:
-    """What is wrong with Redis, queue, clocks and this machine's worker, and how to fix it.
+    """Find faults of Redis, queue, clocks and this machine's worker, and how to fix them.
 
     It writes nothing, and may run beside a busy pipeline. The exit status is 1 when there is a
     fault (requests are not answered, or are being lost), and 0 with warnings (something may be
@@ -52,11 +52,11 @@ def doctor(setup: Setup, as_json: bool, worker: bool) -> None:
 
 
 def _print(finding: Finding) -> None:
-    """Level, check, what was seen and its fix; wrapped at a terminal."""
+    """Level, check, observation and fix; wrapped at a terminal."""
     width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else sys.maxsize
     indent = " " * _INDENT
     texts = [finding.observed, f"→ {finding.fix}"] if finding.fix else [finding.observed]
-    said = "\n".join(
+    body = "\n".join(
         textwrap.fill(
             shown(text), max(width, 2 * _INDENT), initial_indent=indent, subsequent_indent=indent
         )
@@ -64,4 +64,4 @@ def _print(finding: Finding) -> None:
     )
     level = click.style(f"{finding.level.value:<{_LEVEL}}", fg=_COLOURS[finding.level])
     head = level + finding.check.replace("_", " ").ljust(_INDENT - _LEVEL)
-    click.echo(head + said[_INDENT:])
+    click.echo(head + body[_INDENT:])

@@ -24,22 +24,35 @@ log = structlog.get_logger("sensestream.gateway")
 
 @click.command(short_help="Serve the pipeline over HTTP: OpenAI's API, jobs, a page.")
 @settings_flags(GatewaySettings, without=_OF_THE_GROUP)
-@click.option("--new-key", metavar="NAME", help="Make a key, print it and its setting, and end.")
+@click.option(
+    "--new-key",
+    metavar="NAME",
+    help="Make a key with this name, print it and its setting, and end.",
+)
 @click.option(
     "--scope",
     "scopes",
     type=click.Choice([scope.value for scope in Scope]),
     multiple=True,
-    help="Of the new key; may be given several times [submit, read].",
+    help="Scope of the new key; repeatable [submit, read].",
 )
-@click.option("--new-webhook-secret", is_flag=True, help="Make a secret for webhooks, and end.")
-@click.option("--per-minute", type=click.IntRange(min=1), help="The new key's own limit.")
+@click.option(
+    "--new-webhook-secret", is_flag=True, help="Make a secret for webhooks, print it, and end."
+)
+@click.option(
+    "--per-minute", type=click.IntRange(min=1), help="Limit of the new key, in requests a minute."
+)
 @click.pass_obj
 def gateway(
-    setup: Setup, /, new_key: str | None, scopes: tuple[str, ...], per_minute: int | None,
-    new_webhook_secret: bool, **flags: Any,
-) -> None:  # fmt: skip
-    """Serve the pipeline over HTTP, until SIGTERM or Ctrl-C: what is under way is finished.
+    setup: Setup,
+    /,
+    new_key: str | None,
+    scopes: tuple[str, ...],
+    per_minute: int | None,
+    new_webhook_secret: bool,
+    **flags: Any,
+) -> None:
+    """Serve the pipeline over HTTP, until SIGTERM or Ctrl-C; requests under way are finished.
 
     \b
       /                            a page: drop a recording, watch outcomes live
@@ -84,7 +97,7 @@ def _serve(settings: GatewaySettings) -> None:
 
 
 def load_server() -> Any:
-    """The module that serves; `SensestreamError` says what to install where it cannot be."""
+    """The module that serves; raises `SensestreamError` where its extra is not installed."""
     try:
         from sensestream_producer.gateway import server
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Many recordings from the command line: what their names mean, and handing them in together."""
+"""Many recordings from the command line: their names, and submitting them together."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from sensestream_producer.cli.setup import shown
 __all__ = ["STDIN", "audio_of", "handled", "named", "progress_bar", "refuse_folders"]
 
 STDIN = "-"
-_AT_ONCE = 64  # recordings under way; beyond that the workers' backlog only grows
+_AT_ONCE = 64  # recordings under way; more would only wait in the workers' backlog
 
 J = TypeVar("J")
 R = TypeVar("R")
 
 
 def audio_of(source: str, limit: int, *, by_reference: bool) -> str | Path | bytes:
-    """What to submit for an argument: a URL as it is, a file to upload, or its file:// URL."""
+    """The audio to submit for an argument: a URL as it is, a file to upload, or its file:// URL."""
     if source == STDIN:
-        # One byte more than may be sent: enough to tell, and no endless pipe fills the memory.
+        # One byte above the limit shows that it is exceeded; an endless pipe fills no memory.
         return sys.stdin.buffer.read(limit + 1)
     if _is_reference(source):
         return source
@@ -38,17 +38,17 @@ def audio_of(source: str, limit: int, *, by_reference: bool) -> str | Path | byt
 
 
 def _is_reference(source: str) -> bool:
-    """Whether an argument is a URL that workers open, and no file of the caller's."""
+    """Whether an argument is a URL that workers open, not a local file."""
     return "://" in source or source.startswith(("data:", "redis:"))
 
 
 def named(source: str) -> str:
-    """An argument as it may be printed: a URL without what may be secret in it."""
+    """An argument as it may be printed: a URL without passwords and signatures."""
     return shown(redacted(source) if _is_reference(source) else source)
 
 
 def refuse_folders(sources: Sequence[str]) -> None:
-    """A usage error that names the first source that is a folder."""
+    """Raise a usage error that names the first source that is a folder."""
     for source in sources:
         if source != STDIN and "://" not in source and Path(source).is_dir():
             raise click.UsageError(f"{source!r} is a directory: name its files, as in {source}/*")
@@ -57,13 +57,14 @@ def refuse_folders(sources: Sequence[str]) -> None:
 async def handled(
     jobs: Sequence[J], handle: Callable[[J], Awaitable[R]], *, as_completed: bool = False
 ) -> AsyncGenerator[tuple[J, R | SensestreamError]]:
-    """What came of each job: in the order given, so that output lines up with input, or as it
-    comes.
+    """Handle jobs concurrently, and yield each with its result or error.
+
+    In the order given, so that output lines up with input, or `as_completed`.
     """
-    room = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(job: J) -> tuple[J, R | SensestreamError]:
-        async with room:
+        async with slots:
             try:
                 return job, await handle(job)
             except SensestreamError as error:
@@ -81,7 +82,7 @@ async def handled(
 
 @contextmanager
 def progress_bar(what: str, jobs: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr at a terminal, for more than one job; call what it gives for each done."""
+    """A bar on stderr at a terminal, for more than one job; yields a function that advances it."""
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""`sensestream pending`: look at what workers hold now, and give it to others."""
+"""`sensestream pending`: requests that workers hold, listed and released to others."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ __all__ = ["pending"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_COLUMNS = ("entry", "id", "lane", "held by", "", "idle", "starts", "audio")
+_COLUMNS = ("entry", "id", "lane", "held by", "", "idle", "attempts", "audio")
 
 
 def _selecting(command: F) -> F:
     """The conditions that choose requests; a request must meet all that are given."""
     for option in (
-        click.option("--idle", type=age, metavar="AGE", help="Not renewed for that long, as 30s."),
         click.option(
-            "--consumer", "consumers", multiple=True, metavar="NAME", help="Held by this worker."
+            "--idle", type=age, metavar="AGE", help="Select requests not renewed for AGE, as 30s."
+        ),
+        click.option(
+            "--consumer",
+            "consumers",
+            multiple=True,
+            metavar="NAME",
+            help="Select requests that this worker holds; repeatable.",
         ),
         click.argument("ids", nargs=-1, metavar="[ID]…"),
     ):
@@ -45,9 +51,9 @@ def _which(
     return PendingFilter(ids=frozenset(ids), consumers=frozenset(consumers), idle=idle)
 
 
-@click.group(short_help="List what workers hold now, and give it to others.")
+@click.group(short_help="List requests that workers hold, and release them.")
 def pending() -> None:
-    """Requests that were read and are not answered yet.
+    """Pending requests: read by a worker and not answered yet.
 
     \b
     sensestream pending list --idle 30s
@@ -58,13 +64,14 @@ def pending() -> None:
 
 @pending.command("list")
 @_selecting
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.pass_obj
 def list_pending(setup: Setup, /, as_json: bool, **conditions: Any) -> None:
-    """Print them by id (of the request, or of its entry), by worker and by idle time, or all.
+    """Print pending requests by id (their own or the entry's), worker and idle time, or all.
 
-    `alive` is a worker that renews what it holds; what a `silent` one holds, others take over by
-    themselves after SENSESTREAM_RECLAIM_AFTER. What `nobody` holds waits for a worker with room.
+    An `alive` worker renews the requests that it holds. Other workers take over those of a
+    `silent` one after SENSESTREAM_RECLAIM_AFTER. Those that `nobody` holds were handed back and
+    wait for a worker with a free slot.
     """
 
     async def work() -> None:
@@ -81,15 +88,15 @@ def list_pending(setup: Setup, /, as_json: bool, **conditions: Any) -> None:
 
 @pending.command()
 @_selecting
-@click.option("--all", "every", is_flag=True, help="Every pending request.")
-@click.option("--force", is_flag=True, help="Those of living workers too.")
-@click.option("--dry-run", is_flag=True, help="Only print which requests would be taken.")
+@click.option("--all", "every", is_flag=True, help="Take every pending request.")
+@click.option("--force", is_flag=True, help="Take requests from living workers too.")
+@click.option("--dry-run", is_flag=True, help="Print the requests to take, and change nothing.")
 @click.pass_obj
 def replay(setup: Setup, /, every: bool, force: bool, dry_run: bool, **conditions: Any) -> None:
-    """Take requests from who holds them, for the next worker with room.
+    """Take requests from the workers that hold them, for the next worker with a free slot.
 
-    Those of a living worker are refused without --force, because it may be at work on them. With
-    --force the work may be done twice; the outcome is one all the same, of whoever is first.
+    Requests of a living worker need --force, because it may be transcribing them. With --force
+    the work may be done twice; the first outcome counts, and there is no second one.
     """
     if every == any(conditions.values()):
         raise click.UsageError("choose requests by id, --consumer or --idle, or say --all")
@@ -130,7 +137,7 @@ def _table(found: list[PendingRequest]) -> Table:
             each.consumer,
             each.holder.value,
             "" if each.idle is None else f"{each.idle.total_seconds():.1f} s",
-            str(each.starts),
+            str(each.attempts),
             each.audio,
         )
         table.add_row(*map(shown, cells))

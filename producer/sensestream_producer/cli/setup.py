@@ -1,4 +1,4 @@
-"""What all commands share: the settings, the client, and printing."""
+"""Shared by all commands: the settings, the client, and printing."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ from sensestream_producer.transport import RedisTransport
 
 __all__ = ["Setup", "age", "echo_json", "note", "run", "shown"]
 
-_PATIENCE = 3.0  # seconds; a person at a terminal would rather read what is wrong
+_RETRY_TIMEOUT = 3.0  # seconds; a person at a terminal prefers an error to a long wait
 
 S = TypeVar("S", bound=PipelineSettings)
 T = TypeVar("T")
 
 
 class Setup:
-    """The settings of the environment under the flags of the command line."""
+    """The settings: flags of the command line first, then the environment."""
 
     def __init__(self, flags: dict[str, Any]) -> None:
         self._flags = flags
 
     def settings(self, **more: Any) -> ProducerSettings:
+        """The settings of a client; `more` are further flags."""
         return self.settings_of(ProducerSettings, **more)
 
     def settings_of(self, kind: type[S], **more: Any) -> S:
-        """The settings of a command that has more of them."""
+        """The settings of another `kind`; `more` are further flags."""
         return load_settings(kind, **self._flags, **more)
 
     def client(self, **more: Any) -> Client:
-        return Client.from_settings(self.settings(**more), retry_timeout=_PATIENCE)
+        """A client with the settings; `more` are further flags."""
+        return Client.from_settings(self.settings(**more), retry_timeout=_RETRY_TIMEOUT)
 
     @asynccontextmanager
     async def results(self) -> AsyncIterator[Results]:
@@ -54,14 +56,14 @@ class Setup:
 
     @asynccontextmanager
     async def pending(self) -> AsyncIterator[Pending]:
-        """What the workers of the pipeline hold."""
+        """The pending requests of the pipeline."""
         async with self._connected() as (link, keys):
             yield Pending(link, keys)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[RedisTransport, Keys]]:
         settings = self.settings()
-        link = RedisTransport(settings.redis_url, retry_timeout=_PATIENCE)
+        link = RedisTransport(settings.redis_url, retry_timeout=_RETRY_TIMEOUT)
         try:
             yield link, settings.keys
         finally:
@@ -72,7 +74,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def age(text: str) -> timedelta:
-    """A time span as the commands take it: 90, 90s, 15m, 12h, 7d."""
+    """Parse a time span: 90, 90s, 15m, 12h, 7d."""
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
     if match is None:
         raise click.BadParameter(f"{text!r} is no time span: write 90s, 15m, 12h or 7d")
@@ -108,15 +110,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def echo_json(value: Any) -> None:
-    """One JSON object on one line of standard output."""
+    """Print one JSON object on one line of standard output."""
     click.echo(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def note(sentence: str) -> None:
-    """For the person at the terminal; standard output carries only what was asked for."""
+    """Print a sentence on stderr; standard output carries results only."""
     click.echo(sentence, err=True)
 
 
 def shown(text: str) -> str:
-    """Foreign text on one line, without what a terminal would obey."""
+    """Foreign text on one line, without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -1,4 +1,4 @@
-"""`sensestream status`: one request, or the pipeline as a whole."""
+"""`sensestream status`: the state of one request, or of the whole pipeline."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sensestream_producer.operations.status import PipelineStatus, RequestStatus
 
 __all__ = ["status"]
 
-_EVERY = 1.0  # seconds between two looks of --watch
+_EVERY = 1.0  # seconds between two lines of --watch
 
 
-@click.command(short_help="Where a request stands, or how the pipeline does.")
+@click.command(short_help="Show the state of a request, or of the pipeline.")
 @click.argument("request_id", metavar="[ID]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--watch", is_flag=True, help="Repeat every second, until Ctrl-C.")
 @click.pass_obj
 def status(setup: Setup, request_id: str | None, as_json: bool, watch: bool) -> None:
-    """Where a request stands, or how the pipeline does: backlog, workers, counters.
+    """Show the state of a request, or of the pipeline: backlog, workers, counters.
 
     \b
     sensestream status
@@ -38,7 +38,7 @@ def status(setup: Setup, request_id: str | None, as_json: bool, watch: bool) -> 
 
 async def _once(setup: Setup, request_id: str | None, as_json: bool) -> None:
     async with setup.client() as client:
-        found = await _look(client, request_id)
+        found = await _fetch(client, request_id)
     if as_json:
         echo_json(found.to_json())
     else:
@@ -48,20 +48,20 @@ async def _once(setup: Setup, request_id: str | None, as_json: bool) -> None:
 async def _watch(setup: Setup, request_id: str | None, as_json: bool) -> None:
     console = Console()
     async with setup.client() as client:
-        found = await _look(client, request_id)
+        found = await _fetch(client, request_id)
         if as_json or not console.is_terminal:
             while True:
                 echo_json(found.to_json())
                 sys.stdout.flush()
                 await asyncio.sleep(_EVERY)
-                found = await _look(client, request_id)
+                found = await _fetch(client, request_id)
         with Live(_table(found), console=console, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(_EVERY)
-                live.update(_table(await _look(client, request_id)), refresh=True)
+                live.update(_table(await _fetch(client, request_id)), refresh=True)
 
 
-async def _look(client: Client, request_id: str | None) -> RequestStatus | PipelineStatus:
+async def _fetch(client: Client, request_id: str | None) -> RequestStatus | PipelineStatus:
     if request_id is None:
         return await client.pipeline_status()
     found = await client.status(request_id)

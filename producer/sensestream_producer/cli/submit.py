@@ -1,4 +1,4 @@
-"""`sensestream submit`: hand in recordings, and wait for their transcripts if asked to."""
+"""`sensestream submit`: submits recordings, and waits for their transcripts on request."""
 
 from __future__ import annotations
 
@@ -44,11 +44,15 @@ class Job:
         return named(self.source)
 
 
-@click.command(short_help="Hand in recordings; --wait for their transcripts.")
+@click.command(short_help="Submit recordings; --wait prints their transcripts.")
 @click.argument("sources", metavar="FILE|URL…", nargs=-1, required=True)
 @click.option("--by-reference", is_flag=True, help="Send a file's file:// URL, not its bytes.")
 @click.option(
-    "--language", type=click.Choice(LANGUAGES), default="auto", show_default=True, help="Spoken."
+    "--language",
+    type=click.Choice(LANGUAGES),
+    default="auto",
+    show_default=True,
+    help="Language of the speech.",
 )
 @click.option("--itn/--no-itn", default=True, help="Punctuation and digits, or words as spoken.")
 @click.option(
@@ -56,18 +60,20 @@ class Job:
     type=click.Choice(["normal", "high"]),
     default="normal",
     show_default=True,
-    help="high is read first, and leaves the others one read in nine.",
+    help="Queue lane. high is read first; one entry in nine still comes from normal.",
 )
-@click.option("--id", "request_id", default="", help="Of the request; the same again adds nothing.")
-@click.option("--ttl", type=int, metavar="SECONDS", help="To keep the result; 0 stores nothing.")
+@click.option(
+    "--id", "request_id", default="", help="Id of the request; the same again adds nothing."
+)
+@click.option("--ttl", type=int, metavar="SECONDS", help="Retention of the result; 0 stores none.")
 @click.option(
     "--deadline",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="From now on; later the answer is worthless.",
+    help="Time from now on after which the answer is worthless.",
 )
 @click.option(
-    "--callback-url", metavar="URL", default="", help="Where the outcome is sent, by a webhook."
+    "--callback-url", metavar="URL", default="", help="URL that receives the outcome as a webhook."
 )
 @click.option(
     "--traceparent",
@@ -75,10 +81,14 @@ class Job:
     default="",
     envvar="TRACEPARENT",
     show_envvar=True,
-    help="W3C trace context that comes back with the outcome.",
+    help="W3C trace context, returned with the outcome.",
 )
-@click.option("--metadata", metavar="JSON", default="", help="Comes back with the outcome.")
-@click.option("--max-upload-bytes", type=int, metavar="BYTES", help="Of one file [100 MiB].")
+@click.option(
+    "--metadata", metavar="JSON", default="", help="JSON that is returned with the outcome."
+)
+@click.option(
+    "--max-upload-bytes", type=int, metavar="BYTES", help="Largest file to upload [100 MiB]."
+)
 @click.option("--wait", is_flag=True, help="Wait for the transcripts and print them.")
 @click.option(
     "--timeout",
@@ -86,7 +96,7 @@ class Job:
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="For each transcript.",
+    help="Longest wait for each transcript.",
 )
 @click.option(
     "--format",
@@ -94,21 +104,21 @@ class Job:
     type=click.Choice(["text", "json", "srt", "vtt"]),
     default="text",
     show_default=True,
-    help="Of the output; srt and vtt wait.",
+    help="Output format; srt and vtt imply --wait.",
 )
 @click.option(
     "--as-completed",
     is_flag=True,
-    help="Print transcripts as they come, known ones first, not in the order given; waits.",
+    help="Print transcripts as they complete, not in the order given; implies --wait.",
 )
 @click.option(
     "--output-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write a file for each transcript there; waits.",
+    help="Folder for a file of each transcript; implies --wait.",
 )
 @click.pass_obj
 def submit(setup: Setup, /, sources: tuple[str, ...], **options: Any) -> None:
-    """Hand in recordings: files, which are uploaded, or URLs, which workers open.
+    """Submit recordings: files, which are uploaded, or URLs, which workers open.
 
     Prints the id of each request, or with --wait its transcript.
 
@@ -118,7 +128,7 @@ def submit(setup: Setup, /, sources: tuple[str, ...], **options: Any) -> None:
     sensestream submit --wait --output-dir texts *.wav
     sensestream submit https://example.org/a.mp3 --metadata '{"ticket": 7}'
     sensestream submit call.wav --priority high --deadline 30
-    sensestream submit call.wav --callback-url https://example.org/heard
+    sensestream submit call.wav --callback-url https://example.org/outcomes
     sensestream submit --by-reference /data/a.wav   (a folder that the workers may read)
     ffmpeg -i film.mkv -f wav - | sensestream submit --wait -
     """
@@ -159,7 +169,7 @@ def _submission(source: str, options: dict[str, Any], limit: int) -> Submission:
 
 
 async def _submit_all(setup: Setup, jobs: list[Job], options: dict[str, Any]) -> int:
-    """How many of the jobs failed."""
+    """Submit all jobs; returns the number that failed."""
     names = dict(zip(jobs, _output_names(jobs, options), strict=True))
     what = "transcribing" if options["wait"] else "submitting"
     failures = 0
@@ -191,7 +201,7 @@ def _report(
     name: Path | None,
     jobs: int,
 ) -> bool:
-    """Print what came of a job; whether it went well."""
+    """Print the result of a job; returns whether it succeeded."""
     if isinstance(result, SensestreamError):
         note(f"sensestream: {job.shown}: {result}")
         return False

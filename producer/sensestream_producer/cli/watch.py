@@ -1,4 +1,4 @@
-"""`sensestream watch`: every outcome as it comes, resumable."""
+"""`sensestream watch`: prints every outcome as it comes, resumable."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ _GAPS = {
     "--from",
     "start",
     metavar="POSITION",
-    help="0: all that are kept; $: from now on; or a position [$].",
+    help="Position to start behind: 0 (all that are kept), $ (from now on) or an earlier one [$].",
 )
 @click.option(
     "--position-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Go on where this file says, and keep it up to date.",
+    help="File to resume from and to keep the position in.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with its position.")
-@click.option("--live", is_flag=True, help="Listen on the channel: live, and at most once.")
-@click.option("--count", type=click.IntRange(min=1), help="End after so many outcomes.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a line, with its position."
+)
+@click.option("--live", is_flag=True, help="Listen on the channel instead: live, and at most once.")
+@click.option("--count", type=click.IntRange(min=1), help="Number of outcomes to end after.")
 @click.pass_obj
 def watch(
     setup: Setup,
@@ -52,7 +54,7 @@ def watch(
 ) -> None:
     """Print every outcome of the pipeline as it comes, until Ctrl-C.
 
-    Reads the outcomes' stream: nothing is lost across reconnects and restarts, and a gap is
+    Reads the stream of outcomes: nothing is lost across reconnects and restarts, and gaps are
     reported.
 
     \b

@@ -7,10 +7,11 @@ submits it, so a known recording is answered without being stored.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
 
-from sensestream_common.contract.errors import ErrorCode, SensestreamError, WaitTimeout
+from sensestream_common.contract.errors import ErrorCode, WaitTimeout
 from sensestream_common.contract.outcome import Outcome, outcome_from_entry
 
 from sensestream_producer.client import identified
@@ -29,16 +30,16 @@ from sensestream_producer.operations.status import (
 from sensestream_producer.outcomes.stream_ids import entries
 from sensestream_producer.outcomes.waiter import OutcomeWaiter
 from sensestream_producer.submit.cached_answers import CachedAnswers
+from sensestream_producer.submit.pending import PendingSubmit
 from sensestream_producer.submit.submission import Receipt, RequestState, Submission
-from sensestream_producer.submit.submitter import PendingSubmit, Submitter, UploadVanished
+from sensestream_producer.submit.submitter import Submitter
 from sensestream_producer.submit.tracing import traced
-from sensestream_producer.submit.uploads import Uploads
+from sensestream_producer.submit.uploads import Staged, Uploads
 from sensestream_producer.transport import RedisTransport
 
 __all__ = ["Backend"]
 
 _RETRY_TIMEOUT = 5.0  # seconds that a call waits for Redis before it gets a 503
-_STAGINGS = 3
 
 
 class Backend:
@@ -52,20 +53,22 @@ class Backend:
         self.link = RedisTransport(settings.redis_url, retry_timeout=_RETRY_TIMEOUT)
         self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
         self.results = Results(self.link, self.keys)
-        repeats = CachedAnswers(self.link, self.keys, role="gateway")
+        cached = CachedAnswers(self.link, self.keys, role="gateway")
         self._submitter = Submitter(
-            self.link, self.keys, max_backlog=settings.max_backlog,
-            repeats=repeats if settings.answer_repeats else None,
-        )  # fmt: skip
+            self.link,
+            self.keys,
+            max_backlog=settings.max_backlog,
+            cached=cached if settings.answer_cache_hits else None,
+        )
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
-        self._tail = OutcomeWaiter(self.link, self.keys)
+        self._outcomes = OutcomeWaiter(self.link, self.keys)
         self.store = store
 
     async def close(self) -> None:
         """Finish what is being sent, and disconnect."""
         await self._submitter.close()
         await self._uploads.close()
-        await self._tail.close()
+        await self._outcomes.close()
         await self.link.close()
 
     async def ping(self) -> None:
@@ -99,8 +102,8 @@ class Backend:
         if timeout <= 0:
             return None
         with suppress(WaitTimeout, TimeoutError):
-            async with asyncio.timeout(timeout), self._tail.expecting(request_id) as expected:
-                return self.present(await self._tail.look_up(expected))
+            async with asyncio.timeout(timeout):
+                return self.present(await self._outcomes.wait_for_known_id(request_id))
         return None
 
     def present(self, outcome: Outcome) -> Outcome:
@@ -132,7 +135,7 @@ class Backend:
             message = "the file is empty: send a recording"
             raise ApiError(400, ErrorCode.AUDIO_EMPTY.value, message, param=file.field)
         submit = replace(submit, request=replace(request, digest=file.digest), hashed=True)
-        if receipt := await self._submitter.recall(submit):
+        if receipt := await self._submitter.send_cached(submit):
             return receipt
         if self.store is None:
             return await self._stage(submit, file)
@@ -151,9 +154,9 @@ class Backend:
         return receipt
 
     async def _awaits(self, receipt: Receipt, reference: str) -> bool:
-        """Whether a worker will read `reference`: not where the id stood before, or it is answered.
+        """Whether a worker will read `reference`: not for an answered request, or a known id.
 
-        A lost reply makes the request its own duplicate.
+        After a lost reply the request is its own duplicate, so its entry is compared.
         """
         if not receipt.duplicate:
             return receipt.answer is None
@@ -166,14 +169,7 @@ class Backend:
         return bool(found) and found[0][1].get(b"audio") == reference.encode()
 
     async def _stage(self, submit: PendingSubmit, file: File) -> Receipt:
-        for _ in range(_STAGINGS):
-            staged = await self._uploads.stage_chunks(file.spool.chunks)
-            try:
-                return await self._submitter.send(replace(submit, staged=staged.key))
-            except UploadVanished:
-                continue
-            except SensestreamError:
-                with suppress(SensestreamError):  # it expires by itself
-                    await self._uploads.discard(staged)
-                raise
-        raise UploadVanished(f"the upload of {submit.request.id!r} vanished {_STAGINGS} times")
+        def send(staged: Staged) -> Awaitable[Receipt]:
+            return self._submitter.send(replace(submit, staged=staged.key))
+
+        return await self._uploads.send_chunks(file.spool.chunks, send)

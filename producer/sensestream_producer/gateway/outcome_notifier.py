@@ -9,11 +9,12 @@ from typing import Any
 
 from redis.exceptions import RedisError
 from sensestream_common.connections.connection import BLOCK_SECONDS
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.contract.keys import Keys
 
 from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.outcomes.stream_ids import id_text, last_id
-from sensestream_producer.transport import Backoff, RedisTransport, raise_if_cancelled
+from sensestream_producer.transport import RedisTransport, raise_if_cancelled
 
 __all__ = ["OutcomeNotifier"]
 

@@ -1,4 +1,4 @@
-"""Dead letters: requests given up on, kept whole, to be looked at, replayed or purged."""
+"""Dead letters: failed requests, kept whole, to be inspected, replayed or purged."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ _REPLAY = load_script("sensestream_producer.operations", "replay")
 _PURGE = load_script("sensestream_producer.operations", "purge")
 _MARK = b"dead:"
 _PAGE = 200
-_ADDRESSES = ("audio", "callback_url")  # what may carry a password or a signature
+_ADDRESSES = ("audio", "callback_url")  # fields that may carry a password or a signature
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """`letter` is its own stream id; `fields` are the request's as they were sent."""
+    """A failed request that a person can fix.
+
+    `letter` is the letter's own stream id. `fields` are the request's, as they were sent. `about`
+    has the error, its message and more, without the prefix `dead:`.
+    """
 
     letter: str
     fields: Mapping[bytes, bytes]
@@ -36,6 +40,7 @@ class DeadLetter:
 
     @classmethod
     def from_entry(cls, letter: bytes, raw: Mapping[bytes, bytes]) -> DeadLetter:
+        """The letter in an entry of the stream."""
         return cls(
             letter=letter.decode(),
             fields={name: value for name, value in raw.items() if not name.startswith(_MARK)},
@@ -54,28 +59,32 @@ class DeadLetter:
 
     @property
     def audio(self) -> str:
+        """The request's audio reference, unredacted."""
         return _text(self.fields.get(b"audio", b""))
 
     @property
     def error(self) -> str:
+        """The error's code, such as `audio_not_found`."""
         return self.about.get("error", "")
 
     @property
     def message(self) -> str:
+        """The error in a sentence."""
         return self.about.get("message", "")
 
     @property
     def lane(self) -> Lane:
+        """The lane to which a replay returns the request."""
         return Lane.HIGH if self.about.get("lane") == Lane.HIGH else Lane.NORMAL
 
     @property
     def at(self) -> int:
-        """When it was given up, in milliseconds since the epoch."""
+        """The time of the failure, in milliseconds since the epoch."""
         at = self.about.get("at", "")
         return int(at) if at.isdecimal() else parse_id(self.letter)[0]
 
     def to_json(self, *, secrets: bool = True) -> dict[str, Any]:
-        """The letter with native types; without `secrets` as it may be shown to anybody."""
+        """The letter as a JSON object; without `secrets` addresses are redacted."""
         fields = {
             name.decode("utf-8", "backslashreplace"): value.decode("utf-8", "backslashreplace")
             for name, value in self.fields.items()
@@ -93,9 +102,9 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """Which letters: those that meet every condition given; without any, all of them.
+    """Selects letters that meet every condition given; without any, all of them.
 
-    `ids` are request ids or the letters' own; `errors` are codes; ages are on Redis's clock.
+    `ids` are request ids or the letters' own; `errors` are codes; ages are by Redis's clock.
     """
 
     ids: frozenset[str] = field(default_factory=frozenset)
@@ -104,6 +113,7 @@ class DeadLetterFilter:
     newer_than: timedelta | None = None
 
     def takes(self, letter: DeadLetter, now: int) -> bool:
+        """Whether the letter meets every condition; `now` in milliseconds since the epoch."""
         age = timedelta(milliseconds=now - letter.at)
         return (
             (not self.ids or letter.id in self.ids or letter.letter in self.ids)
@@ -114,20 +124,20 @@ class DeadLetterFilter:
 
 
 class Replay(StrEnum):
-    """What became of a letter that was to be replayed."""
+    """The result of a replay; the letter is removed by `QUEUED` alone."""
 
     QUEUED = "queued"
-    NOT_FOUND = "not_found"
-    ALREADY_QUEUED = "already_queued"
-    ALREADY_COMPLETED = "already_completed"
-    FULL = "full"
-    UPLOAD_MISSING = "upload_missing"
-    EXPIRED = "expired"
+    NOT_FOUND = "not_found"  # replayed or purged before
+    ALREADY_QUEUED = "already_queued"  # the id was submitted again
+    ALREADY_COMPLETED = "already_completed"  # the id was submitted again, and completed
+    FULL = "full"  # the backlog has no room
+    UPLOAD_MISSING = "upload_missing"  # the uploaded bytes are no longer kept
+    EXPIRED = "expired"  # the deadline has passed
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """`detail` is the new entry when queued, or what stands in the way."""
+    """`detail` is the new entry when queued, or the entry, outcome or backlog in the way."""
 
     letter: DeadLetter
     result: Replay
@@ -135,12 +145,13 @@ class ReplayResult:
 
     @property
     def sentence(self) -> str:
+        """The result in a sentence for people."""
         return f"{self.letter.id}: {_SENTENCES[self.result].format(self.detail)}"
 
 
 _SENTENCES = {
     Replay.QUEUED: "queued again as {}",
-    Replay.NOT_FOUND: "somebody else has replayed or purged it",
+    Replay.NOT_FOUND: "not replayed, it was replayed or purged before",
     Replay.ALREADY_QUEUED: "not replayed, a request with this id is queued already, as {}",
     Replay.ALREADY_COMPLETED: "a later request with this id is completed (outcome {}): purge it",
     Replay.FULL: "not replayed, the backlog is full ({} requests): try again later",
@@ -162,7 +173,10 @@ class DeadLetters:
         self._max_backlog = max_backlog
 
     async def select(self, selection: DeadLetterFilter | None = None) -> AsyncGenerator[DeadLetter]:
-        """The letters of a selection, oldest first."""
+        """Yield the selected letters, oldest first.
+
+        Raises `RedisUnavailable` after `retry_timeout` seconds of an outage, as all methods do.
+        """
         wanted = selection or DeadLetterFilter()
         redis = self._link.redis
         seconds, micros = await self._link.run(redis.time)
@@ -181,7 +195,7 @@ class DeadLetters:
             start = id_text((milliseconds, number + 1))
 
     async def find(self, letter: str) -> DeadLetter | None:
-        """The letter with this id of its own."""
+        """The letter with this stream id, or `None`."""
         try:
             position = id_text(parse_id(letter))
         except SensestreamError:
@@ -192,7 +206,11 @@ class DeadLetters:
         return DeadLetter.from_entry(*found[0]) if found else None
 
     async def replay(self, letter: DeadLetter, *, ignore_deadline: bool = False) -> ReplayResult:
-        """Send the request again as it was; the letter goes in the same step."""
+        """Queue the request again as it was sent, and remove the letter, in one step.
+
+        `ignore_deadline` leaves out a deadline that has passed. The result says why a letter was
+        not replayed; it then stays.
+        """
         request, upload = self._own_keys(letter)
         none = self._keys.none
         keys = [self._keys.dead, self._keys.requests, self._keys.requests_high]
@@ -212,18 +230,18 @@ class DeadLetters:
         return ReplayResult(letter, Replay(answer[0].decode()), text)
 
     async def purge(self, letter: DeadLetter) -> bool:
-        """Remove a letter for good; whether it was still there."""
+        """Remove a letter and its uploaded bytes; returns whether it still existed."""
         request, upload = self._own_keys(letter)
         none = self._keys.none
         keys = [self._keys.dead, request or none, upload or none]
         return bool(await self._run(_PURGE, keys, [letter.letter]))
 
     async def _run(self, script: Any, keys: list[str], arguments: list[Any]) -> Any:
-        # Safe to send again: the second time the letter is gone.
+        # Safe to send again: the second time there is no letter.
         return await self._link.run(lambda: script(self._link.redis, keys, arguments))
 
     def _own_keys(self, letter: DeadLetter) -> tuple[str, str]:
-        """The keys of its request and of its upload, where it has them."""
+        """The keys of its request and of its upload; empty where it has none."""
         given = _text(letter.fields.get(b"id", b""))
         upload = self._keys.upload(letter.id)
         return (

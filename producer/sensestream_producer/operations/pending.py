@@ -1,4 +1,4 @@
-"""What workers hold now: to be looked at, and to be given to others when one is stuck."""
+"""Pending requests: listed, and released from a worker that is stuck."""
 
 from __future__ import annotations
 
@@ -30,27 +30,28 @@ _LANES = (Lane.HIGH, Lane.NORMAL)
 
 
 class HolderState(StrEnum):
-    """Who holds a pending request."""
+    """The state of the worker that holds a pending request."""
 
-    ALIVE = "alive"  # a worker that renews it
-    SILENT = "silent"  # one whose sign of life has run out: soon reclaimed, where workers live
-    NOBODY = "nobody"  # handed back: the next worker with room takes it
+    ALIVE = "alive"  # the worker renews it
+    SILENT = "silent"  # the worker's key has expired: another worker will reclaim the request
+    NOBODY = "nobody"  # handed back: the next worker with a free slot takes it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest:
-    """A request that was read and not answered. `audio` is empty where its entry is gone."""
+    """A request that was read and not answered; `audio` is empty where its entry is gone."""
 
     entry: str
     lane: Lane
     consumer: str
     holder: HolderState
-    idle: timedelta | None  # since it was last renewed; `None` where nobody holds it
-    starts: int  # how often the engine was begun with; each but a running one ended in a crash
+    idle: timedelta | None  # since the last renewal; `None` where it was handed back
+    attempts: int  # transcriptions started; each but a running one ended in a crash
     id: str
     audio: str
 
     def to_json(self) -> dict[str, Any]:
+        """The request as a JSON object; `idle_ms` is in milliseconds."""
         return {
             "entry": self.entry,
             "id": self.id,
@@ -58,16 +59,16 @@ class PendingRequest:
             "consumer": self.consumer,
             "holder": self.holder.value,
             "idle_ms": None if self.idle is None else self.idle // timedelta(milliseconds=1),
-            "starts": self.starts,
+            "attempts": self.attempts,
             "audio": self.audio,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingFilter:
-    """Which pending requests: those that meet every condition given; without any, all of them.
+    """Selects pending requests that meet every condition given; without any, all of them.
 
-    `ids` are request ids or entries; `idle` is the least time since the last renewal.
+    `ids` are request ids or entries; `idle` is the minimum time since the last renewal.
     """
 
     ids: frozenset[str] = field(default_factory=frozenset)
@@ -75,6 +76,7 @@ class PendingFilter:
     idle: timedelta | None = None
 
     def takes(self, request: PendingRequest) -> bool:
+        """Whether the request meets every condition."""
         return (
             (not self.ids or request.id in self.ids or request.entry in self.ids)
             and (not self.consumers or request.consumer in self.consumers)
@@ -83,7 +85,7 @@ class PendingFilter:
 
 
 class Release(StrEnum):
-    """What became of a request that was to be given to others."""
+    """The result of an attempt to release a pending request."""
 
     RELEASED = "released"
     ALIVE = "alive"
@@ -93,19 +95,22 @@ class Release(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Released:
+    """A request, and the result of its release."""
+
     request: PendingRequest
     result: Release
 
     @property
     def sentence(self) -> str:
+        """The result in a sentence for people."""
         return f"{self.request.id}: {_SENTENCES[self.result].format(self.request.consumer)}"
 
 
 _SENTENCES = {
-    Release.RELEASED: "taken from {}, for the next worker with room",
-    Release.ALIVE: "not taken, {} is alive and works on it or soon will: --force takes it all the "
-    "same, and its work may then be done twice",
-    Release.WAITING: "nobody holds it, it waits for a worker with room already",
+    Release.RELEASED: "taken from {}, for the next worker with a free slot",
+    Release.ALIVE: "not taken, {} is alive and may be transcribing it: --force takes it all the "
+    "same, and the work may then be done twice",
+    Release.WAITING: "not taken, it was handed back and waits for a worker with a free slot",
     Release.MOVED: "not taken, it was answered or went to another worker meanwhile",
 }
 
@@ -118,7 +123,7 @@ class Pending:
         self._keys = keys
 
     async def select(self, which: PendingFilter | None = None) -> AsyncGenerator[PendingRequest]:
-        """Those that are wanted, the high lane first, each lane from its oldest entry on."""
+        """Yield the selected requests: the high lane first, each lane oldest first."""
         wanted = which or PendingFilter()
         for lane in _LANES:
             start = "-"
@@ -130,17 +135,21 @@ class Pending:
                 start = id_text((milliseconds, number + 1))
 
     async def release(self, request: PendingRequest, *, force: bool = False) -> Released:
-        """Give a request to the next worker with room, as if its holder had handed it back.
+        """Release a request to the next worker with a free slot, as if it had been handed back.
 
-        A living worker's is refused without `force`. With it the work may be done twice: the
-        worker may be at it and cannot be stopped. The outcome is one all the same.
+        A request of a living worker needs `force`. The work may then be done twice, because that
+        worker cannot be stopped; there is still one outcome.
         """
         keys = [self._keys.lane(request.lane), self._keys.worker(request.consumer)]
         arguments = [
-            REQUESTS_GROUP, request.entry, request.consumer, HANDED_BACK, HANDED_BACK_IDLE,
+            REQUESTS_GROUP,
+            request.entry,
+            request.consumer,
+            HANDED_BACK,
+            HANDED_BACK_IDLE,
             int(force),
-        ]  # fmt: skip
-        # Safe to send again: the second time nobody holds it, or somebody else does.
+        ]
+        # Safe to send again: the second time the holder is another, and nothing changes.
         answer: Any = await self._link.run(lambda: _RELEASE(self._link.redis, keys, arguments))
         return Released(request, Release(answer.decode()))
 
@@ -148,7 +157,7 @@ class Pending:
         rows = await self._link.run(partial(self._rows, lane, start))
         entries = [row["message_id"] for row in rows]
         consumers = sorted({row["consumer"].decode("utf-8", "replace") for row in rows})
-        bodies, alive = await self._link.run(partial(self._look, lane, entries, consumers))
+        bodies, alive = await self._link.run(partial(self._details, lane, entries, consumers))
         living = {name for name, lives in zip(consumers, alive, strict=True) if lives}
         return [
             _request(lane, row, body[0][1] if body else {}, living)
@@ -166,10 +175,10 @@ class Pending:
                 return []
             raise
 
-    async def _look(
+    async def _details(
         self, lane: Lane, entries: list[bytes], consumers: list[str]
     ) -> tuple[list[Any], list[Any]]:
-        """The bodies of these entries, and which of these consumers live."""
+        """The bodies of these entries, and whether each of these consumers is alive."""
         stream = self._keys.lane(lane)
         async with self._link.redis.pipeline(transaction=False) as pipe:
             for entry in entries:
@@ -192,7 +201,7 @@ def _request(lane: Lane, row: Any, fields: dict[bytes, bytes], living: set[str])
         consumer=consumer,
         holder=holder,
         idle=None if holder is HolderState.NOBODY else idle,
-        starts=max(0, row["times_delivered"] - 1),
+        attempts=max(0, row["times_delivered"] - 1),
         id=fields.get(b"id", b"").decode("utf-8", "replace") or entry,
         audio=fields.get(b"audio", b"").decode("utf-8", "replace"),
     )

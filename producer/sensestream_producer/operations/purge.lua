@@ -3,10 +3,10 @@
 -- KEYS  1 dead  2 request:<id>, or a name that no key has
 --       3 upload:<id> when the request's audio is that key, or a name that no key has
 -- ARGV  1 the letter's id
--- Gives 1, or 0 when the letter is not there.
+-- Returns 1, or 0 when there is no such letter
 
 if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
--- The same id may have been submitted again since: then the bytes are that request's.
+-- If the same id has been submitted again since, the bytes belong to that request.
 local state = redis.pcall('HGET', KEYS[2], 'state')
 if state ~= 'queued' and state ~= 'started' then redis.call('DEL', KEYS[3]) end
 return 1

@@ -1,13 +1,13 @@
--- Takes an entry from the consumer that holds it, for any worker with room to take at once.
+-- Takes an entry from the consumer that holds it, for the next worker with a free slot.
 --
--- As when a worker hands back what it holds, in one step with the look at who holds it and whether
--- that one lives: nothing is taken from a worker that has just come back, or got hold of it since.
--- A start that a living holder may have charged is taken back, for it ended in no crash; one of a
--- holder that is gone stays, as it does when the entry is reclaimed.
+-- The effect is that of a worker's own hand-back. The check of the holder is part of the same step:
+-- no entry is taken from a worker that has just come back, or that has taken it over since.
+-- An attempt charged by a living holder is taken back, because it did not end in a crash; that of a
+-- dead holder counts, as it does when an entry is reclaimed.
 --
 -- KEYS 1 requests  2 worker:<consumer>
 -- ARGV 1 group  2 entry  3 its consumer, as seen  4 handed-back consumer  5 idle ms  6 force (1/0)
--- Returns 'released', or, with nothing changed, 'alive', 'waiting' (nobody holds it) or 'moved'
+-- Returns 'released', or, with nothing changed, 'alive', 'waiting' (handed back already) or 'moved'
 
 local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)
 if #pending == 0 or pending[1][2] ~= ARGV[3] then return 'moved' end

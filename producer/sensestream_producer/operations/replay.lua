@@ -5,11 +5,12 @@
 --       7 crashes:<digest> of the letter's bytes, or a name that no key has
 -- ARGV  1 the letter's id  2 max_backlog  3 '1' if KEYS[4] is real  4 '1' if KEYS[6] is
 --       5 '1' to leave out a deadline that has passed
--- Gives {'queued', entry}, or what keeps it from being replayed:
---       {'not_found'} {'already_queued', entry} {'already_completed', outcome} {'full', backlog} {'upload_missing'} {'expired'}
+-- Returns {'queued', entry}, or the reason why nothing was done: {'not_found'},
+--       {'already_queued', entry}, {'already_completed', outcome}, {'full', backlog},
+--       {'upload_missing'} or {'expired'}
 --
--- All looks come before the first write, which is XADD: Lua does not roll back, and a Redis
--- without memory refuses the whole.
+-- Every check comes before the first write, which is XADD: Lua does not roll back, and a Redis
+-- without memory then refuses the whole script.
 
 for i, wanted in ipairs({'stream', 'stream', 'stream', 'hash', 'hash', 'string'}) do
   local found = redis.call('TYPE', KEYS[i]).ok
@@ -58,7 +59,7 @@ if ARGV[3] == '1' then
   redis.call('PERSIST', KEYS[4])
 end
 if ARGV[4] == '1' then redis.call('PERSIST', KEYS[6]) end
--- A person has looked at it: its bytes are to be tried again, and not to be refused unheard.
+-- A replay is a person's decision to try these bytes again, so their crashes no longer count.
 redis.pcall('DEL', KEYS[7])
 redis.pcall('HINCRBY', KEYS[5], 'submitted', 1)
 return {'queued', entry}

@@ -1,7 +1,7 @@
-"""The results that workers keep, as an operator sees them: counted, weighed, forgotten.
+"""The cached results, for operators: counted, weighed and cleared.
 
-Only SCAN and what is asked for its pages, never KEYS: a cache of millions holds nobody up. What
-comes and goes meanwhile may be counted or not.
+Keys are found by SCAN, page by page, never by KEYS: a cache of millions does not block Redis.
+Results that come or go meanwhile may be counted or not.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["CacheStats", "Results"]
 
 _PAGE = 1000  # keys that one SCAN looks at: a fraction of a millisecond
 _WEIGHED = 20  # results of each page whose memory is measured
-_UNKNOWN = "unknown"  # the model of a result that says none
+_UNKNOWN = "unknown"  # the model of a result that names none
 
-Seen = Callable[[int], None]  # told how many keys the last page held
+OnPage = Callable[[int], None]  # called after each page with the number of its keys
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """What the cache holds, and what it has been good for since its counters began.
+    """The number and size of the cached results, and how requests used them.
 
-    `bytes` is estimated from a sample of the results, aliases left out. `hit_rate` is the share of
-    completed requests that were answered without a transcription of their own; `None` before the
-    first. `evicted` counts keys of the whole Redis; `None` where it may not be asked.
+    `bytes` is estimated from a sample of the results, without aliases. `hit_rate` is the share of
+    completed requests that needed no transcription of their own; `None` before the first.
+    `evicted` counts keys of the whole Redis; `None` where the user may not read it.
     """
 
     results: int
@@ -45,10 +45,12 @@ class CacheStats:
 
     @property
     def hit_rate(self) -> float | None:
+        """Between 0 and 1, or `None` before the first completed request."""
         completed = self.hits + self.misses + self.coalesced
         return (self.hits + self.coalesced) / completed if completed else None
 
     def to_json(self) -> dict[str, Any]:
+        """The figures as a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__} | {"hit_rate": self.hit_rate}
 
 
@@ -59,14 +61,17 @@ class Results:
         self._link = link
         self._keys = keys
 
-    async def stats(self, seen: Seen = lambda _: None) -> CacheStats:
-        """Count and weigh the results, page by page."""
+    async def stats(self, on_page: OnPage = lambda _: None) -> CacheStats:
+        """Count and weigh the results, page by page.
+
+        Raises what `RedisTransport.run` raises, as all methods here do.
+        """
         models: Counter[str] = Counter()
         weights: list[int] = []
         async for page in self._pages(self._keys.result("")):
             models.update((await self._models(page)).values())
             weights += await self._weigh(page[:_WEIGHED])
-            seen(len(page))
+            on_page(len(page))
         count = models.total()
         counters: Any = await self._link.run(lambda: self._redis.hgetall(self._keys.stats))
         return CacheStats(
@@ -79,25 +84,26 @@ class Results:
             evicted=await self._evicted(),
         )
 
-    async def forget(
-        self, model: str = "", *, dry_run: bool = False, seen: Seen = lambda _: None
+    async def clear(
+        self, model: str = "", *, dry_run: bool = False, on_page: OnPage = lambda _: None
     ) -> int:
-        """Remove the results of `model`, or all of them; how many there were.
+        """Remove the results of `model`, or of all models; returns their number.
 
-        Aliases from bytes to audio hold for every model; they go only with all results.
+        With `dry_run` they are only counted. Aliases from bytes to audio serve every model; they
+        are removed only with all results.
         """
-        forgotten = 0
+        removed = 0
         async for page in self._pages(self._keys.result("")):
             models = await self._models(page)
             chosen = [key for key, known in models.items() if not model or known == model]
             if chosen and not dry_run:
                 await self._unlink(chosen)
-            forgotten += len(chosen)
-            seen(len(page))
+            removed += len(chosen)
+            on_page(len(page))
         if not model and not dry_run:
             async for page in self._pages(self._keys.audio("")):
                 await self._unlink(page)
-        return forgotten
+        return removed
 
     @property
     def _redis(self) -> Redis:
@@ -116,16 +122,16 @@ class Results:
                 return
 
     async def _models(self, keys: list[bytes]) -> dict[bytes, str]:
-        """The model of each result that is still there; a key that is no hash has none."""
+        """The model of each result that still exists; `unknown` for a key that is no hash."""
 
-        async def ask() -> list[Any]:
+        async def fetch() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.hmget(key, "model", "transcript")
                 return list(await pipe.execute(raise_on_error=False))
 
         found = {}
-        for key, answer in zip(keys, await self._link.run(ask), strict=True):
+        for key, answer in zip(keys, await self._link.run(fetch), strict=True):
             if isinstance(answer, Exception):
                 found[key] = _UNKNOWN
             elif answer != [None, None]:
@@ -133,13 +139,13 @@ class Results:
         return found
 
     async def _weigh(self, keys: list[bytes]) -> list[int]:
-        async def ask() -> list[Any]:
+        async def fetch() -> list[Any]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.memory_usage(key)
                 return list(await pipe.execute(raise_on_error=False))
 
-        return [weight for weight in await self._link.run(ask) if isinstance(weight, int)]
+        return [weight for weight in await self._link.run(fetch) if isinstance(weight, int)]
 
     async def _unlink(self, keys: list[bytes]) -> None:
         await self._link.run(lambda: self._redis.unlink(*keys))
@@ -147,6 +153,6 @@ class Results:
     async def _evicted(self) -> int | None:
         try:
             info: Any = await self._link.run(lambda: self._redis.info("stats"))
-        except SensestreamError:  # a user without the right to ask
+        except SensestreamError:  # this user may not read INFO
             return None
         return int(info["evicted_keys"])

@@ -1,4 +1,4 @@
-"""Where a request stands, and how the pipeline does."""
+"""The state of a request, and of the pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PipelineStatus", "RequestStatus", "WorkerStatus", "pipeline_status",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestStatus:
-    """`state` is queued, started or done; `outcome` is there when done, for as long as kept."""
+    """The state of a request: queued, started or done, then with its outcome while that is kept."""
 
     id: str
     state: str
@@ -28,6 +28,7 @@ class RequestStatus:
     outcome: Outcome | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """The state as a JSON object."""
         value: dict[str, Any] = {"id": self.id, "state": self.state, "entry": self.entry}
         value["lane"] = self.lane.value
         if self.status:
@@ -39,7 +40,7 @@ class RequestStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """A living worker, as it describes itself."""
+    """A living worker, as it describes itself in its key."""
 
     consumer: str
     host: str = ""
@@ -52,7 +53,11 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineStatus:
-    """Counts of entries; `oldest_ms` is the age of the oldest request not yet answered."""
+    """Counts of entries, the living workers, and the counters since the pipeline began.
+
+    `backlog` and `backlog_high` are unanswered requests by lane; `pending` of them are held by
+    workers. `oldest_ms` is the age of the oldest, in milliseconds; `None` without any.
+    """
 
     backlog: int
     backlog_high: int
@@ -64,6 +69,7 @@ class PipelineStatus:
     counters: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        """The status as a JSON object."""
         value = {name: getattr(self, name) for name in self.__slots__ if name != "workers"}
         value["workers"] = [
             {name: getattr(worker, name) for name in worker.__slots__} for worker in self.workers
@@ -72,7 +78,7 @@ class PipelineStatus:
 
 
 async def request_status(redis: Redis, keys: Keys, request_id: str) -> RequestStatus | None:
-    """`None` for an id that is not known: never submitted by a client, or forgotten since."""
+    """The state of a request, or `None` for an unknown id: never submitted, or expired since."""
     known = _texts(await redis.hgetall(keys.request(request_id)))
     if not known:
         return None
@@ -91,6 +97,7 @@ async def request_status(redis: Redis, keys: Keys, request_id: str) -> RequestSt
 
 
 async def pipeline_status(redis: Redis, keys: Keys) -> PipelineStatus:
+    """The status of the pipeline; raises redis-py's errors."""
     lanes = (keys.requests, keys.requests_high)
     pending = [await _pending(redis, lane) for lane in lanes]
     async with redis.pipeline(transaction=True) as pipe:

@@ -1,4 +1,4 @@
-"""Listening to outcomes as they are announced: live, and at most once."""
+"""Listening to outcomes on the channel: live, and at most once."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sensestream_common.connections.connection import BLOCK_SECONDS
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.contract.errors import PipelineError
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome, outcome_from_json
 
 from sensestream_producer.transport import (
-    Backoff,
     RedisTransport,
     cancellations,
     is_retryable,
@@ -27,7 +27,7 @@ log = structlog.get_logger("sensestream.client")
 
 
 async def listen(link: RedisTransport, keys: Keys) -> AsyncGenerator[Outcome]:
-    """Outcomes from now on, for ever; those announced while the connection is down are missed.
+    """Yield outcomes from now on, for ever; those of a lost connection's time are missed.
 
     Raises `RedisUnavailable` when Redis cannot be reached at the start.
     """

@@ -1,9 +1,10 @@
-"""Repeats: what the workers' cache keeps is answered by whoever submits it, and never queued.
+"""Cache hits answered at submit time: the client or gateway writes the outcome a worker would.
 
-A worker would only look it up and send it back. Its terms stand in `{name}:reuse-policy`, which
-workers write: whose results may be used, and whether a digest that is only claimed counts. What
-was looked up once is remembered, and believed only as far as the script can
-check it when it is sent again.
+A worker would only look the result up and send it back, so these requests are never queued.
+Workers state the reuse policy in `{name}:reuse-policy`: which recogniser's results may be used, and
+whether the digest of bytes that this process has not hashed counts. The client keeps results it
+has looked up in a local cache but never trusts it: the script checks that Redis still holds the
+same transcript.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import structlog
@@ -40,274 +41,315 @@ from sensestream_common.redaction import redacted
 
 from sensestream_producer.transport import RedisTransport
 
-__all__ = ["CachedAnswers", "CachedReply", "CachedResult", "ResultKey"]
+__all__ = ["CachedAnswer", "CachedAnswers", "CachedReply", "CachedResult", "ResultKey"]
 
 log = structlog.get_logger("sensestream.client")
 
 _ANSWER = load_script("sensestream_producer.submit", "answer")
-_FRESH = 10.0  # seconds until terms are read anew: the script sees to it that they hold
-_LOOK_AGAIN = 1.0  # the same for terms that refuse something
-_FORBIDDEN = 60.0  # the same for whom Redis lets see none
-_REMEMBERED = 16 << 20  # bytes, of all that is remembered
-_WORN = 1.0  # seconds that a retention may be behind: a look for every hit costs more
-_OVERHEAD = 3000  # bytes of one beside its text and its segments
-# Bytes of one that is remembered: Redis reads it through, to check it, for each repeat.
+_POLICY_FRESH = 10.0  # seconds until the policy is read anew: the script sees to it that it holds
+_POLICY_RETRY = 1.0  # the same for a policy that refuses something
+_POLICY_FORBIDDEN = 60.0  # the same where Redis's users may not read it
+_CACHE_BYTES = 16 << 20  # of the local cache
+_RETENTION_LAG = 1.0  # seconds that a retention may be behind: a look for every hit costs more
+_OVERHEAD = 3000  # bytes of a result beside its text and its segments
+# Bytes of JSON of a transcript in the local cache: for each hit Redis reads it through.
 _LONGEST = 32 << 10
+_CANNOT_ANSWER = b"gone"
 
 
 class ResultKey(NamedTuple):
-    """What a result is looked up by; `claimed`: nobody here has hashed the bytes."""
+    """The values that a result is looked up by."""
 
     digest: str
     language: str
     itn: bool
-    claimed: bool
+    digest_unverified: bool  # this process has not hashed the bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ReusePolicy:
-    """On which workers let repeats be answered; ages in seconds."""
+    """The terms on which workers let cache hits be answered; ages in seconds."""
 
     recogniser: str
     result_ttl: int
-    wary: bool  # a digest that is only claimed does not count
-    packed: EncodedArgs  # recogniser and request_ttl
+    digests_untrusted: bool  # an unverified digest does not count
+    arguments: EncodedArgs  # recogniser and request_ttl
+
+    def refuses(self, key: ResultKey) -> bool:
+        """Whether this key's digest does not count."""
+        return self.digests_untrusted and key.digest_unverified
+
+
+class _Retention:
+    """How long Redis keeps a result, as far as this process has prolonged it."""
+
+    __slots__ = ("_look_again", "_ttl")
+
+    def __init__(self) -> None:
+        self._ttl = 0  # milliseconds
+        self._look_again = 0.0  # by monotonic time
+
+    def lacks(self, ttl: int) -> bool:
+        """Whether the result may have less than `ttl` ms left, by more than is worth a look."""
+        return ttl > self._ttl or time.monotonic() >= self._look_again
+
+    def prolonged(self, ttl: int) -> None:
+        """Note that the script has seen to `ttl` milliseconds; 0 stands for none."""
+        if ttl:
+            self._ttl = ttl
+            self._look_again = time.monotonic() + min(_RETENTION_LAG, ttl / 1000 / 100)
 
 
 @dataclass(slots=True)
 class CachedResult:
-    """An answer that is kept, ready for any request that asks for it."""
+    """A result as it answers any request for it."""
 
     recogniser: str
     keys: EncodedArgs  # of the result, of the alias
-    checksum: str  # of the transcript; empty for one that is not remembered
-    found: dict[str, Any]  # of the outcome, without what is a request's own
-    fields: int  # of the same, how many words there are as the script takes it
-    packed: EncodedArgs  # these words, then the same as members of a JSON object
-    # Prolonged by so many milliseconds, and by monotonic time when that is worth another look.
-    _prolonged: int = 0
-    _look_again: float = 0.0
+    checksum: str  # of the transcript; empty for one that the local cache does not keep
+    fields: dict[str, Any]  # of the outcome, without the request's own
+    field_count: int  # of the same, as names and values
+    arguments: EncodedArgs  # these names and values, then the same as members of a JSON object
+    retention: _Retention = field(default_factory=_Retention)
 
-    def lacks(self, ttl: int) -> bool:
-        """Whether it may have less than `ttl` milliseconds left, by more than is worth a look."""
-        return ttl > self._prolonged or time.monotonic() >= self._look_again
 
-    def prolonged(self, ttl: int) -> None:
-        """Note it; 0 is nothing."""
-        if not ttl:
-            return
-        self._prolonged = ttl
-        self._look_again = time.monotonic() + min(_WORN, ttl / 1000 / 100)
+@dataclass(frozen=True, slots=True)
+class CachedAnswer:
+    """An outcome that the script has written, and its id on the stream of outcomes."""
+
+    outcome: Outcome
+    stream_id: str
 
 
 class CachedReply:
-    """A request, and what answers it."""
+    """A request, and the result that answers it."""
 
-    __slots__ = ("_own", "ask", "lane", "repeat", "request")
+    __slots__ = ("_own_fields", "key", "lane", "request", "result")
 
-    def __init__(self, request: Request, lane: Lane, ask: ResultKey, repeat: CachedResult) -> None:
+    def __init__(self, request: Request, lane: Lane, key: ResultKey, result: CachedResult) -> None:
         self.request = request
         self.lane = lane
-        self.ask = ask
-        self.repeat = repeat
-        self._own = _own(request)
+        self.key = key
+        self.result = result
+        self._own_fields = _own_fields(request)
 
-    def retention(self, result_ttl: int) -> int:
-        """Milliseconds that what is kept shall live from now on; 0 where it does, or nearly.
+    def ttl(self, result_ttl: int) -> int:
+        """Milliseconds that the result shall live from now on; 0 where it does, or nearly.
 
-        `result_ttl` seconds where the request says nothing.
+        `result_ttl` is in seconds, for a request that names none.
         """
         ttl = 1000 * (result_ttl if self.request.ttl is None else self.request.ttl)
-        return ttl if self.repeat.lacks(ttl) else 0
+        return ttl if self.result.retention.lacks(ttl) else 0
 
-    def arguments(self, retention: int) -> tuple[EncodedArgs, EncodedArgs]:
-        """As the script takes it."""
-        request, repeat, own = self.request, self.repeat, self._own
+    def arguments(self, ttl: int) -> tuple[EncodedArgs, EncodedArgs]:
+        """The request's own arguments, as answer.lua takes them."""
+        request, result, own = self.request, self.result, self._own_fields
         fields = [part for pair in own.items() for part in pair]
         return encode_args(
-            self.lane.value, 1 if self.ask.claimed else 0, repeat.checksum, retention,
-            request.callback_url, request.id, len(fields) + repeat.fields, to_json_text(own)[1:-1],
-            *fields,
-        ), repeat.packed  # fmt: skip
+            self.lane.value, 1 if self.key.digest_unverified else 0, result.checksum, ttl,
+            request.callback_url, request.id, len(fields) + result.field_count,
+            to_json_text(own)[1:-1], *fields,
+        ), result.arguments  # fmt: skip
 
-    def answer(self, entry: str, at: int) -> Outcome:
-        """The outcome as it was written."""
-        found, own = self.repeat.found, self._own
-        return Outcome(**found, **own, entry=entry, submitted_at=at, started_at=at, finished_at=at)
+    def answer(self, reply: list[bytes]) -> CachedAnswer:
+        """The outcome that the script has written, from its reply."""
+        entry, stream_id, now = [part.decode() for part in reply[1:]]
+        at = int(now)
+        outcome = Outcome(
+            **self.result.fields, **self._own_fields,
+            entry=entry, submitted_at=at, started_at=at, finished_at=at,
+        )  # fmt: skip
+        return CachedAnswer(outcome, stream_id)
 
 
 class CachedAnswers:
-    """The results of one pipeline, for those who submit to it; `role` is who they are."""
+    """The results of one pipeline as a submitting process (a `role`) may use them."""
 
     def __init__(self, link: RedisTransport, keys: Keys, *, role: str) -> None:
         self._link = link
         self._keys = keys
-        self._shared = encode_args(
+        self._shared_keys = encode_args(
             keys.requests, keys.requests_high, keys.transcripts, keys.webhooks, keys.stats,
             keys.reuse_policy,
         )  # fmt: skip
-        # Who answered, as an outcome says it: named as workers name themselves.
+        # The `worker` of its outcomes: made as workers make their names.
         self._name = f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
-        self._terms: ReusePolicy | None = None
-        self._look_again = 0.0
-        self._remembered: LruCache[ResultKey, CachedResult] = LruCache(_REMEMBERED)
+        self._policy: ReusePolicy | None = None
+        self._look_again = 0.0  # at the policy, by monotonic time
+        self._results: LruCache[ResultKey, CachedResult] = LruCache(_CACHE_BYTES)
 
-    def answers(self, *, claimed: bool) -> bool:
-        """Whether anything may be answered by a digest that is only claimed, or by one that is
-        not, as far as is known here.
-        """
-        if self._terms is None:
-            return time.monotonic() >= self._look_again  # to be asked
-        return not (self._terms.wary and claimed)
+    def may_answer(self, *, hashed: bool) -> bool:
+        """Whether hits may be answered, as far as known here; by a digest that was `hashed`."""
+        if self._policy is None:
+            return time.monotonic() >= self._look_again  # still to be read
+        return hashed or not self._policy.digests_untrusted
 
-    def remembered(self, ask: ResultKey) -> CachedResult | None:
-        """What answers it without a question to Redis, as far as is known here."""
-        terms = self._terms
-        if terms is None or time.monotonic() >= self._look_again or (terms.wary and ask.claimed):
+    def local(self, key: ResultKey) -> CachedResult | None:
+        """The result in the local cache, where no question to Redis is due."""
+        policy = self._policy
+        if policy is None or time.monotonic() >= self._look_again or policy.refuses(key):
             return None
-        return self._recall(ask, terms)
+        return self._local(key, policy)
 
-    async def find(self, asks: Sequence[ResultKey | None]) -> list[CachedResult | None]:
-        """What is kept for each; Redis is asked only for what is not remembered.
+    async def find(self, keys: Sequence[ResultKey | None]) -> list[CachedResult | None]:
+        """The result for each key; Redis is asked only for those not in the local cache.
 
-        Nothing while no worker lives, and for whom Redis does not let see the cache.
+        None at all while no worker lives, and where Redis's users may not read the cache.
         """
-        wanted = {ask for ask in asks if ask is not None}
-        terms = await self._current_terms() if wanted else None
-        if terms is None:
-            return [None] * len(asks)
-        if terms.wary:
-            wanted = {ask for ask in wanted if not ask.claimed}
-        found = {ask: repeat for ask in wanted if (repeat := self._recall(ask, terms))}
+        wanted = {key for key in keys if key is not None}
+        policy = await self._current_policy() if wanted else None
+        if policy is None:
+            return [None] * len(keys)
+        wanted = {key for key in wanted if not policy.refuses(key)}
+        found = {key: result for key in wanted if (result := self._local(key, policy))}
         if unknown := wanted - found.keys():
-            found |= await self._look_up(unknown, terms)
-        return [found.get(ask) if ask else None for ask in asks]
+            found |= await self._look_up(unknown, policy)
+        return [found.get(key) if key else None for key in keys]
 
-    async def answer(self, cases: Sequence[CachedReply]) -> list[Any]:
-        """The script's answer for each: an outcome is written, or nothing at all."""
-        terms = self._terms
-        if terms is None:
-            return [[b"gone"] for _ in cases]
-        keys, arguments = [self._shared], [terms.packed]
-        retentions = [case.retention(terms.result_ttl) for case in cases]
-        for case, retention in zip(cases, retentions, strict=True):
-            if case.repeat.recogniser != terms.recogniser:  # they changed since it was found
-                return [[b"gone"] for _ in cases]
-            keys += [encode_arg(self._keys.request(case.request.id)), case.repeat.keys]
-            arguments += case.arguments(retention)
+    async def answer(self, replies: Sequence[CachedReply]) -> list[Any]:
+        """Have the script write an outcome for each.
+
+        Returns a `CachedAnswer`, `None` where the result is kept no longer or the policy has
+        changed, or the script's reply for a request that it did not answer.
+        """
+        policy = self._policy
+        if policy is None or any(r.result.recogniser != policy.recogniser for r in replies):
+            return [None] * len(replies)
+        ttls = [reply.ttl(policy.result_ttl) for reply in replies]
         try:
-            answers: list[Any] = await self._link.line.run_script(_ANSWER, keys, arguments)
+            answers = await self._run_script(policy, replies, ttls)
         except ResponseError as error:
             if not _is_forbidden(error):
                 raise
-            self._terms, self._look_again = None, time.monotonic() + _FORBIDDEN
-            return [[b"gone"] for _ in cases]
-        for answer, case, retention in zip(answers, cases, retentions, strict=True):
-            if answer[0] == b"answered":
-                case.repeat.prolonged(retention)
-            elif answer[0] == b"gone":
-                self._remembered.forget(case.ask)
-                self._look_again = 0.0
+            self._policy, self._look_again = None, time.monotonic() + _POLICY_FORBIDDEN
+            return [None] * len(replies)
+        return [self._read(*each) for each in zip(replies, answers, ttls, strict=True)]
+
+    async def _run_script(
+        self, policy: ReusePolicy, replies: Sequence[CachedReply], ttls: Sequence[int]
+    ) -> list[list[bytes]]:
+        keys, arguments = [self._shared_keys], [policy.arguments]
+        for reply, ttl in zip(replies, ttls, strict=True):
+            keys += [encode_arg(self._keys.request(reply.request.id)), reply.result.keys]
+            arguments += reply.arguments(ttl)
+        answers: list[list[bytes]] = await self._link.line.run_script(_ANSWER, keys, arguments)
         return answers
 
-    async def _current_terms(self) -> ReusePolicy | None:
-        """As they were a moment ago; sooner anew where they refuse something."""
-        if time.monotonic() < self._look_again:
-            return self._terms
-        fields = ("recogniser", "result_ttl", "request_ttl", "untrusted_digest_until")
-        [found] = await self._link.line.execute([pack("HMGET", self._keys.reuse_policy, *fields)])
-        forbidden = isinstance(found, ResponseError) and _is_forbidden(found)
-        self._terms = None if isinstance(found, ResponseError) else _terms(found)
-        fresh = _FRESH if self._terms and not self._terms.wary else _LOOK_AGAIN
-        self._look_again = time.monotonic() + (_FORBIDDEN if forbidden else fresh)
-        return self._terms
+    def _read(self, reply: CachedReply, answer: list[bytes], ttl: int) -> Any:
+        if answer[0] == b"answered":
+            reply.result.retention.prolonged(ttl)
+            return reply.answer(answer)
+        if answer[0] != _CANNOT_ANSWER:
+            return answer
+        self._results.evict(reply.key)
+        self._look_again = 0.0
+        return None
 
-    def _recall(self, ask: ResultKey, terms: ReusePolicy) -> CachedResult | None:
-        known = self._remembered.get(ask)
-        return known if known and known.recogniser == terms.recogniser else None
+    async def _current_policy(self) -> ReusePolicy | None:
+        """The policy as it was a moment ago; read sooner where it refuses something."""
+        if time.monotonic() < self._look_again:
+            return self._policy
+        names = ("recogniser", "result_ttl", "request_ttl", "untrusted_digest_until")
+        [found] = await self._link.line.execute([pack("HMGET", self._keys.reuse_policy, *names)])
+        forbidden = isinstance(found, ResponseError) and _is_forbidden(found)
+        self._policy = policy = None if isinstance(found, ResponseError) else _read_policy(found)
+        wait = _POLICY_FRESH if policy and not policy.digests_untrusted else _POLICY_RETRY
+        self._look_again = time.monotonic() + (_POLICY_FORBIDDEN if forbidden else wait)
+        return policy
+
+    def _local(self, key: ResultKey, policy: ReusePolicy) -> CachedResult | None:
+        result = self._results.get(key)
+        return result if result and result.recogniser == policy.recogniser else None
 
     async def _look_up(
-        self, asks: Iterable[ResultKey], terms: ReusePolicy
+        self, keys: Iterable[ResultKey], policy: ReusePolicy
     ) -> dict[ResultKey, CachedResult]:
-        asked = list(asks)
+        asked = list(keys)
         aliases = await self._link.line.execute(
-            [pack("GET", self._keys.audio(ask.digest)) for ask in asked]
+            [pack("GET", self._keys.audio(key.digest)) for key in asked]
         )
-        results = {
-            ask: result_identity(audio.decode(), terms.recogniser, ask.language, ask.itn)
-            for ask, audio in zip(asked, aliases, strict=True)
+        identities = {
+            key: result_identity(audio.decode(), policy.recogniser, key.language, key.itn)
+            for key, audio in zip(asked, aliases, strict=True)
             if isinstance(audio, bytes) and is_identity(audio)
         }
         kept = await self._link.line.execute(
             [
                 pack("HMGET", self._keys.result(identity), "transcript", "model")
-                for identity in results.values()
+                for identity in identities.values()
             ]
         )
         found = {}
-        for (ask, identity), fields in zip(results.items(), kept, strict=True):
-            if isinstance(fields, list) and fields[0] and not _is_long(fields[0], ask):
-                repeat = self._read(ask, identity, fields[0], fields[1] or b"", terms)
-                if repeat is not None:
-                    found[ask] = repeat
+        for (key, identity), fields in zip(identities.items(), kept, strict=True):
+            if isinstance(fields, list) and fields[0] and not _is_left_to_workers(fields[0], key):
+                result = self._prepare(key, identity, fields[0], fields[1] or b"", policy)
+                if result is not None:
+                    found[key] = result
         return found
 
-    def _read(
-        self, ask: ResultKey, identity: str, value: bytes, model: bytes, terms: ReusePolicy
+    def _prepare(
+        self, key: ResultKey, identity: str, value: bytes, model: bytes, policy: ReusePolicy
     ) -> CachedResult | None:
-        """What is kept, made ready; `None`, as a worker does, for what cannot be read."""
-        key = self._keys.result(identity)
+        """The result, encoded once for all its hits; `None`, as in a worker, for one unreadable."""
+        name = self._keys.result(identity)
         try:
             transcript = read_transcript(value)
         except MALFORMED as error:
-            log.warning("cache_entry_unusable", key=key, error=repr(error))
+            log.warning("cache_entry_unusable", key=name, error=repr(error))
             return None
-        found = {
-            **transcript_fields(transcript), "segments": tuple(transcript.segments),
-            "status": Status.COMPLETED, "cache": CacheUse.HIT, "digest": ask.digest,
-            "model": model.decode("utf-8", "replace"), "worker": self._name,
-        }  # fmt: skip
-        entry = Outcome(id="", entry="", **found).encode()
+        fields = {
+            **transcript_fields(transcript),
+            "segments": tuple(transcript.segments),
+            "status": Status.COMPLETED,
+            "cache": CacheUse.HIT,
+            "digest": key.digest,
+            "model": model.decode("utf-8", "replace"),
+            "worker": self._name,
+        }
+        entry = Outcome(id="", entry="", **fields).encode()
         words = [part for pair in entry.items() for part in pair]
         short = len(value) <= _LONGEST
-        repeat = CachedResult(
-            recogniser=terms.recogniser,
-            keys=encode_args(key, self._keys.audio(ask.digest)),
+        result = CachedResult(
+            recogniser=policy.recogniser,
+            keys=encode_args(name, self._keys.audio(key.digest)),
             checksum=checksum(value) if short else "",
-            found=found,
-            fields=len(words),
-            packed=encode_args(*words, to_json_text(entry)[1:-1]),
+            fields=fields,
+            field_count=len(words),
+            arguments=encode_args(*words, to_json_text(entry)[1:-1]),
         )
         if short:
-            self._remembered.put(ask, repeat, _OVERHEAD + 7 * len(value))
-        return repeat
+            self._results.put(key, result, _OVERHEAD + 7 * len(value))
+        return result
 
 
-def _terms(found: list[bytes | None]) -> ReusePolicy | None:
-    """The terms in a reply; `None` where no worker lives that has written them."""
+def _read_policy(found: list[bytes | None]) -> ReusePolicy | None:
+    """The policy in a reply; `None` where no worker lives that has written one."""
     recogniser, result_ttl, request_ttl, untrusted_digest_until = found
     if not (recogniser and result_ttl and request_ttl):
         return None
     try:
-        wary = int(untrusted_digest_until or 0) > 0
-        named = encode_args(recogniser, int(request_ttl))
-        return ReusePolicy(recogniser.decode(), int(result_ttl), wary, named)
+        untrusted = int(untrusted_digest_until or 0) > 0
+        arguments = encode_args(recogniser, int(request_ttl))
+        return ReusePolicy(recogniser.decode(), int(result_ttl), untrusted, arguments)
     except ValueError as error:
         log.warning("reuse_policy_invalid", error=repr(error))
         return None
 
 
-def _is_long(value: bytes, ask: ResultKey) -> bool:
-    """Left to workers: many in one batch would hold up the loop. Uploads do not come in batches."""
-    return ask.claimed and len(value) > _LONGEST
+def _is_left_to_workers(value: bytes, key: ResultKey) -> bool:
+    """Whether a transcript is too long: many in one batch would hold up the event loop.
+
+    Uploads, whose digests are verified, do not come in batches.
+    """
+    return key.digest_unverified and len(value) > _LONGEST
 
 
 def _is_forbidden(error: ResponseError) -> bool:
-    """Whether this user may not do it: then repeats are left to workers."""
+    """Whether Redis's user may not do it: then cache hits are left to workers."""
     return isinstance(error, NoPermissionError) or "NOPERM" in str(error)
 
 
-def _own(request: Request) -> dict[str, Any]:
+def _own_fields(request: Request) -> dict[str, Any]:
     """The fields of an outcome that are its request's own."""
     own = {"id": request.id, "audio": redacted(request.audio)}
     if request.metadata:

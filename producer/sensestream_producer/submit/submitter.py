@@ -1,99 +1,63 @@
 """Sending requests: concurrent submits share pipelines, and every request has its own answer.
 
-While one pipeline is under way, further submits gather for the next: a single caller pays one
-round trip, and hundreds of callers pay it together. Sending again after a lost reply is safe,
-because the submit script adds an id only once. Repeats are answered on the way, and not queued; who
-sends one at a time, and has it answered from memory, goes without the gathering.
+While one batch is under way, further submits gather for the next: a single caller pays one round
+trip, and hundreds of callers pay it together. Sending again after a lost reply is safe, because the
+submit script adds an id only once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from redis.exceptions import RedisError, ResponseError
 from sensestream_common.connections.pipelined_connection import encode_args
 from sensestream_common.connections.scripts import load_script
-from sensestream_common.contract.errors import BacklogFull, PipelineError, SensestreamError
-from sensestream_common.contract.keys import Keys, Lane
-from sensestream_common.contract.outcome import Status
-from sensestream_common.contract.request import Request
+from sensestream_common.contract.errors import SensestreamError
+from sensestream_common.contract.keys import Keys
 
 from sensestream_producer.submit.cached_answers import CachedAnswers, CachedReply, ResultKey
-from sensestream_producer.submit.submission import Receipt, RequestState
-from sensestream_producer.transport import RedisTransport, cancellations, raise_if_cancelled
+from sensestream_producer.submit.lone_hits import LoneHits
+from sensestream_producer.submit.pending import NotCached, PendingSubmit, ReceiptReader
+from sensestream_producer.submit.submission import Receipt
+from sensestream_producer.transport import RedisTransport
 
-__all__ = ["PendingSubmit", "Submitter", "UploadVanished", "backlog_full"]
+__all__ = ["Submitter"]
 
 _SUBMIT = load_script("sensestream_producer.submit", "submit")
 _BATCH = 32  # requests in one script call; more delay the first answers and gain nothing
-_AT_ONCE = 2  # batches under way where repeats are answered: Redis has one while another is made
+_AT_ONCE = 2  # batches under way where hits are answered: Redis has one while another is made
 _BATCH_BYTES = 1 << 20
 
-
-class UploadVanished(SensestreamError):
-    """The staged bytes are gone (Redis restarted without its data): stage them again."""
-
-
-class _Unknown(SensestreamError):
-    """Nothing is kept that would answer it."""
+Waiting = tuple[PendingSubmit, "asyncio.Future[Receipt]"]
 
 
 @dataclass(slots=True)
-class PendingSubmit:
-    """One request on its way.
+class _Batch:
+    """Submits that travel together, and their place in the order of batches."""
 
-    `staged` is the key of its uploaded bytes, if it has any. `hashed` says that its digest is no
-    mere claim; `unqueued`, that it is answered from the cache or not at all.
-    """
-
-    request: Request
-    lane: Lane
-    time_left: int | None = None
-    staged: str = ""
-    hashed: bool = False
-    unqueued: bool = False
+    members: list[Waiting]
+    previous: asyncio.Event | None  # set when the batch before this one has queued its requests
+    queued: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
-    def ask(self) -> ResultKey | None:
-        """What its answer is looked up by; `None` where a worker must decide."""
-        request = self.request
-        # Staged bytes are known to be new, and Redis's clock judges a deadline.
-        if not request.digest or self.staged or request.deadline is not None:
-            return None
-        return ResultKey(request.digest, request.language, request.itn, not self.hashed)
-
-    def keys(self, keys: Keys) -> list[str]:
-        own = keys.request(self.request.id)
-        return [own, self.staged, keys.upload(self.request.id)] if self.staged else [own]
-
-    def arguments(self) -> list[str | int]:
-        left = "" if self.time_left is None else self.time_left
-        fields = [part for pair in self.request.encode().items() for part in pair]
-        return [self.lane.value, left, 1 if self.staged else 0, len(fields), *fields]
-
-
-@dataclass(slots=True)
-class _Answered:
-    """A repeat, and what the script said of it."""
-
-    case: CachedReply
-    reply: list[bytes]
-
-    def receipt(self, submit: PendingSubmit) -> Receipt:
-        entry, written, now = [part.decode() for part in self.reply[1:]]
-        return Receipt(
-            id=submit.request.id, entry=entry, lane=submit.lane, state=RequestState.DONE,
-            status=Status.COMPLETED, outcome=written,
-            answer=self.case.answer(entry, int(now)),
-        )  # fmt: skip
+    def submits(self) -> list[PendingSubmit]:
+        return [submit for submit, _ in self.members]
 
 
 class Submitter:
-    """The one sender of a client; without `repeats` everything is queued."""
+    """The one sender of a client; without `cached` everything is queued.
+
+    Requests enter their lanes in the order in which they were handed in; only cached answers
+    overtake. Three rules keep that order:
+
+    - Batches are taken from the head of the waiting submits.
+    - A batch answers its cache hits at once, and queues its other requests after the batch before
+      it has queued its own.
+    - No batch starts while a lone cache hit is under way, and a lone hit whose result is kept no
+      longer goes to the head of the waiting submits.
+    """
 
     def __init__(
         self,
@@ -101,162 +65,137 @@ class Submitter:
         keys: Keys,
         *,
         max_backlog: int,
-        repeats: CachedAnswers | None = None,
+        cached: CachedAnswers | None = None,
     ) -> None:
         self._link = link
         self._keys = keys
         self._max_backlog = max_backlog
-        self._repeats = repeats
-        self._queue: deque[tuple[PendingSubmit, asyncio.Future[Receipt]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._queued: asyncio.Future[None] | None = None  # done with the last batch that was taken
-        self._one_by_one = True  # the last batch had but one
-        self._alone: asyncio.Future[None] | None = None  # while one is sent without a batch
+        self._cached = cached
+        self._lone = LoneHits(link, cached) if cached else None
+        self._receipts = ReceiptReader(link, keys, max_backlog=max_backlog)
+        self._waiting: deque[Waiting] = deque()
+        self._senders: set[asyncio.Task[None]] = set()
+        self._last_queued: asyncio.Event | None = None  # of the batch that was taken last
+        self._one_by_one = True  # the last batch had one member at most
 
-    def answers(self, *, claimed: bool) -> bool:
-        """Whether repeats are answered here, as far as known."""
-        return self._repeats is not None and self._repeats.answers(claimed=claimed)
+    def may_answer(self, *, hashed: bool) -> bool:
+        """Whether cache hits are answered here, as far as known; by a digest that was `hashed`."""
+        return self._cached is not None and self._cached.may_answer(hashed=hashed)
 
-    async def recall(self, submit: PendingSubmit) -> Receipt | None:
-        """Answer it from the cache; `None` for what is not there. Its digest must be `hashed`."""
-        if self._repeats is None:
+    async def send_cached(self, submit: PendingSubmit) -> Receipt | None:
+        """Answer a `hashed` submit from the cache; `None` where it is no hit."""
+        if self._cached is None:
             return None
         try:
-            return await self.send(replace(submit, unqueued=True))
-        except _Unknown:
+            return await self.send(replace(submit, cached_only=True))
+        except NotCached:
             return None
 
     async def send(self, submit: PendingSubmit) -> Receipt:
         """The receipt; raises `SubmitRefused`, `RedisUnavailable`, …"""
-        case = self._case_alone(submit)
-        if case is None:
+        lone = self._lone
+        if lone is None or lone.under_way or self._senders or not self._one_by_one:
             return await self._enlist(submit)
-        return await self._send_alone(submit, case)
+        reply = lone.find(submit)
+        if reply is None:
+            return await self._enlist(submit)
+        return await self._send_lone(lone, submit, reply)
 
     async def close(self) -> None:
         """Wait until what was handed in is sent or has failed."""
-        if self._alone is not None:
-            await asyncio.wait([self._alone])
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._lone is not None:
+            await self._lone.close()
+        if self._senders:
+            await asyncio.wait(self._senders)
 
-    def _case_alone(self, submit: PendingSubmit) -> CachedReply | None:
-        """A repeat that is remembered, while nothing else is under way, nor was of late."""
-        if self._repeats is None or self._tasks or self._alone or not self._one_by_one:
-            return None
-        ask = submit.ask
-        repeat = self._repeats.remembered(ask) if ask else None
-        return CachedReply(submit.request, submit.lane, ask, repeat) if ask and repeat else None
-
-    async def _send_alone(self, submit: PendingSubmit, case: CachedReply) -> Receipt:
-        """With no task and no batch; not answered so, it goes before what gathered meanwhile."""
-        ended = self._alone = asyncio.get_running_loop().create_future()
-        began, before = time.monotonic(), cancellations()
+    async def _send_lone(
+        self, lone: LoneHits, submit: PendingSubmit, reply: CachedReply
+    ) -> Receipt:
         try:
-            try:  # as `RedisTransport.run` does, without what it takes to begin it
-                [answer] = await raise_if_cancelled(self._answers_to([case]), before)
-            except (RedisError, OSError) as error:
-                [answer] = await self._link.again(
-                    lambda: self._answers_to([case]), error, began, before
-                )
+            answer = await lone.send(reply)
             if answer is not None:
-                return self._receipt(submit, answer)
+                return self._receipts.read(submit, answer)
             receipt = self._enlist(submit, first=True)
         finally:
-            self._alone = None
-            ended.set_result(None)
             self._start()
         return await receipt
 
     def _enlist(self, submit: PendingSubmit, *, first: bool = False) -> asyncio.Future[Receipt]:
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        (self._queue.appendleft if first else self._queue.append)((submit, future))
+        (self._waiting.appendleft if first else self._waiting.append)((submit, future))
         self._start()
         return future
 
     def _start(self) -> None:
-        """Send what has gathered, but not while one goes alone: the order would be another."""
-        at_once = _AT_ONCE if self.answers(claimed=False) else 1
-        if self._queue and self._alone is None and len(self._tasks) < at_once:
-            self._tasks.add(asyncio.create_task(self._drain(), name="sensestream-submit"))
+        """Send what has gathered, unless enough batches, or a lone hit, are under way."""
+        if not self._waiting or (self._lone and self._lone.under_way):
+            return
+        at_once = _AT_ONCE if self.may_answer(hashed=True) else 1
+        if len(self._senders) < at_once:
+            self._senders.add(asyncio.create_task(self._send_all(), name="sensestream-submit"))
 
-    async def _drain(self) -> None:
+    async def _send_all(self) -> None:
         try:
-            while self._queue:
+            while self._waiting:
                 await self._send_batch(self._take())
-        finally:  # not when the task is done: what comes in between would wait for nobody
+        finally:  # not when the task is done: submits that come in between would wait for no task
             if (task := asyncio.current_task()) is not None:
-                self._tasks.discard(task)
+                self._senders.discard(task)
 
-    async def _send_batch(self, batch: list[tuple[PendingSubmit, asyncio.Future[Receipt]]]) -> None:
-        before, queued = self._queued, asyncio.get_running_loop().create_future()
-        self._queued = queued
-        try:
-            answers = await self._send([submit for submit, _ in batch], before)
-        except Exception as error:
-            answers = [error] * len(batch)
-        finally:
-            queued.set_result(None)
-        for (submit, future), answer in zip(batch, answers, strict=True):
-            self._resolve(submit, future, answer)
-
-    def _take(self) -> list[tuple[PendingSubmit, asyncio.Future[Receipt]]]:
-        batch: list[tuple[PendingSubmit, asyncio.Future[Receipt]]] = []
+    def _take(self) -> _Batch:
+        members: list[Waiting] = []
         size = 0
-        while self._queue and len(batch) < _BATCH and size < _BATCH_BYTES:
-            submit, future = self._queue.popleft()
+        while self._waiting and len(members) < _BATCH and size < _BATCH_BYTES:
+            submit, future = self._waiting.popleft()
             if not future.cancelled():
-                batch.append((submit, future))
+                members.append((submit, future))
                 size += len(submit.request.audio) + len(submit.request.metadata)
-        self._one_by_one = len(batch) <= 1
+        self._one_by_one = len(members) <= 1
+        batch = _Batch(members, self._last_queued)
+        self._last_queued = batch.queued
         return batch
 
-    async def _send(
-        self, submits: list[PendingSubmit], before: asyncio.Future[None] | None
-    ) -> list[Any]:
-        """What became of each. It may run twice: an id is added, or answered, only once."""
-        return await self._link.run(lambda: self._run(submits, before))
+    async def _send_batch(self, batch: _Batch) -> None:
+        try:
+            # It may run twice: an id is added, or answered, only once.
+            replies = await self._link.run(lambda: self._answer_and_queue(batch))
+        except Exception as error:
+            replies = [error] * len(batch.members)
+        finally:
+            batch.queued.set()
+        for (submit, future), reply in zip(batch.members, replies, strict=True):
+            self._resolve(submit, future, reply)
 
-    async def _run(
-        self, submits: list[PendingSubmit], before: asyncio.Future[None] | None
-    ) -> list[Any]:
-        """Answer the repeats, and queue the rest when the batch `before` is queued."""
-        answers = await self._answer(submits)
-        rest = [n for n, submit in enumerate(submits) if n not in answers and not submit.unqueued]
+    async def _answer_and_queue(self, batch: _Batch) -> list[Any]:
+        submits = batch.submits
+        replies = await self._answer(submits)
+        rest = [
+            n for n, submit in enumerate(submits) if n not in replies and not submit.cached_only
+        ]
         if rest:
-            if before is not None:
-                await asyncio.wait([before])
-            entries = await self._queue_up([submits[n] for n in rest])
-            answers |= zip(rest, entries, strict=True)
-        return [answers.get(n) or _Unknown() for n in range(len(submits))]
+            if batch.previous is not None:
+                await batch.previous.wait()
+            queued = await self._queue([submits[n] for n in rest])
+            replies |= zip(rest, queued, strict=True)
+        return [replies.get(n) or NotCached() for n in range(len(submits))]
 
     async def _answer(self, submits: list[PendingSubmit]) -> dict[int, Any]:
-        """The repeats among them, answered; by their place."""
-        if self._repeats is None:
+        """The replies to the cache hits among them, by position."""
+        if self._cached is None:
             return {}
-        asks = _first_of_their_ids(submits)
-        cases = {
-            place: CachedReply(submits[place].request, submits[place].lane, ask, repeat)
-            for place, (ask, repeat) in enumerate(
-                zip(asks, await self._repeats.find(asks), strict=True)
-            )
-            if ask and repeat
+        keys = _first_of_their_ids(submits)
+        results = await self._cached.find(keys)
+        hits = {
+            n: CachedReply(submit.request, submit.lane, key, result)
+            for n, (submit, key, result) in enumerate(zip(submits, keys, results, strict=True))
+            if key and result
         }
-        if not cases:
+        if not hits:
             return {}
-        answers = await self._answers_to(list(cases.values()))
-        return {place: answer for place, answer in zip(cases, answers, strict=True) if answer}
+        replies = await self._cached.answer(list(hits.values()))
+        return {n: reply for n, reply in zip(hits, replies, strict=True) if reply is not None}
 
-    async def _answers_to(self, cases: list[CachedReply]) -> list[Any]:
-        """What the script says of each; `None` where it is not answered so (any more)."""
-        replies = await self._repeats.answer(cases) if self._repeats else []
-        return [
-            _Answered(case, reply) if reply[0] == b"answered"
-            else None if reply[0] == b"gone" else reply
-            for case, reply in zip(cases, replies, strict=True)
-        ]  # fmt: skip
-
-    async def _queue_up(self, submits: list[PendingSubmit]) -> list[Any]:
+    async def _queue(self, submits: list[PendingSubmit]) -> list[Any]:
         names = self._keys
         keys = [names.requests, names.requests_high, names.stats]
         arguments: list[str | int] = [self._max_backlog]
@@ -269,60 +208,20 @@ class Submitter:
             )
         )
 
-    def _resolve(self, submit: PendingSubmit, future: asyncio.Future[Receipt], answer: Any) -> None:
+    def _resolve(self, submit: PendingSubmit, future: asyncio.Future[Receipt], reply: Any) -> None:
         if future.done():  # its caller has been cancelled; the request stands all the same
             return
         try:
-            future.set_result(self._receipt(submit, answer))
+            future.set_result(self._receipts.read(submit, reply))
         except SensestreamError as error:
             future.set_exception(error)
 
-    def _receipt(self, submit: PendingSubmit, answer: Any) -> Receipt:
-        if isinstance(answer, Exception):
-            own = isinstance(answer, SensestreamError)
-            raise answer if own else self._link.translate(answer)
-        try:
-            return self._read(submit, answer)
-        except ValueError as error:  # what stands in the request's key is nobody's of ours
-            key = self._keys.request(submit.request.id)
-            raise PipelineError(f"{key} holds something foreign: {error}") from error
-
-    def _read(self, submit: PendingSubmit, answer: Any) -> Receipt:
-        if isinstance(answer, _Answered):
-            return answer.receipt(submit)
-        word, *rest = [part.decode() if isinstance(part, bytes) else part for part in answer]
-        match word, rest:
-            case "queued", [entry]:
-                return Receipt(id=submit.request.id, entry=entry, lane=submit.lane)
-            case "duplicate", [entry, lane, state, status, outcome]:
-                return Receipt(
-                    id=submit.request.id,
-                    entry=entry,
-                    lane=Lane.HIGH if lane == Lane.HIGH else Lane.NORMAL,
-                    duplicate=True,
-                    state=state,
-                    status=Status(status) if status else None,
-                    outcome=outcome,
-                )
-            case "full", [backlog]:
-                raise backlog_full(self._keys, backlog, self._max_backlog)
-            case "refused", [error]:
-                raise self._link.translate(ResponseError(error))
-        raise UploadVanished(f"the staged upload of {submit.request.id!r} is gone")
-
 
 def _first_of_their_ids(submits: list[PendingSubmit]) -> list[ResultKey | None]:
-    """What each is looked up by; nothing where one before it has the same id, and will get it."""
+    """Each submit's result key; `None` where one before it has the same id and gets the answer."""
     seen: set[str] = set()
-    asks = []
+    keys = []
     for submit in submits:
-        asks.append(None if submit.request.id in seen else submit.ask)
+        keys.append(None if submit.request.id in seen else submit.result_key)
         seen.add(submit.request.id)
-    return asks
-
-
-def backlog_full(keys: Keys, backlog: int | str, limit: int) -> BacklogFull:
-    return BacklogFull(
-        f"{backlog} requests wait in the pipeline {keys.name!r} and at most {limit} may "
-        "(setting SENSESTREAM_MAX_BACKLOG): submit again later, or start more workers"
-    )
+    return keys

@@ -11,22 +11,28 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from redis.exceptions import RedisError
-from sensestream_common.contract.errors import ErrorCode, RequestError
+from sensestream_common.contract.errors import ErrorCode, RequestError, SensestreamError
 from sensestream_common.contract.keys import Keys
 
+from sensestream_producer.submit.pending import UploadVanished
 from sensestream_producer.transport import RedisTransport
 
 __all__ = ["BoundedReader", "Staged", "Uploads"]
 
 _CHUNK = 4 << 20  # bytes in one command: far from the socket time-out on any usable network
 _STAGED_SECONDS = 3600
+_STAGINGS = 3  # of one upload, where Redis loses the staged bytes each time
 _AT_ONCE = 8  # uploads under way in one client, each with a chunk in memory
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +102,8 @@ class Uploads:
         self._link = link
         self._keys = keys
         self._reader = BoundedReader(max_bytes)
-        self._room = asyncio.Semaphore(_AT_ONCE)
-        # Keys to be deleted that a Redis who was away kept: with the next upload, not in an hour.
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        # Keys that an outage kept from being deleted: with the next upload, not in an hour.
         self._left: set[str] = set()
 
     async def digest(self, source: Path | bytes) -> str:
@@ -108,18 +114,43 @@ class Uploads:
                 await asyncio.to_thread(digest.update, chunk)
         return f"sha256:{digest.hexdigest()}"
 
-    async def stage(self, source: Path | bytes) -> Staged:
-        """Put the bytes into Redis; `RequestError` for a file that cannot be read or is too large.
+    async def send(self, source: Path | bytes, submit: Callable[[Staged], Awaitable[T]]) -> T:
+        """Stage a file or bytes and submit them; as `send_chunks`.
 
-        After an outage it begins again: what was staged before may be gone with its Redis.
+        Raises `RequestError` for a file that cannot be read or is too large.
         """
-        return await self.stage_chunks(lambda: self._reader.chunks(source))
+        return await self.send_chunks(lambda: self._reader.chunks(source), submit)
 
-    async def stage_chunks(self, read: Callable[[], AsyncGenerator[bytes]]) -> Staged:
-        """The same for what `read` gives, which is asked anew for each try."""
+    async def send_chunks(
+        self,
+        read: Callable[[], AsyncGenerator[bytes]],
+        submit: Callable[[Staged], Awaitable[T]],
+    ) -> T:
+        """Stage the bytes that `read` gives, and submit the request that takes them.
+
+        `read` is called anew for each try: a Redis that restarts without its data loses staged
+        bytes, and they are staged again.
+
+        Raises:
+            UploadVanished: Redis lost the staged bytes each time.
+        """
+        for _ in range(_STAGINGS):
+            staged = await self.stage(read)
+            try:
+                return await submit(staged)
+            except UploadVanished:
+                continue
+            except SensestreamError:
+                with suppress(SensestreamError):  # they expire by themselves
+                    await self._discard(staged)
+                raise
+        raise UploadVanished(f"the staged upload vanished {_STAGINGS} times")
+
+    async def stage(self, read: Callable[[], AsyncGenerator[bytes]]) -> Staged:
+        """Put the bytes that `read` gives into Redis, for an hour."""
         # One key for all tries: what a lost reply leaves of an earlier one would lie for an hour.
         key = self._keys.upload(secrets.token_hex(16))
-        async with self._room:
+        async with self._slots:
             await self._link.run(self._sweep)
             try:
                 return await self._link.run(lambda: self._stage(key, read()))
@@ -127,7 +158,7 @@ class Uploads:
                 self._left.add(key)
                 raise
 
-    async def discard(self, staged: Staged) -> None:
+    async def _discard(self, staged: Staged) -> None:
         """Delete staged bytes that no request has taken; later, where Redis is away."""
         self._left.add(staged.key)
         await self._link.run(self._sweep)

@@ -6,12 +6,16 @@
     with pipeline.blocking_client() as client:
         assert client.transcribe("file:///data/a.wav").text == "good morning"
 
-Its clients are the ordinary ones to a type checker and keep the promises of the contract:
-submitting once per id, the cache, dead letters, positions and gaps.
+An answer is a text, a `Transcript`, an error, or a function of the `Request`. Its clients are
+subclasses of the ordinary ones and keep the promises of the contract: idempotent submits, the
+cache, dead letters, positions and gaps.
 """
+
+from sensestream_common.contract.request import Request
+from sensestream_common.contract.transcript import Transcript
 
 from sensestream_producer.testing.client import BlockingClient, Client
 from sensestream_producer.testing.pipeline import ScriptedPipeline
 from sensestream_producer.testing.script import Answer
 
-__all__ = ["Answer", "BlockingClient", "Client", "ScriptedPipeline"]
+__all__ = ["Answer", "BlockingClient", "Client", "Request", "ScriptedPipeline", "Transcript"]

@@ -1,4 +1,4 @@
-"""Waking those who wait for a change, each on the event loop that it waits on."""
+"""Notification of changes: wakes every waiting task, each on its own event loop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["ChangeNotifier"]
 
 
 class ChangeNotifier:
-    """May be rung from any thread."""
+    """Sets the event of every subscriber when `notify` is called, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     @contextmanager
-    def heard(self) -> Iterator[asyncio.Event]:
-        """An event of the running loop that is set with every ring; the listener clears it."""
+    def subscribe(self) -> Iterator[asyncio.Event]:
+        """Yield an event of the running loop that every `notify` sets; the subscriber clears it."""
         event = asyncio.Event()
         with self._lock:
             self._waiting[event] = asyncio.get_running_loop()
@@ -29,7 +29,8 @@ class ChangeNotifier:
             with self._lock:
                 del self._waiting[event]
 
-    def ring(self) -> None:
+    def notify(self) -> None:
+        """Set the events of all subscribers."""
         with self._lock:
             waiting = list(self._waiting.items())
         for event, loop in waiting:

@@ -1,4 +1,4 @@
-"""The clients of the pipeline in memory: what they do not say differently is the real ones'."""
+"""The clients of the pipeline in memory; every verb not defined here is the real clients'."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sensestream_producer import blocking, client as real
 from sensestream_producer.operations.status import PipelineStatus, RequestStatus, WorkerStatus
 from sensestream_producer.outcomes.follower import FollowedOutcome, Gap, GapReason
 from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text, parse_id
+from sensestream_producer.outcomes.wait_limit import wait_limit
 from sensestream_producer.outcomes.waiter import closed_meanwhile, no_longer_kept, not_kept
 from sensestream_producer.settings import MAX_UPLOAD_BYTES
+from sensestream_producer.submit.pending import backlog_full
 from sensestream_producer.submit.submission import Receipt, RequestState, Submission, SubmitOptions
-from sensestream_producer.submit.submitter import backlog_full
 from sensestream_producer.submit.uploads import BoundedReader
 from sensestream_producer.testing.dead_letters import ScriptedLetters
 from sensestream_producer.testing.script import digest_of
 from sensestream_producer.testing.store import Store
 from sensestream_producer.testing.worker import MODEL, WORKER, ScriptedWorker
-from sensestream_producer.time_limit import TimeLimit
 
 __all__ = ["BlockingClient", "Client"]
 
@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 
 class Client(real.Client):
-    """An asyncio client of a `ScriptedPipeline`, which makes it."""
+    """An asyncio client of a `ScriptedPipeline`, which makes it.
+
+    The methods are those of `sensestream_producer.Client`, and are documented there.
+    """
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class Client(real.Client):
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
     ) -> None:
-        # Not the real one's: there is no Redis to connect to.
+        # The real client's __init__ is not called: it would need a Redis.
         self.keys = store.keys
         self.dead = ScriptedLetters(store, worker, max_backlog=max_backlog)
         self._store = store
@@ -54,7 +57,7 @@ class Client(real.Client):
 
     async def close(self) -> None:
         self._closed = True
-        self._store.changed.ring()
+        self._store.changed.notify()
 
     async def ping(self) -> None:
         with self._store.step():
@@ -68,7 +71,7 @@ class Client(real.Client):
         **options: Unpack[SubmitOptions],
     ) -> Outcome:
         submission = real.identified(audio, options)
-        with TimeLimit(submission.id, timeout):
+        async with wait_limit(submission.id, timeout):
             mark = self._store.last
             receipt = await self._send(submission)
             if receipt.state == RequestState.DONE:
@@ -76,7 +79,7 @@ class Client(real.Client):
             return await self._until(lambda: self._outcome(mark, entry=receipt.entry))
 
     async def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
-        with TimeLimit(request_id, timeout):
+        async with wait_limit(request_id, timeout):
             mark = self._store.last
             return await self._until(lambda: self._answer(request_id, mark))
 
@@ -84,7 +87,7 @@ class Client(real.Client):
         start = None if position == "$" else parse_id(position)
         with self._store.step():
             at = self._store.last if start is None else start
-        with self._store.changed.heard() as changed:
+        with self._store.changed.subscribe() as changed:
             while True:
                 changed.clear()
                 with self._store.step():
@@ -106,30 +109,32 @@ class Client(real.Client):
 
     async def status(self, request_id: str) -> RequestStatus | None:
         with self._store.step():
-            known = self._store.known.get(request_id)
-            if known is None:
+            record = self._store.records.get(request_id)
+            if record is None:
                 return None
-            kept = self._store.outcomes.get(parse_id(known.outcome)) if known.outcome else None
+            kept = self._store.outcomes.get(parse_id(record.outcome)) if record.outcome else None
             return RequestStatus(
                 id=request_id,
-                state=known.state,
-                entry=known.entry,
-                lane=known.lane,
-                status=known.status,
+                state=record.state,
+                entry=record.entry,
+                lane=record.lane,
+                status=record.status,
                 outcome=kept,
             )
 
     async def pipeline_status(self) -> PipelineStatus:
         with self._store.step() as now:
-            standing = list(self._store.standing.values())
-            high = sum(each.lane == "high" for each in standing)
-            taken = sum(each.taken for each in standing)
-            ages = [now - parse_id(each.entry)[0] for each in standing]
-            worker = WorkerStatus(consumer=WORKER, model=MODEL, device="memory", in_flight=taken)
+            queued = list(self._store.queued.values())
+            high = sum(each.lane == "high" for each in queued)
+            picked_up = sum(each.picked_up for each in queued)
+            ages = [now - parse_id(each.entry)[0] for each in queued]
+            worker = WorkerStatus(
+                consumer=WORKER, model=MODEL, device="memory", in_flight=picked_up
+            )
             return PipelineStatus(
-                backlog=len(standing) - high,
+                backlog=len(queued) - high,
                 backlog_high=high,
-                pending=taken,
+                pending=picked_up,
                 oldest_ms=max(ages) if ages else None,
                 transcripts=len(self._store.outcomes),
                 dead=len(self._store.letters),
@@ -147,7 +152,7 @@ class Client(real.Client):
         with self._store.step() as now:
             if duplicate := self._duplicate(request.id):
                 return duplicate
-            backlog = len(self._store.standing)
+            backlog = len(self._store.queued)
             if backlog >= self._max_backlog:
                 self._store.count("refused")
                 raise backlog_full(self.keys, backlog, self._max_backlog)
@@ -165,23 +170,23 @@ class Client(real.Client):
             return b"".join([chunk async for chunk in chunks])
 
     def _duplicate(self, request_id: str) -> Receipt | None:
-        known, queued = self._store.find(request_id)
-        if known is None or not (queued or known.status == "completed"):
+        record, unanswered = self._store.find(request_id)
+        if record is None or not (unanswered or record.status == "completed"):
             return None
         self._store.count("duplicates")
         return Receipt(
             id=request_id,
-            entry=known.entry,
-            lane=known.lane,
+            entry=record.entry,
+            lane=record.lane,
             duplicate=True,
-            state=known.state,
-            status=known.status,
-            outcome=known.outcome,
+            state=record.state,
+            status=record.status,
+            outcome=record.outcome,
         )
 
     async def _until(self, look: Callable[[], T | None]) -> T:
-        """The first that `look` finds, now or after a change."""
-        with self._store.changed.heard() as changed:
+        """The first result of `look` that is not None, now or after a change."""
+        with self._store.changed.subscribe() as changed:
             while True:
                 changed.clear()
                 if self._closed:
@@ -203,12 +208,12 @@ class Client(real.Client):
         return next((o for o in behind if o.entry == entry or o.id == request_id), None)
 
     def _answer(self, request_id: str, mark: StreamId) -> Outcome | None:
-        known = self._store.known.get(request_id)
-        if known is None or known.state != RequestState.DONE:
+        record = self._store.records.get(request_id)
+        if record is None or record.state != RequestState.DONE:
             return self._outcome(mark, request_id=request_id)
-        kept = self._store.outcomes.get(parse_id(known.outcome))
+        kept = self._store.outcomes.get(parse_id(record.outcome))
         if kept is None:
-            raise not_kept(request_id, known.outcome)
+            raise not_kept(request_id, record.outcome)
         return kept
 
     def _behind(self, at: StreamId) -> tuple[list[FollowedOutcome | Gap], StreamId]:

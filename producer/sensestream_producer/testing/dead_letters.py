@@ -23,7 +23,7 @@ __all__ = ["ScriptedLetters"]
 
 
 class ScriptedLetters(DeadLetters):
-    """The verbs of `DeadLetters`, on a `Store`."""
+    """The methods of `DeadLetters`, as documented there, on a `Store`."""
 
     def __init__(self, store: Store, worker: ScriptedWorker, *, max_backlog: int) -> None:
         self._store = store
@@ -59,13 +59,13 @@ class ScriptedLetters(DeadLetters):
         store = self._store
         if letter.letter not in store.letters:
             return Replay.NOT_FOUND, ""
-        known, queued = store.find(letter.id)
-        if known and queued:
-            return Replay.ALREADY_QUEUED, known.entry
-        if known and known.status is Status.COMPLETED:
-            return Replay.ALREADY_COMPLETED, known.outcome
-        if len(store.standing) >= self._max_backlog:
-            return Replay.FULL, str(len(store.standing))
+        record, unanswered = store.find(letter.id)
+        if record and unanswered:
+            return Replay.ALREADY_QUEUED, record.entry
+        if record and record.status is Status.COMPLETED:
+            return Replay.ALREADY_COMPLETED, record.outcome
+        if len(store.queued) >= self._max_backlog:
+            return Replay.FULL, str(len(store.queued))
         upload = store.keys.upload(letter.id)
         if letter.audio == f"redis:{upload}" and upload not in store.uploads:
             return Replay.UPLOAD_MISSING, ""
@@ -82,6 +82,6 @@ class ScriptedLetters(DeadLetters):
 
 def _request(letter: DeadLetter) -> Request:
     request = decode_request(letter.about["entry"], letter.fields)
-    if not isinstance(request, Request):  # it was one when it was submitted
+    if not isinstance(request, Request):  # it was valid when it was submitted
         raise request.error
     return request

@@ -11,7 +11,7 @@ from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome
 from sensestream_common.contract.request import Request
 
-from sensestream_producer.client import PATIENCE
+from sensestream_producer.client import RETRY_TIMEOUT
 from sensestream_producer.settings import MAX_UPLOAD_BYTES
 from sensestream_producer.testing.client import BlockingClient, Client
 from sensestream_producer.testing.script import Answer, Script
@@ -42,9 +42,13 @@ class ScriptedPipeline:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        retry_timeout: float = PATIENCE,
+        retry_timeout: float = RETRY_TIMEOUT,
     ) -> Client:
-        """An asyncio client. It may stand for the class: url, name and patience do nothing."""
+        """An asyncio client.
+
+        Takes the arguments of the class `Client`, so that it can replace the class in a test;
+        `url`, `pipeline` and `retry_timeout` have no effect.
+        """
         del url, pipeline, retry_timeout
         return Client(
             self._store, self._worker, max_backlog=max_backlog, max_upload_bytes=max_upload_bytes
@@ -57,9 +61,9 @@ class ScriptedPipeline:
         *,
         max_backlog: int = 1_000_000,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
-        retry_timeout: float = PATIENCE,
+        retry_timeout: float = RETRY_TIMEOUT,
     ) -> BlockingClient:
-        """A blocking client, which may stand for its class as well."""
+        """A blocking client; takes the arguments of the class `blocking.Client`."""
 
         def make() -> Client:
             return self.client(
@@ -72,7 +76,7 @@ class ScriptedPipeline:
 
         return BlockingClient(make)
 
-    # -- what is heard ------------------------------------------------------------------------
+    # -- answers ------------------------------------------------------------------------------
 
     def answer(self, audio: str | Path | bytes, answer: Answer) -> None:
         """Script the answer to a reference, to a `sha256:…` digest, or to a file or its bytes."""
@@ -81,7 +85,7 @@ class ScriptedPipeline:
 
     @property
     def default(self) -> Answer:
-        """The answer to whatever has none of its own."""
+        """The answer to every recording that has none of its own."""
         return self._script.default
 
     @default.setter
@@ -90,15 +94,15 @@ class ScriptedPipeline:
             self._script.default = answer
 
     def contain(self, reference: str, content: Path | bytes) -> None:
-        """Say which bytes are behind a reference: their digest counts for cache and mismatch."""
+        """Set the bytes behind a reference: their digest counts for cache and mismatch."""
         with self._store.lock:
             self._script.contain(reference, content)
 
-    # -- when it is heard ---------------------------------------------------------------------
+    # -- timing -------------------------------------------------------------------------------
 
     @contextmanager
     def workers_away(self) -> Iterator[None]:
-        """While inside, requests stand in their lanes and nobody takes them up."""
+        """While inside, requests wait in their lanes."""
         with self._store.lock:
             self._worker.away += 1
         try:
@@ -110,9 +114,9 @@ class ScriptedPipeline:
 
     @contextmanager
     def recogniser_busy(self) -> Iterator[None]:
-        """While inside, requests are taken up and not finished; equal ones join each other.
+        """While inside, requests are picked up and not finished; equal ones are coalesced.
 
-        What needs no recogniser (a hit, audio that is not there) is answered all the same.
+        Requests that need no recogniser (cache hits, missing audio) are answered all the same.
         """
         with self._store.lock:
             self._worker.busy += 1
@@ -124,24 +128,24 @@ class ScriptedPipeline:
                 self._worker.work(self._store.now())
 
     def let_through(self, count: int = 1) -> int:
-        """Answer the next `count` requests that are held up; how many there were."""
+        """Answer the next `count` waiting requests; returns how many were answered."""
         with self._store.lock:
             return self._worker.let_through(count, self._store.now())
 
     def advance(self, time: timedelta) -> None:
-        """Let time pass on the pipeline's clock: deadlines, times to live, ages."""
+        """Move the pipeline's clock: deadlines, times to live, ages."""
         with self._store.lock:
             self._store.offset += time
             self._store.expire(self._store.now())
 
     def forget_outcomes(self) -> None:
-        """Let go of all outcomes, as the janitor does past their retention: a gap to followers."""
+        """Drop all outcomes, as the janitor does after their retention: a `Gap` for followers."""
         with self._store.lock:
             self._store.trim((self._store.last[0], self._store.last[1] + 1))
 
     @contextmanager
     def unavailable(self) -> Iterator[None]:
-        """While inside, every verb raises `RedisUnavailable` at once; waits begun before go on."""
+        """While inside, every call raises `RedisUnavailable` at once; earlier waits go on."""
         with self._store.lock:
             self._store.reachable = False
         try:
@@ -150,19 +154,19 @@ class ScriptedPipeline:
             with self._store.lock:
                 self._store.reachable = True
 
-    # -- what happened ------------------------------------------------------------------------
+    # -- records ------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> list[Request]:
         """The requests not yet answered, oldest first."""
         with self._store.lock:
-            return [standing.request for standing in self._store.standing.values()]
+            return [queued.request for queued in self._store.queued.values()]
 
     @property
-    def heard(self) -> list[Request]:
-        """The requests that the recogniser was asked for: neither hits nor those that joined."""
+    def transcribed(self) -> list[Request]:
+        """The requests that were transcribed: neither cache hits nor coalesced ones."""
         with self._store.lock:
-            return list(self._worker.heard)
+            return list(self._worker.transcribed)
 
     @property
     def outcomes(self) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""What the scripted recogniser says to which recording."""
+"""The scripted answers, by recording."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ _BEFORE_START = frozenset(
 
 
 def before_start(error: RequestError) -> bool:
+    """Whether a worker finds this error before it starts to transcribe."""
     return error.code in _BEFORE_START
 
 
 def digest_of(content: bytes) -> str:
+    """The digest of these bytes, as requests name it."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 class Script:
-    """Answers by reference, then by content, then the default one."""
+    """Looks an answer up by reference, then by content, then takes the default."""
 
     def __init__(self, default: Answer) -> None:
         self.default = default
@@ -55,16 +57,18 @@ class Script:
         self._contents: dict[str, str] = {}
 
     def answer(self, audio: str | Path | bytes, answer: Answer) -> None:
+        """Set the answer to a reference, a digest, a file or its bytes."""
         self._answers[audio if isinstance(audio, str) else _content(audio)] = answer
 
     def contain(self, reference: str, content: Path | bytes) -> None:
+        """Set the bytes behind a reference."""
         self._contents[reference] = _content(content)
 
     def digest(self, request: Request, uploads: dict[str, bytes]) -> str:
         """The digest of the referenced bytes; `RequestError` where a worker would find none.
 
-        Of a reference whose content nobody told, the sender's digest is believed; without one
-        it is made up from the reference, so that equal references hold equal recordings.
+        Where the content of a reference is not known, the sender's digest is taken; without one
+        it is derived from the reference, so that equal references hold equal recordings.
         """
         scheme = request.audio.partition(":")[0].lower()
         if request.audio in self._contents:
@@ -86,12 +90,12 @@ class Script:
         return found
 
     def refusal(self, request: Request, digest: str) -> RequestError | None:
-        """The scripted error, where it is one that is found before the start."""
+        """The scripted error, if a worker finds it before it starts to transcribe."""
         error = _error(self._find(request, digest))
         return error if error and before_start(error) else None
 
-    def hear(self, request: Request, digest: str) -> Transcript:
-        """The scripted transcript; raises the scripted error."""
+    def transcribe(self, request: Request, digest: str) -> Transcript:
+        """The scripted transcript; raises the scripted error as a `RequestError`."""
         answer = self._find(request, digest)
         if error := _error(answer):
             raise error

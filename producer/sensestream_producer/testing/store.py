@@ -1,7 +1,7 @@
-"""What Redis would hold of a pipeline, in memory, with a clock that can be moved.
+"""The state that Redis holds of a pipeline, in memory, with a clock that can be moved.
 
-Nothing here is locked by itself: whoever looks or writes holds `lock`, for as long as a script
-on Redis would run.
+No method takes the lock, except `step`: a caller holds `lock` for as long as a script on Redis
+would run.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text
 from sensestream_producer.submit.submission import RequestState
 from sensestream_producer.testing.change_notifier import ChangeNotifier
 
-__all__ = ["Known", "Standing", "Store"]
+__all__ = ["QueuedRequest", "RequestRecord", "Store"]
 
 _LETTER_BYTES_KEPT = timedelta(days=7)
-_EXPIRY_MS = 500  # between two looks for what has expired; times to live are whole seconds
+_EXPIRY_MS = 500  # between two runs of `expire`; times to live are whole seconds
 
 
 @dataclass(slots=True)
-class Known:
-    """What `request:<id>` would say."""
+class RequestRecord:
+    """The key `request:<id>`."""
 
     state: str
     entry: str
@@ -44,18 +44,18 @@ class Known:
 
 
 @dataclass(slots=True)
-class Standing:
-    """A request in its lane; `taken` when a worker holds it."""
+class QueuedRequest:
+    """A request in its lane; `picked_up` when the worker holds it."""
 
     entry: str
     lane: Lane
     request: Request
-    taken: bool = False
+    picked_up: bool = False
 
 
 @dataclass
 class Store:
-    """One pipeline. Times to live are those of the contract's defaults unless given."""
+    """One pipeline; times to live are the contract's defaults."""
 
     keys: Keys
     result_ttl: timedelta = timedelta(days=7)
@@ -66,8 +66,8 @@ class Store:
     changed: ChangeNotifier = field(default_factory=ChangeNotifier)
     reachable: bool = True
     offset: timedelta = timedelta(0)
-    standing: dict[str, Standing] = field(default_factory=dict)
-    known: dict[str, Known] = field(default_factory=dict)
+    queued: dict[str, QueuedRequest] = field(default_factory=dict)
+    records: dict[str, RequestRecord] = field(default_factory=dict)
     outcomes: dict[StreamId, Outcome] = field(default_factory=dict)
     trimmed: StreamId = ORIGIN
     letters: dict[str, DeadLetter] = field(default_factory=dict)
@@ -81,7 +81,10 @@ class Store:
 
     @contextmanager
     def step(self) -> Iterator[int]:
-        """One step that nobody sees half of; gives the time in milliseconds since the epoch."""
+        """One atomic step; yields the time in milliseconds since the epoch.
+
+        Raises `RedisUnavailable` while the pipeline is not `reachable`.
+        """
         with self.lock:
             if not self.reachable:
                 raise RedisUnavailable(
@@ -94,48 +97,52 @@ class Store:
             yield now
 
     def now(self) -> int:
+        """The pipeline's time in milliseconds since the epoch."""
         return time.time_ns() // 1_000_000 + self.offset // timedelta(milliseconds=1)
 
     def count(self, *names: str) -> None:
+        """Add one to each of these counters."""
         for name in names:
             self.counters[name] = self.counters.get(name, 0) + 1
 
     def new_id(self, now: int) -> StreamId:
-        """Rises in all streams together: a request and its outcome never share an id."""
+        """The next stream id; one sequence for all streams, so that no two entries share an id."""
         before = self._last_of_any
         self._last_of_any = (now, 0) if now > before[0] else (before[0], before[1] + 1)
         return self._last_of_any
 
-    def lane(self, lane: Lane) -> list[Standing]:
-        return [each for each in self.standing.values() if each.lane is lane]
+    def lane(self, lane: Lane) -> list[QueuedRequest]:
+        """The requests of a lane that are not answered yet, oldest first."""
+        return [each for each in self.queued.values() if each.lane is lane]
 
     def add(self, request: Request, lane: Lane, now: int) -> str:
-        """XADD, and the request's key."""
+        """Queue a request as a submit does: entry and key; returns the entry's id."""
         entry = id_text(self.new_id(now))
-        self.standing[entry] = Standing(entry, lane, request)
-        self.known[request.id] = Known(RequestState.QUEUED, entry, lane)
+        self.queued[entry] = QueuedRequest(entry, lane, request)
+        self.records[request.id] = RequestRecord(RequestState.QUEUED, entry, lane)
         self.count("submitted")
         return entry
 
-    def find(self, request_id: str) -> tuple[Known | None, bool]:
-        """The request's key, and whether its request is still to be answered."""
-        known = self.known.get(request_id)
-        queued = known is not None and known.state != RequestState.DONE
-        return known, queued and known is not None and known.entry in self.standing
+    def find(self, request_id: str) -> tuple[RequestRecord | None, bool]:
+        """The request's key if there is one, and whether its request is unanswered."""
+        record = self.records.get(request_id)
+        if record is None or record.state == RequestState.DONE:
+            return record, False
+        return record, record.entry in self.queued
 
-    def commit(self, standing: Standing, outcome: Outcome, now: int) -> None:
-        """The one step that answers a request."""
+    def commit(self, queued: QueuedRequest, outcome: Outcome, now: int) -> None:
+        """Answer a request, as the worker's commit does."""
         stream_id = self.last = self.new_id(now)
-        del self.standing[standing.entry]
-        # Through its fields, so that a subscriber gets what the stream would have given it.
+        del self.queued[queued.entry]
+        # Encoded and decoded, so that a subscriber gets exactly what a stream would carry.
         fields = {name.encode(): text.encode() for name, text in outcome.encode().items()}
         self.outcomes[stream_id] = outcome_from_entry(fields)
-        self._settle(standing, outcome, id_text(stream_id), now)
+        self._record_outcome(queued, outcome, id_text(stream_id), now)
         if outcome.error and outcome.error.dead_letter:
-            self._bury(standing, outcome, now)
-        elif standing.request.audio == f"redis:{self.keys.upload(outcome.id)}":
+            self._add_letter(queued, outcome, now)
+        elif queued.request.audio == f"redis:{self.keys.upload(outcome.id)}":
             self.uploads.pop(self.keys.upload(outcome.id), None)
-        self.changed.ring()
+        self.changed.notify()
 
     def since(self, position: StreamId) -> list[tuple[StreamId, Outcome]]:
         """The outcomes behind a position, oldest first."""
@@ -143,25 +150,31 @@ class Store:
         return list(takewhile(lambda item: item[0] > position, newest_first))[::-1]
 
     def trim(self, before: StreamId) -> None:
-        """Outcomes below this id are no longer kept."""
+        """Drop the outcomes below this id."""
         for stream_id in list(takewhile(lambda each: each < before, self.outcomes)):
             del self.outcomes[stream_id]
             self.trimmed = stream_id
 
-    def _settle(self, standing: Standing, outcome: Outcome, written: str, now: int) -> None:
-        known = self.known.get(outcome.id)
-        if known and known.entry == standing.entry:
+    def _record_outcome(
+        self, queued: QueuedRequest, outcome: Outcome, written: str, now: int
+    ) -> None:
+        record = self.records.get(outcome.id)
+        if record and record.entry == queued.entry:
             ends = now + self.request_ttl / timedelta(milliseconds=1)
-            self.known[outcome.id] = replace(
-                known, state=RequestState.DONE, status=outcome.status, outcome=written, expires=ends
+            self.records[outcome.id] = replace(
+                record,
+                state=RequestState.DONE,
+                status=outcome.status,
+                outcome=written,
+                expires=ends,
             )
         self.count("completed" if outcome.completed else "failed")
 
-    def _bury(self, standing: Standing, outcome: Outcome, now: int) -> None:
+    def _add_letter(self, queued: QueuedRequest, outcome: Outcome, now: int) -> None:
         letter = id_text(self.new_id(now))
         about = {
-            "entry": standing.entry,
-            "lane": standing.lane.value,
+            "entry": queued.entry,
+            "lane": queued.lane.value,
             "digest": outcome.digest,
             "error": (outcome.error or ErrorCode.INTERNAL).value,
             "message": outcome.message,
@@ -169,17 +182,17 @@ class Store:
             "worker": outcome.worker,
             "at": str(now),
         }
-        fields = {name.encode(): text.encode() for name, text in standing.request.encode().items()}
+        fields = {name.encode(): text.encode() for name, text in queued.request.encode().items()}
         self.letters[letter] = DeadLetter(letter, fields, about)
         ends = now + _LETTER_BYTES_KEPT / timedelta(milliseconds=1)
         self.upload_ends[self.keys.upload(outcome.id)] = ends
         self.count("dead")
 
     def expire(self, now: int) -> None:
-        """What Redis and the janitor would have let go by now."""
+        """Drop all that Redis and the janitor would have dropped by now."""
         self._expired_at = now
-        for name in [name for name, known in self.known.items() if known.expires <= now]:
-            del self.known[name]
+        for name in [name for name, record in self.records.items() if record.expires <= now]:
+            del self.records[name]
         for identity in [each for each, (_, ends) in self.results.items() if ends <= now]:
             del self.results[identity]
         for key in [key for key, ends in self.upload_ends.items() if ends <= now]:

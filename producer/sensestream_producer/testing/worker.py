@@ -1,7 +1,7 @@
-"""The worker of the pipeline in memory: takes requests up, looks into the cache, answers.
+"""The worker of the pipeline in memory: picks requests up, looks into the cache, answers.
 
-It has no thread: whoever submits, or lets go of what was held, carries the work through in the
-same step. So nothing is left to chance, and nothing has to be waited for.
+It has no thread: the call that submits, or ends a hold, carries the work through in the same
+step. So tests are deterministic and never sleep.
 """
 
 from __future__ import annotations
@@ -18,102 +18,102 @@ from sensestream_common.redaction import redacted
 
 from sensestream_producer.submit.submission import RequestState
 from sensestream_producer.testing.script import Script
-from sensestream_producer.testing.store import Standing, Store
+from sensestream_producer.testing.store import QueuedRequest, Store
 
 __all__ = ["MODEL", "WORKER", "ScriptedWorker"]
 
 MODEL = "scripted"
 WORKER = "scripted-1"
-_SUSPECTED = 3  # starts, of a request that is said to have exhausted its attempts
+_MAX_ATTEMPTS = 3  # of a request whose scripted error is `attempts_exhausted`
 
 _Identity = tuple[str, str, bool]  # digest, language, itn
 
 
 class ScriptedWorker:
-    """`away`: nothing is taken up. `busy`: what is taken up is not finished."""
+    """`away`: no request is picked up. `busy`: those picked up are not finished."""
 
     def __init__(self, store: Store, script: Script) -> None:
         self._store = store
         self._script = script
-        self._flights: list[_Flight] = []
+        self._calls: list[_FlightCall] = []
         self.away = 0
         self.busy = 0
-        self.heard: list[Request] = []
+        self.transcribed: list[Request] = []
 
     def work(self, now: int) -> None:
-        """Carry on as far as the holds allow."""
-        while (not self.away and self._take_up(now)) or (not self.busy and self._land(now)):
+        """Pick up and finish as many requests as the holds allow."""
+        while (not self.away and self._pick_up(now)) or (not self.busy and self._finish(now)):
             pass
 
     def let_through(self, count: int, now: int) -> int:
-        """Answer the next `count` requests in spite of the holds; how many were answered."""
-        before = len(self._store.standing)
-        while before - len(self._store.standing) < count:
-            if not (self._land(now) or self._take_up(now)):
+        """Answer the next `count` requests in spite of the holds; returns how many there were."""
+        before = len(self._store.queued)
+        while before - len(self._store.queued) < count:
+            if not (self._finish(now) or self._pick_up(now)):
                 break
-        return before - len(self._store.standing)
+        return before - len(self._store.queued)
 
-    def _take_up(self, now: int) -> bool:
-        """Take the next request of the lanes, the high one first; whether there was one."""
+    def _pick_up(self, now: int) -> bool:
+        """Pick up the next request, the high lane's first; returns whether there was one."""
         waiting = [*self._store.lane(Lane.HIGH), *self._store.lane(Lane.NORMAL)]
-        standing = next((each for each in waiting if not each.taken), None)
-        if standing is None:
+        queued = next((each for each in waiting if not each.picked_up), None)
+        if queued is None:
             return False
-        standing.taken = True
+        queued.picked_up = True
         try:
-            self._begin(standing, now)
+            self._handle(queued, now)
         except RequestError as error:
-            self._fail(standing, error, 0, now)
+            self._fail(queued, error, 0, now)
         return True
 
-    def _begin(self, standing: Standing, now: int) -> None:
+    def _handle(self, queued: QueuedRequest, now: int) -> None:
         """Answer from the cache, join a transcription under way, or lead one."""
-        request = standing.request
+        request = queued.request
         _check_deadline(request, now)
         digest = self._script.digest(request, self._store.uploads)
         identity = (digest, request.language, request.itn)
         if kept := self._store.results.get(identity):
-            self._keep(identity, kept[0], request, now)
-            self._complete(standing, kept[0], CacheUse.HIT, digest, now)
+            self._store_result(identity, kept[0], request, now)
+            self._complete(queued, kept[0], CacheUse.HIT, digest, now)
             return
         if error := self._script.refusal(request, digest):
             raise error
-        flight = next((each for each in self._flights if each.identity == identity), None)
-        if flight and flight.leader.request.ttl != 0 and request.ttl != 0:
-            flight.followers.append(standing)
+        call = next((each for each in self._calls if each.identity == identity), None)
+        if call and call.leader.request.ttl != 0 and request.ttl != 0:
+            call.followers.append(queued)
             return
-        self._flights.append(_Flight(standing, identity))
-        known = self._store.known.get(request.id)
-        if known and known.entry == standing.entry:
-            known.state = RequestState.STARTED
+        self._calls.append(_FlightCall(queued, identity))
+        record = self._store.records.get(request.id)
+        if record and record.entry == queued.entry:
+            record.state = RequestState.STARTED
 
-    def _land(self, now: int) -> bool:
-        """Finish the oldest transcription, for all who joined it; whether there was one."""
-        if not self._flights:
+    def _finish(self, now: int) -> bool:
+        """Finish the oldest transcription and all that joined it; returns whether there was one."""
+        if not self._calls:
             return False
-        flight = self._flights.pop(0)
-        leader, request = flight.leader, flight.leader.request
-        self.heard.append(request)
+        call = self._calls.pop(0)
+        leader, request = call.leader, call.leader.request
+        self.transcribed.append(request)
         try:
             _check_deadline(request, now)
-            transcript = self._script.hear(request, flight.identity[0])
+            transcript = self._script.transcribe(request, call.identity[0])
         except RequestError as error:
-            attempt = _SUSPECTED if error.code is ErrorCode.ATTEMPTS_EXHAUSTED else 1
+            attempt = _MAX_ATTEMPTS if error.code is ErrorCode.ATTEMPTS_EXHAUSTED else 1
             self._fail(leader, error, attempt, now)
-            for follower in flight.followers:  # each tries for itself
-                follower.taken = False
+            for follower in call.followers:  # each is transcribed on its own
+                follower.picked_up = False
             return True
-        self._keep(flight.identity, transcript, request, now)
-        self._complete(leader, transcript, CacheUse.MISS, flight.identity[0], now)
-        for follower in flight.followers:
-            self._keep(flight.identity, transcript, follower.request, now)
-            self._complete(follower, transcript, CacheUse.COALESCED, flight.identity[0], now)
+        self._store_result(call.identity, transcript, request, now)
+        self._complete(leader, transcript, CacheUse.MISS, call.identity[0], now)
+        for follower in call.followers:
+            self._store_result(call.identity, transcript, follower.request, now)
+            self._complete(follower, transcript, CacheUse.COALESCED, call.identity[0], now)
         return True
 
-    def _keep(
+    def _store_result(
         self, identity: _Identity, transcript: Transcript, request: Request, now: int
     ) -> None:
-        """Store the result, or make it last longer; never shorter."""
+        """Store the result, or lengthen its time to live; never shorten it."""
         if request.ttl == 0:
             return
         ttl = self._store.result_ttl if request.ttl is None else timedelta(seconds=request.ttl)
@@ -122,10 +122,10 @@ class ScriptedWorker:
         self._store.results[identity] = (transcript, longest)
 
     def _complete(
-        self, standing: Standing, transcript: Transcript, use: CacheUse, digest: str, now: int
+        self, queued: QueuedRequest, transcript: Transcript, use: CacheUse, digest: str, now: int
     ) -> None:
         outcome = replace(
-            _outline(standing, now).with_transcript(transcript),
+            _outline(queued, now).with_transcript(transcript),
             cache=use,
             digest=digest,
             model=MODEL,
@@ -134,26 +134,26 @@ class ScriptedWorker:
         self._store.count(
             {CacheUse.MISS: "misses", CacheUse.HIT: "hits"}.get(use, CacheUse.COALESCED.value)
         )
-        self._store.commit(standing, outcome, now)
+        self._store.commit(queued, outcome, now)
 
-    def _fail(self, standing: Standing, error: RequestError, attempt: int, now: int) -> None:
+    def _fail(self, queued: QueuedRequest, error: RequestError, attempt: int, now: int) -> None:
         outcome = replace(
-            _outline(standing, now),
+            _outline(queued, now),
             status=Status.FAILED,
             error=error.code,
             message=error.message,
             attempt=attempt,
         )
-        self._store.commit(standing, outcome, now)
+        self._store.commit(queued, outcome, now)
 
 
-class _Flight:
+class _FlightCall:
     """A transcription under way, and the requests for the same that joined it."""
 
-    def __init__(self, leader: Standing, identity: _Identity) -> None:
+    def __init__(self, leader: QueuedRequest, identity: _Identity) -> None:
         self.leader = leader
         self.identity = identity
-        self.followers: list[Standing] = []
+        self.followers: list[QueuedRequest] = []
 
 
 def _check_deadline(request: Request, now: int) -> None:
@@ -165,11 +165,11 @@ def _check_deadline(request: Request, now: int) -> None:
         )
 
 
-def _outline(standing: Standing, now: int) -> Outcome:
-    request = standing.request
+def _outline(queued: QueuedRequest, now: int) -> Outcome:
+    request = queued.request
     return Outcome(
         id=request.id,
-        entry=standing.entry,
+        entry=queued.entry,
         status=Status.COMPLETED,
         audio=redacted(request.audio),
         submitted_at=request.submitted_at,

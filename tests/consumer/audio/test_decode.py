@@ -1,4 +1,4 @@
-"""What the engine hears of a recording."""
+"""The samples that come out of a recording."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ FORMATS = every_format()
 DATA = Path(os.environ.get("SENSESTREAM_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
-def heard(data: bytes, policy: AudioPolicy = POLICY) -> NDArray[np.int16]:
+def decoded(data: bytes, policy: AudioPolicy = POLICY) -> NDArray[np.int16]:
     with as_fetched(data) as fetched:
         return decode(fetched, policy)
 
 
 def refusal(data: bytes, policy: AudioPolicy = POLICY) -> RequestError:
     with pytest.raises(RequestError) as caught:
-        heard(data, policy)
+        decoded(data, policy)
     return caught.value
 
 
@@ -54,7 +54,7 @@ def pitch(samples: NDArray[np.int16]) -> float:
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "amr"])
 def test_a_recording_is_heard_in_every_format(name: str) -> None:
-    samples = heard(FORMATS[name])
+    samples = decoded(FORMATS[name])
     assert samples.dtype == np.int16
     assert samples.shape == pytest.approx((SAMPLE_RATE,), abs=SAMPLE_RATE // 20)
     assert pitch(samples) == pytest.approx(440, abs=2)
@@ -62,14 +62,14 @@ def test_a_recording_is_heard_in_every_format(name: str) -> None:
 
 
 def test_amr_is_heard() -> None:
-    samples = heard(amr(frames=50))
+    samples = decoded(amr(frames=50))
     assert len(samples) == SAMPLE_RATE
     assert samples.any()
 
 
 def test_sixteen_bit_audio_at_16_khz_passes_bit_for_bit() -> None:
     every_value = np.arange(-32768, 32768).astype(np.int16)
-    np.testing.assert_array_equal(heard(encoded(every_value)), every_value)
+    np.testing.assert_array_equal(decoded(encoded(every_value)), every_value)
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
@@ -77,13 +77,13 @@ def test_sixteen_bit_audio_at_16_khz_passes_bit_for_bit() -> None:
 def test_the_same_recording_as_wav_and_as_flac_is_the_same_audio(rate: int, channels: int) -> None:
     samples = np.column_stack([tone(3, rate, 200.0 + 50 * n) for n in range(channels)])
     wav, flac = encoded(samples, rate), encoded(samples, rate, "FLAC")
-    assert audio_identity(heard(wav)) == audio_identity(heard(flac))
+    assert audio_identity(decoded(wav)) == audio_identity(decoded(flac))
 
 
 def test_tags_before_a_recording_do_not_change_the_audio() -> None:
     tag = b"ID3\x04\x00\x00\x00\x00\x01\x05" + b"\xff" * 133
     for name in ("wav", "flac", "ogg", "mp3"):
-        np.testing.assert_array_equal(heard(tag + FORMATS[name]), heard(FORMATS[name]))
+        np.testing.assert_array_equal(decoded(tag + FORMATS[name]), decoded(FORMATS[name]))
 
 
 def test_different_recordings_have_different_identities() -> None:
@@ -103,7 +103,7 @@ def test_identity_is_that_of_little_endian_samples_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("rate", [1_000, 8_000, 11_025, 22_050, 44_100, 96_000, 192_000, 768_000])
 def test_any_rate_keeps_its_length_and_pitch(rate: int) -> None:
-    samples = heard(encoded(tone(1, rate, 300.0), rate))
+    samples = decoded(encoded(tone(1, rate, 300.0), rate))
     assert len(samples) == pytest.approx(SAMPLE_RATE, abs=1)
     assert pitch(samples) == pytest.approx(300, abs=1)
 
@@ -114,19 +114,19 @@ def test_channels_are_averaged(channels: int) -> None:
     silent = np.zeros((len(mono), channels), np.int16)
     silent[:, -1] = mono
     expected = np.rint(mono / channels)
-    assert np.abs(heard(encoded(silent)) - expected).max() <= 1
-    np.testing.assert_array_equal(heard(encoded(np.column_stack([mono] * channels))), mono)
+    assert np.abs(decoded(encoded(silent)) - expected).max() <= 1
+    np.testing.assert_array_equal(decoded(encoded(np.column_stack([mono] * channels))), mono)
 
 
 def test_halves_are_rounded_to_even_and_full_scale_is_clipped() -> None:
     halves = np.array([[1, 0], [3, 0], [-1, 0], [-3, 0]], np.int16)
-    np.testing.assert_array_equal(heard(encoded(halves)), [0, 2, 0, -2])
+    np.testing.assert_array_equal(decoded(encoded(halves)), [0, 2, 0, -2])
     loud = encoded(np.array([1.0, 2.0, -1.0, -2.0, 1e300]), subtype="DOUBLE")
-    np.testing.assert_array_equal(heard(loud), [32767, 32767, -32768, -32768, 32767])
+    np.testing.assert_array_equal(decoded(loud), [32767, 32767, -32768, -32768, 32767])
 
 
 def test_float_audio_beyond_float32_is_clipped_and_resampled_without_a_warning() -> None:
-    samples = heard(encoded(np.full(4410, 1e300), 44_100, subtype="DOUBLE"))
+    samples = decoded(encoded(np.full(4410, 1e300), 44_100, subtype="DOUBLE"))
     assert samples.max() == 32767
 
 
@@ -153,7 +153,7 @@ def test_a_channel_count_that_no_recording_has_is_refused(channels: int) -> None
 
 @pytest.mark.parametrize("size", [0x7FFFFFFF, 0xFFFFFFFF])
 def test_a_wav_that_claims_four_gigabytes_gives_the_samples_it_has(size: int) -> None:
-    np.testing.assert_array_equal(heard(lying_wav(size=size)), tone(0.1))
+    np.testing.assert_array_equal(decoded(lying_wav(size=size)), tone(0.1))
 
 
 @pytest.mark.parametrize("claim", [0, 2**36 - 1])
@@ -162,7 +162,7 @@ def test_a_flac_that_does_not_know_its_length_is_heard_whole(claim: int) -> None
     flac = bytearray(encoded(tone(20), form="FLAC"))
     flac[21] = flac[21] & 0xF0 | claim >> 32
     flac[22:26] = (claim & 0xFFFFFFFF).to_bytes(4, "big")
-    np.testing.assert_array_equal(heard(bytes(flac)), tone(20))
+    np.testing.assert_array_equal(decoded(bytes(flac)), tone(20))
 
 
 def test_a_flac_that_expands_without_end_is_stopped_early_and_in_little_memory() -> None:
@@ -222,8 +222,8 @@ def test_what_is_no_audio_is_unreadable_and_the_formats_are_named(data: bytes) -
 
 @pytest.mark.parametrize("name", ["wav", "flac", "mp3", "aac", "webm", "amr"])
 def test_a_recording_cut_short_is_heard_up_to_the_cut(name: str) -> None:
-    whole = heard(FORMATS[name])
-    part = heard(FORMATS[name][: len(FORMATS[name]) * 2 // 3])
+    whole = decoded(FORMATS[name])
+    part = decoded(FORMATS[name][: len(FORMATS[name]) * 2 // 3])
     assert 0.4 * len(whole) < len(part) < 0.8 * len(whole)
     # Not the last 50 ms: a decoder of compressed audio fades into what it did not get.
     same = len(part) - 800
@@ -233,13 +233,13 @@ def test_a_recording_cut_short_is_heard_up_to_the_cut(name: str) -> None:
 
 def test_a_flac_with_a_tag_at_its_end_loses_nothing() -> None:
     np.testing.assert_array_equal(
-        heard(FORMATS["flac"] + b"TAG" + b"x" * 125), heard(FORMATS["flac"])
+        decoded(FORMATS["flac"] + b"TAG" + b"x" * 125), decoded(FORMATS["flac"])
     )
 
 
 @pytest.mark.parametrize("name", ["ogg", "opus", "mp3"])
 def test_joined_recordings_are_heard_to_the_end(name: str) -> None:
-    once, twice = heard(FORMATS[name]), heard(FORMATS[name] * 2)
+    once, twice = decoded(FORMATS[name]), decoded(FORMATS[name] * 2)
     assert len(twice) == pytest.approx(2 * len(once), rel=0.1)
     assert pitch(twice[-SAMPLE_RATE // 2 :]) == pytest.approx(440, abs=3)
 
@@ -291,10 +291,10 @@ def test_a_header_of_a_million_chunks_is_given_up(monkeypatch: pytest.MonkeyPatc
 
 def test_decoding_leaves_no_thread_and_no_open_file_behind() -> None:
     for data in FORMATS.values():
-        heard(data)
+        decoded(data)
     before = _threads_and_files()
     for data in FORMATS.values():
-        heard(data)
+        decoded(data)
         refusal(data, AudioPolicy(roots=(), max_seconds=0.1))
     assert _threads_and_files() == before
 
@@ -309,7 +309,7 @@ def test_decoders_write_nothing_to_the_workers_terminal(capfd: pytest.CaptureFix
         data = bytearray(FORMATS[name] * 2)
         data[len(data) // 3 : len(data) // 3 + 2000] = b"\xa5" * 2000
         with suppress(RequestError):
-            heard(bytes(data))
+            decoded(bytes(data))
     assert capfd.readouterr().err == ""
 
 
@@ -330,6 +330,6 @@ def test_a_real_recording_keeps_its_length(name: str, seconds: float) -> None:
     path = DATA / "speech" / name
     if not path.exists():
         pytest.skip(f"{path} is not on this machine; SENSESTREAM_TEST_DATA names its folder")
-    samples = heard(path.read_bytes())
+    samples = decoded(path.read_bytes())
     assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=0.05)
     assert np.abs(samples.astype(int)).max() > 1000

@@ -46,18 +46,18 @@ def decoded_or_refused(data: bytes) -> None:
 
 
 names = st.sampled_from(sorted(FORMATS))
-place = st.floats(0, 1, exclude_max=True)
+position = st.floats(0, 1, exclude_max=True)
 
 
 @in_bounded_time
-@given(names, place)
+@given(names, position)
 def test_truncated_anywhere(name: str, where: float) -> None:
     data = FORMATS[name]
     decoded_or_refused(data[: int(where * len(data))])
 
 
 @in_bounded_time
-@given(names, st.lists(st.tuples(place, st.binary(min_size=1, max_size=64)), max_size=8))
+@given(names, st.lists(st.tuples(position, st.binary(min_size=1, max_size=64)), max_size=8))
 def test_overwritten_anywhere(name: str, damages: list[tuple[float, bytes]]) -> None:
     data = bytearray(FORMATS[name])
     for where, damage in damages:
@@ -76,7 +76,7 @@ def test_lying_headers(name: str, damages: list[tuple[int, int]]) -> None:
 
 
 @in_bounded_time
-@given(names, names, place, place)
+@given(names, names, position, position)
 def test_the_head_of_one_on_the_body_of_another(
     one: str, other: str, head: float, body: float
 ) -> None:

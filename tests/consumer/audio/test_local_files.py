@@ -175,8 +175,8 @@ def test_a_file_without_permission_is_forbidden_in_a_sentence() -> None:
         (folder / "closed").mkdir(mode=0)
         command = [sys.executable, "-c", UNPRIVILEGED, name, "open.wav", "closed.wav", "closed/a"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-    heard, *refused = done.stdout.splitlines()
-    assert heard == "b'sound'"
+    readable, *refused = done.stdout.splitlines()
+    assert readable == "b'sound'"
     assert len(refused) == 2
     for line in refused:
         assert line.startswith("audio_forbidden file://")
@@ -223,19 +223,19 @@ async def test_a_file_swapped_for_a_link_at_any_moment_never_leaks(
 
     swapping = threading.Thread(target=swap)
     swapping.start()
-    seen: set[bytes | ErrorCode] = set()
+    observed: set[bytes | ErrorCode] = set()
     try:
         for _ in range(300):
             try:
                 with await fetch(clip.as_uri(), root) as fetched:
-                    seen.add(fetched.file.read())
+                    observed.add(fetched.file.read())
             except RequestError as error:
-                seen.add(error.code)
+                observed.add(error.code)
     finally:
         stop.set()
         swapping.join()
-    assert b"secret" not in seen
-    assert seen <= {b"sound!", b"", ErrorCode.AUDIO_FORBIDDEN}
+    assert b"secret" not in observed
+    assert observed <= {b"sound!", b"", ErrorCode.AUDIO_FORBIDDEN}
 
 
 async def test_reading_that_takes_too_long_is_given_up_and_may_be_tried_again(root: Path) -> None:

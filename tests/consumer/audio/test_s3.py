@@ -184,9 +184,16 @@ async def test_a_bucket_a_folder_or_everything_may_be_opened(store: Site, entry:
 
 
 @pytest.mark.parametrize(
-    "uri", ["s3:calls/a", "s3://calls", "s3://calls/", "s3:///a", "s3://key:secret@calls/a.wav",
-            "s3://127.0.0.1:9000/calls/a.wav"],
-)  # fmt: skip
+    "uri",
+    [
+        "s3:calls/a",
+        "s3://calls",
+        "s3://calls/",
+        "s3:///a",
+        "s3://key:secret@calls/a.wav",
+        "s3://127.0.0.1:9000/calls/a.wav",
+    ],
+)
 async def test_a_reference_that_names_no_object_is_a_bad_request(store: Site, uri: str) -> None:
     error = await refusal(uri, "*")
     assert error.code is ErrorCode.BAD_REQUEST
@@ -249,9 +256,14 @@ async def test_credentials_come_from_the_usual_places(
     for environment, key in (
         ({"AWS_CONFIG_FILE": f"{tmp_path}/config", "AWS_PROFILE": "calls"}, "file"),
         ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": store.url("/container")}, "role"),
-        ({"AWS_EC2_METADATA_SERVICE_ENDPOINT": store.url("/"),
-          "AWS_EC2_METADATA_DISABLED": "false"}, "role"),
-    ):  # fmt: skip
+        (
+            {
+                "AWS_EC2_METADATA_SERVICE_ENDPOINT": store.url("/"),
+                "AWS_EC2_METADATA_DISABLED": "false",
+            },
+            "role",
+        ),
+    ):
         with monkeypatch.context() as patch:
             patch.setenv("AWS_ENDPOINT_URL", "" if key == "file" else store.url(""))
             for name, value in environment.items():

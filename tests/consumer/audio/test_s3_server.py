@@ -46,9 +46,13 @@ def endpoint() -> Iterator[str]:
     environment = {**os.environ, "PYTHONPATH": MOTO}
     command = [sys.executable, str(SERVER)]
     with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True,
-    ) as server:  # fmt: skip
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as server:
         assert server.stdin
         assert server.stdout
         url = next(line.strip() for line in server.stdout if line.startswith("http://"))

@@ -333,11 +333,25 @@ async def test_a_redirect_to_nowhere_is_refused(site: Site, target: str) -> None
 @pytest.mark.parametrize(
     "host",
     [
-        "127.0.0.1", "127.1", "2130706433", "0x7f.1", "0.0.0.0", "localhost", "10.1.2.3",
-        "169.254.169.254", "100.64.0.1", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[fe80::1]",
-        "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "224.0.0.1", "255.255.255.255",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "0.0.0.0",
+        "localhost",
+        "10.1.2.3",
+        "169.254.169.254",
+        "100.64.0.1",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[fe80::1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "224.0.0.1",
+        "255.255.255.255",
     ],
-)  # fmt: skip
+)
 async def test_an_address_that_is_not_public_is_forbidden_however_it_is_written(
     site: Site, host: str
 ) -> None:
@@ -378,14 +392,44 @@ async def test_a_redirect_into_the_private_network_is_checked_like_the_first_add
 @pytest.mark.parametrize(
     "address",
     [
-        "0.0.0.0", "10.0.0.1", "100.64.0.1", "100.127.255.255", "127.0.0.1", "169.254.169.254",
-        "172.31.0.1", "192.0.0.1", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.19.0.1",
-        "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1", "255.255.255.255",
-        "::", "::1", "::7f00:1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a00:1",
-        "64:ff9b:1::1", "100::1", "2001::1", "2001:db8::1", "2002:a00:1::1", "2002:a9fe:a9fe::",
-        "3fff::1", "fc00::1", "fd00:ec2::254", "fe80::1", "fe80::1%2", "fec0::1", "ff02::1",
+        "0.0.0.0",
+        "10.0.0.1",
+        "100.64.0.1",
+        "100.127.255.255",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.31.0.1",
+        "192.0.0.1",
+        "192.0.2.1",
+        "192.88.99.1",
+        "192.168.0.1",
+        "198.19.0.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "::7f00:1",
+        "::ffff:10.0.0.1",
+        "::ffff:169.254.169.254",
+        "64:ff9b::a00:1",
+        "64:ff9b:1::1",
+        "100::1",
+        "2001::1",
+        "2001:db8::1",
+        "2002:a00:1::1",
+        "2002:a9fe:a9fe::",
+        "3fff::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "fe80::1",
+        "fe80::1%2",
+        "fec0::1",
+        "ff02::1",
     ],
-)  # fmt: skip
+)
 async def test_special_addresses_are_not_public(address: str) -> None:
     assert not is_public(ip_address(address))
 
@@ -407,9 +451,16 @@ async def test_other_addresses_are_public(address: str) -> None:
 
 @pytest.mark.parametrize(
     "uri",
-    ["http://", "http:///a", "http://host:99999999/", "http://ho\nst/", "http://" + "a" * 70 + "/",
-     "http://a..b/", "http:relative"],
-)  # fmt: skip
+    [
+        "http://",
+        "http:///a",
+        "http://host:99999999/",
+        "http://ho\nst/",
+        "http://" + "a" * 70 + "/",
+        "http://a..b/",
+        "http:relative",
+    ],
+)
 async def test_a_broken_url_is_a_bad_request(uri: str) -> None:
     error = await refusal(uri)
     assert error.code in {ErrorCode.BAD_REQUEST, ErrorCode.AUDIO_UNAVAILABLE}

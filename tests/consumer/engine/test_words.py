@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_common.contract.transcript import Segment
+from sensestream_common.contract.transcript import Segment, Word
 from sensestream_consumer.engine.decoding.ctc import Token
 from sensestream_consumer.engine.decoding.words import RowClock, join_texts, seconds, segments_of
 from sensestream_consumer.engine.frontend import FrontendOptions
@@ -53,6 +53,30 @@ def _words(language: str, *pieces: str) -> list[str]:
 def test_words_stand_between_spaces() -> None:
     assert _words("en", "▁it", "'", "s", "▁a", "▁lo", "ng", ".") == ["it's", "a", "long."]
     assert _words("ko", "▁안", "녕", "▁a") == ["안녕", "a"]
+
+
+@pytest.mark.parametrize(("language", "syllable"), [("en", "7"), ("ko", "녕")])
+def test_a_pause_of_a_second_ends_a_word(language: str, syllable: str) -> None:
+    spoken = PIECES.index(syllable)
+    rows = [10, 13, 16, 33, 36]  # of 60 ms: the pause before row 33 is 960 ms long, too short
+    assert [word.text for word in _spoken(language, spoken, rows)] == [syllable * 5]
+    rows = [10, 13, 16, 34, 37]
+    first, second = _spoken(language, spoken, rows)
+    assert (first.text, second.text) == (syllable * 3, syllable * 2)
+    assert second.start - first.end == pytest.approx(1.02)
+
+
+def test_a_mark_after_a_pause_belongs_to_the_word_before_it() -> None:
+    tokens = [Token(PIECES.index("7"), 1, 1, 0.9), Token(PIECES.index("."), 40, 40, 0.9)]
+    [segment] = segments_of(tokens, VOCABULARY, "en", _clock(160_000))
+    assert [word.text for word in segment.words] == ["7."]
+
+
+def _spoken(language: str, piece: int, rows: list[int]) -> tuple[Word, ...]:
+    tokens = [Token(piece, row, row, 0.9) for row in rows]
+    [segment] = segments_of(tokens, VOCABULARY, language, _clock(160_000))
+    assert segment.text == PIECES[piece] * len(rows)
+    return segment.words
 
 
 @pytest.mark.parametrize("language", ["zh", "yue", "ja"])

@@ -1,4 +1,4 @@
-"""From the bytes to what the engine hears: mono, 16 kHz, 16 bits."""
+"""Decode the fetched bytes to samples for the engine: mono, 16 kHz, 16 bits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio.decoding.mixdown import Mixdown
 from sensestream_consumer.audio.decoding.sniff import FORMATS, Container, sniff
 from sensestream_consumer.audio.decoding.through_pyav import read_pyav
-from sensestream_consumer.audio.decoding.through_soundfile import NotRead, read_soundfile
-from sensestream_consumer.audio.decoding.window import Window
+from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed, read_soundfile
+from sensestream_consumer.audio.decoding.window import SeekableView
 from sensestream_consumer.audio.policy import AudioPolicy
 
 if TYPE_CHECKING:
@@ -25,12 +25,15 @@ __all__ = ["decode"]
 
 
 def decode(fetched: Fetched, policy: AudioPolicy) -> NDArray[np.int16]:
-    """The samples of `fetched`, int16[n], mono at 16 kHz, n at least 1. Blocking: run in a thread.
+    """Return the samples of `fetched`: int16[n], mono at 16 kHz, n at least 1.
 
-    A recording cut short or damaged in the middle gives what can be decoded of it, which is
-    logged; `audio_unreadable` only where nothing can. `audio_too_long` as soon as more than
-    `policy.max_seconds` have been decoded, whatever the header says; `audio_empty` without one
-    sample. Memory: the result, at most 32 kB a second, and a few blocks.
+    Blocking: run it in a thread. A recording cut short or damaged in the middle gives the samples
+    that can be decoded, and a line in the log. Memory: the result, at most 32 kB a second, and a
+    few blocks.
+
+    Raises `RequestError`: `audio_unreadable` where nothing can be decoded, `audio_too_long` as
+    soon as more than `policy.max_seconds` have been decoded, whatever the header says, and
+    `audio_empty` without one sample.
     """
     if fetched.size == 0:
         message = "there is no audio in it: not one byte; check that the recording worked"
@@ -41,25 +44,25 @@ def decode(fetched: Fetched, policy: AudioPolicy) -> NDArray[np.int16]:
     mixdown = Mixdown(policy)
     try:
         _read(fetched, container, mixdown)
-    except NotRead as error:
+    except DecoderFailed as error:
         mixdown.check_time()
         raise _unreadable("its contents are damaged or not what its first bytes say") from error
-    mixdown.check_time()  # what looks like the end may be where it was stopped
+    mixdown.check_time()  # a file that was stopped early looks as if it had ended
     return mixdown.finish()
 
 
 def _read(fetched: Fetched, container: Container, mixdown: Mixdown) -> None:
-    """Through libsndfile where it reads the format, else, or when it fails, through FFmpeg."""
-    window = Window(fetched.file, container.offset, mixdown.is_over)
+    """Read through libsndfile where it takes the format; else, or when it fails, through FFmpeg."""
+    view = SeekableView(fetched.file, container.offset, mixdown.is_over)
     if container.libsndfile:
         try:
-            _mix(read_soundfile(window), mixdown)
-        except NotRead:
+            _mix(read_soundfile(view), mixdown)
+        except DecoderFailed:
             mixdown.check_time()
-            window.seek(0)
+            view.seek(0)
         else:
             return
-    _mix(read_pyav(window, container.demuxer, mixdown.check_time), mixdown)
+    _mix(read_pyav(view, container.demuxer, mixdown.check_time), mixdown)
 
 
 def _mix(blocks: Generator[tuple[NDArray[np.float64], int], None, None], mixdown: Mixdown) -> None:

@@ -1,4 +1,4 @@
-"""Any rate and any number of channels to mono, 16 kHz, 16 bits: block by block, within bounds."""
+"""Mix any number of channels at any rate to mono, 16 kHz, 16 bits, block by block and in bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sensestream_consumer.audio.policy import AudioPolicy, too_long
 
 __all__ = ["MAX_CHANNELS", "MAX_RATE", "MIN_RATE", "SAMPLE_RATE", "Mixdown", "check_layout"]
 
-SAMPLE_RATE = 16_000  # Hz, what the models hear
+SAMPLE_RATE = 16_000  # Hz, that of the models
 
 MIN_RATE = 1_000  # Hz; below it nothing of speech is left, and each sample becomes many
 MAX_RATE = 768_000  # Hz, the highest that recorders have
@@ -28,7 +28,7 @@ _MAX_PROCESSOR_SECONDS = 600.0
 
 
 class Mixdown:
-    """Takes decoded blocks and collects what the engine hears.
+    """Takes decoded blocks and collects the samples for the engine.
 
     The channels are averaged and the result is resampled by soxr (HQ), clipped, and rounded half
     to even, with 32768 as full scale. So 16 kHz mono 16-bit audio passes bit for bit, and any
@@ -45,7 +45,7 @@ class Mixdown:
         self._deadline = thread_time() + _MAX_PROCESSOR_SECONDS
 
     def is_over(self) -> bool:
-        """Whether decoding has taken more of the processor than any audio needs."""
+        """Tell whether decoding has taken more processor time than any audio needs."""
         return thread_time() > self._deadline
 
     def check_time(self) -> None:
@@ -58,7 +58,7 @@ class Mixdown:
             raise RequestError(ErrorCode.AUDIO_UNREADABLE, message)
 
     def add(self, block: NDArray[np.float64], rate: int) -> None:
-        """Take frames × channels, full scale ±1, at `rate` Hz; the block is overwritten.
+        """Take float64[frames, channels], full scale ±1, at `rate` Hz; the block is overwritten.
 
         `audio_too_long` as soon as the limit is passed; `audio_unreadable` for a rate or channel
         count out of bounds and for samples that are NaN or infinite. Those are refused and not
@@ -88,7 +88,7 @@ class Mixdown:
             self._collect(self._resampler.resample_chunk(mono.astype(np.float32)))
 
     def finish(self) -> NDArray[np.int16]:
-        """The samples; `audio_empty` if there is not one."""
+        """Return all samples, int16[n] at 16 kHz; `audio_empty` if n is 0."""
         self._flush()
         if not self._samples:
             message = "there is no audio in it: not one sample; check that the recording worked"
@@ -120,7 +120,7 @@ class Mixdown:
 
 
 def check_layout(rate: int, channels: int) -> None:
-    """`audio_unreadable`, naming the value, for a rate or channel count that no recording has."""
+    """Refuse a rate (in Hz) or a channel count that no recording has: `audio_unreadable`."""
     if not MIN_RATE <= rate <= MAX_RATE:
         message = (
             f"the audio has a sample rate of {rate} Hz; rates from {MIN_RATE} to {MAX_RATE} Hz "

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; names and media types are the sender's and may lie."""
+"""Tell a file's container by its first bytes; names and media types may lie."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _OGG_BEGIN = b"OggS\0\x02"  # capture pattern, version 0, "beginning of stream" 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """`demuxer` is FFmpeg's name of it, `offset` where it begins, behind tags put before it.
+    """A container and where it begins.
 
-    `libsndfile` says whether that library reads it whole, and is to be tried first.
+    Attributes:
+        demuxer: FFmpeg's name for it.
+        libsndfile: whether libsndfile reads it whole, and is to be tried first.
+        offset: the byte where it begins, behind the tags put before it.
     """
 
     demuxer: str

@@ -1,4 +1,4 @@
-"""Copying in a thread what only blocks, without ever waiting for it longer than allowed."""
+"""Run a blocking copy in a thread, with a limit on how long anyone waits for it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Copy = Callable[[threading.Event], Fetched]
 
 
 async def copy_in_thread(copy: Copy, limit: float, executor: Executor | None = None) -> Fetched:
-    """What `copy` gives; `TimeoutError` after `limit` seconds.
+    """Return the result of `copy`; `TimeoutError` after `limit` seconds.
 
-    A thread cannot be stopped from outside: when nobody waits any more, the event that `copy` was
-    handed is set, for it to look at between two reads, and what it gives is closed unread.
+    A thread cannot be stopped from outside. At the limit the event that `copy` was handed is set:
+    `copy` checks it between two reads, and its result is closed unread.
     """
     stop = threading.Event()
     copying = asyncio.get_running_loop().run_in_executor(executor, copy, stop)

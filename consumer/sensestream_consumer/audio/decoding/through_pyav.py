@@ -1,4 +1,4 @@
-"""Blocks of samples from MP3, M4A/AAC, WebM and AMR through FFmpeg (PyAV).
+"""Read blocks of samples through FFmpeg (PyAV): MP3, M4A/AAC, WebM and AMR.
 
 FFmpeg reads far more than is wanted here, playlists that name further files among it. So the
 demuxer is named and not guessed, nothing further may be opened, and only audio codecs of the list
@@ -15,7 +15,7 @@ import structlog
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
-from sensestream_consumer.audio.decoding.through_soundfile import NotRead
+from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
     from av.codec.context import CodecContext
 
-    from sensestream_consumer.audio.decoding.window import Window
+    from sensestream_consumer.audio.decoding.window import SeekableView
 
 __all__ = ["read_pyav"]
 
@@ -38,7 +38,7 @@ _CODECS = frozenset(
 _WHAT_PYAV_RAISES = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, ValueError)
 _CODEC_FAMILIES = ("pcm_", "adpcm_")
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @cache
@@ -51,12 +51,13 @@ def _pyav() -> Any:
 
 
 def read_pyav(
-    file: Window, demuxer: str, check_time: Callable[[], None]
+    file: SeekableView, demuxer: str, check_time: Callable[[], None]
 ) -> Generator[tuple[NDArray[np.float64], int], None, None]:
-    """Blocks (frames × channels, full scale ±1) with their rate in Hz; `NotRead` if there are none.
+    """Yield blocks, float64[frames, channels] with full scale ±1, and their rate in Hz.
 
-    A file that breaks in the middle gives what comes before the break. `check_time` is called for
-    every packet, also for one that gives no samples, and raises when it is enough.
+    A file that breaks in the middle gives what comes before the break; `DecoderFailed` if that is
+    nothing. `check_time` is called for every packet, also for one without samples, and raises
+    when decoding takes too long.
     """
     av = _pyav()
     done = 0
@@ -77,8 +78,8 @@ def read_pyav(
                     yield _block(frame), frame.sample_rate
     except (av.FFmpegError, *_WHAT_PYAV_RAISES) as error:
         if not done:
-            raise NotRead(str(error)) from error
-        _log.warning("audio_cut_short", decoder="ffmpeg", frames=done, why=str(error))
+            raise DecoderFailed(str(error)) from error
+        log.warning("audio_cut_short", decoder="ffmpeg", frames=done, why=str(error))
 
 
 def _decoded(packet: Any, av: Any) -> list[AudioFrame]:

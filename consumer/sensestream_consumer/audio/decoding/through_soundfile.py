@@ -1,4 +1,4 @@
-"""Blocks of samples from WAV, FLAC, OGG and OPUS through libsndfile."""
+"""Read blocks of samples through libsndfile: WAV, FLAC, OGG and OPUS."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sensestream_consumer.audio.decoding.mixdown import check_layout
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from sensestream_consumer.audio.decoding.window import Window
+    from sensestream_consumer.audio.decoding.window import SeekableView
 
-__all__ = ["NotRead", "read_soundfile"]
+__all__ = ["DecoderFailed", "read_soundfile"]
 
 _BLOCK = 65536  # samples of all channels together
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
-class NotRead(Exception):
-    """The library makes nothing of this file: not one sample came out of it."""
+class DecoderFailed(Exception):
+    """A decoder got not one sample out of the file."""
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc] # the library ships no types
@@ -38,15 +38,16 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc] # the library ships n
         return False
 
 
-def read_soundfile(file: Window) -> Generator[tuple[NDArray[np.float64], int], None, None]:
-    """Blocks (frames × channels, full scale ±1) with their rate in Hz; `NotRead` if there are none.
+def read_soundfile(file: SeekableView) -> Generator[tuple[NDArray[np.float64], int], None, None]:
+    """Yield blocks, float64[frames, channels] with full scale ±1, and their rate in Hz.
 
-    A file that breaks in the middle gives what comes before the break.
+    A file that breaks in the middle gives what comes before the break; `DecoderFailed` if that is
+    nothing.
     """
     try:
         sound = _Forward(file)
     except soundfile.LibsndfileError as error:
-        raise NotRead(str(error)) from error
+        raise DecoderFailed(str(error)) from error
     with sound:
         check_layout(sound.samplerate, sound.channels)
         frames = _BLOCK // sound.channels
@@ -55,11 +56,11 @@ def read_soundfile(file: Window) -> Generator[tuple[NDArray[np.float64], int], N
             block, failure = _next_block(sound, frames)
             done += len(block)
             if failure and not done:
-                raise NotRead(str(failure)) from failure
+                raise DecoderFailed(str(failure)) from failure
             if len(block):
                 yield block, sound.samplerate
             if failure:
-                _log.warning("audio_cut_short", decoder="libsndfile", frames=done, why=str(failure))
+                log.warning("audio_cut_short", decoder="libsndfile", frames=done, why=str(failure))
                 return
             if not len(block):
                 return
@@ -68,7 +69,7 @@ def read_soundfile(file: Window) -> Generator[tuple[NDArray[np.float64], int], N
 def _next_block(
     sound: soundfile.SoundFile, frames: int
 ) -> tuple[NDArray[np.float64], soundfile.LibsndfileError | None]:
-    """The next frames, and the failure that ended them.
+    """Return the next frames, and the failure that ended them.
 
     libsndfile fills a part of the block before it fails and soundfile does not say how much, so
     the block starts as NaN, and what is NaN still was not filled.

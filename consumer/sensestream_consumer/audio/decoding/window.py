@@ -1,4 +1,4 @@
-"""The file as the C libraries see it: from an offset on, and never raising into them."""
+"""The view of a file that the C libraries get: from an offset on, and never raising into them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-__all__ = ["Window"]
+__all__ = ["SeekableView"]
 
 
-class Window(io.RawIOBase):
+class SeekableView(io.RawIOBase):
     """A read-only view of `file` from `offset` on.
 
     A lying header makes a library seek before the beginning or beyond what an offset can hold.
-    Python's files raise then, which libsndfile's callbacks can only print to stderr; here the
-    position is held within the file instead. Closing the view leaves the file open.
+    Python's files raise then, and libsndfile's callbacks can only print that to stderr; here the
+    position stays within the file instead. Closing the view leaves the file open.
 
-    Once `is_over` says so the file ends here: a header of a million chunks, each of which is
-    read on its own, keeps a library from ever coming back to us by itself.
+    The file ends as soon as `is_over()`: a library reads a header of a million chunks one by one
+    without returning in between, and only the end of the file stops it.
     """
 
     def __init__(self, file: BinaryIO, offset: int, is_over: Callable[[], bool]) -> None:
@@ -33,20 +33,25 @@ class Window(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
+        """Tell that the view can be read."""
         return True
 
     def seekable(self) -> bool:
+        """Tell that the view can be searched."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to a byte of the view, or to its nearer end, and return the position."""
         base = {os.SEEK_CUR: self._position, os.SEEK_END: self._size}.get(whence, 0)
         self._position = min(max(base + offset, 0), self._size)
         return self._position
 
     def tell(self) -> int:
+        """Return the position, in bytes from the offset."""
         return self._position
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill `buffer` and return the number of bytes; 0 at the end and once it is over."""
         if self._is_over():
             return 0
         self._file.seek(self._offset + self._position)

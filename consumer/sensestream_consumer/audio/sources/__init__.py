@@ -1,1 +1,1 @@
-"""Where audio comes from: an opener for each scheme, under one policy."""
+"""Openers of references, one for each scheme, under one policy."""

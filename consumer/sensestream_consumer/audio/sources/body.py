@@ -1,4 +1,4 @@
-"""The body of an HTTP answer on its way into the spool, expanded within bounds if compressed."""
+"""Write the body of an HTTP answer into the spool, decompressed within bounds where needed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sensestream_consumer.audio.policy import too_large
 from sensestream_consumer.audio.sources.reference import Reference
 from sensestream_consumer.audio.spool import CHUNK, Spool
 
-__all__ = ["Body"]
+__all__ = ["DecompressingWriter"]
 
 _ZLIB_OR_GZIP = 47  # zlib's window bits: the largest window, with either header
 
 
-class Body:
-    """Takes the bytes as they arrive; `identity` was asked for, gzip and deflate are put up with.
+class DecompressingWriter:
+    """Takes the bytes as they arrive; the worker asks for `identity`, but takes gzip and deflate.
 
-    What a small answer expands to is written piece by piece, so that the spool's limit stops it
-    long before it fills the memory. The digest is that of the expanded bytes.
+    A compressed answer is written piece by piece, so that the spool's limit stops a small answer
+    that expands without end. The digest is that of the decompressed bytes.
     """
 
     def __init__(self, reference: Reference, spool: Spool, encoding: str) -> None:
@@ -37,7 +37,7 @@ class Body:
         self._received = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what has arrived; blocking."""
+        """Take the bytes that have arrived; blocking."""
         self._received += len(data)
         if not self._compressed:
             self._spool.write(data)
@@ -61,7 +61,7 @@ class Body:
             full = len(expanded) == CHUNK and not self._inflater.eof
 
     def finish(self) -> None:
-        """No more arrives; a compressed body must have come to its end."""
+        """End the body; one that is compressed must be complete."""
         if self._compressed and self._received and not self._inflater.eof:
             message = f"{self._reference} ended in the middle of its compressed answer"
             raise TransientError(ErrorCode.AUDIO_UNAVAILABLE, message)

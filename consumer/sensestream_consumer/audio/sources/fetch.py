@@ -1,4 +1,4 @@
-"""From a reference to the worker's own copy of its bytes: one opener for each scheme."""
+"""Fetch a reference into the worker's own copy of its bytes, by one opener for each scheme."""
 
 from __future__ import annotations
 
@@ -22,13 +22,19 @@ __all__ = ["Fetcher", "Opener"]
 
 Opener = Callable[[Reference], Awaitable[Fetched]]
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Fetcher:
-    """Opens references within one policy; `openers` adds schemes, such as another store's.
+    """Opens references within one policy.
 
     Not safe to share between event loops: it holds a pool of connections.
+
+    Args:
+        policy: the limits that every opener keeps.
+        redis: the pipeline's Redis, for `redis:` references.
+        upload_prefix: the key prefix of the uploads.
+        openers: further schemes and their openers, such as another store's.
     """
 
     def __init__(
@@ -51,18 +57,19 @@ class Fetcher:
         }
 
     async def fetch(self, uri: str) -> Fetched:
-        """The bytes at `uri`; the caller closes them.
+        """Copy the bytes at `uri`; the caller closes the copy.
 
-        `RequestError` says what is wrong with the reference, `TransientError` that trying again
-        may help; Redis's own errors pass through from `redis:` references.
+        Raises `RequestError` with the fault of the reference, and `TransientError` where trying
+        again may help; Redis's own errors pass through from `redis:` references.
         """
         reference = parse_reference(uri, self._openers)
         fetched = await self._openers[reference.scheme](reference)
-        _log.debug(
+        log.debug(
             "audio_fetched", audio=reference.display, size=fetched.size, digest=fetched.digest
         )
         return fetched
 
     async def aclose(self) -> None:
+        """Close what the openers hold open."""
         self._s3.close()
         await self._web.aclose()

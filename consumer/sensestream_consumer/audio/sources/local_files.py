@@ -1,9 +1,9 @@
-"""`file://` below the worker's roots: checked on what was opened, never on a name alone.
+"""Open `file://` below the worker's roots: checked on the open file, never on its name alone.
 
-A name checked and then opened can be swapped for a link in between. Here the file is first
-taken hold of with `O_PATH`, which neither reads nor disturbs it (a pipe does not block, a device
-does not act). What is held is then checked for its kind and its true place, and only then
-opened for reading through that same hold. Hard links cannot be told apart from their files.
+A name can be swapped for a link between a check and the opening. So the file is first opened with
+`O_PATH`, which neither reads nor disturbs it (a pipe does not block, a device does not act). Its
+kind and its true path are checked on that handle, and it is opened for reading through the same
+handle. Hard links cannot be told apart from their files.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ _GONE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 async def open_file(reference: Reference, policy: AudioPolicy) -> Fetched:
-    """The bytes of a regular file below one of `policy.roots`.
+    """Copy a regular file below one of `policy.roots`.
 
-    `audio_forbidden` outside of them, for what is no regular file and for missing permission;
-    `audio_not_found` only for a name below a root; transient when reading takes too long.
+    Raises `RequestError`: `audio_forbidden` outside of the roots, for anything but a regular file
+    and for missing permission, `audio_not_found` only for a name below a root. Raises
+    `TransientError` when reading takes too long.
     """
     path = _path_of(reference)
     try:
@@ -90,34 +91,34 @@ def _open_below(display: str, path: str, policy: AudioPolicy) -> int:
         raise _outside(display, policy)
     true_roots = [true for _, true in roots]
     try:
-        held = os.open(path, _HOLD | os.O_CLOEXEC if _HOLD else _READ)
+        handle = os.open(path, _HOLD | os.O_CLOEXEC if _HOLD else _READ)
     except OSError as error:
         # A link out of the roots is answered alike whether or not it leads to something.
         if not any(_is_below(os.path.realpath(path), root) for root in true_roots):
             raise _outside(display, policy) from None
         raise _refused(display, error) from error
     try:
-        place = _place_of(held, path)
-        if place is None or not any(_is_below(place, root) for root in true_roots):
+        true_path = _true_path(handle, path)
+        if true_path is None or not any(_is_below(true_path, root) for root in true_roots):
             raise _outside(display, policy)
-        _require_regular(display, os.fstat(held).st_mode)
-        return _open_for_reading(display, held, place)
+        _require_regular(display, os.fstat(handle).st_mode)
+        return _open_for_reading(display, handle, true_path)
     finally:
-        os.close(held)
+        os.close(handle)
 
 
 def _is_below(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
-def _place_of(held: int, path: str) -> str | None:
-    """Where the file held truly is; None if that cannot be made sure of."""
+def _true_path(handle: int, path: str) -> str | None:
+    """Return where the open file truly is; None where that cannot be known for sure."""
     with suppress(OSError):
-        return os.readlink(f"/proc/self/fd/{held}")  # noqa: PTH115 - the link as it is, unresolved
-    place = os.path.realpath(path)
+        return os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - the link as it is, unresolved
+    true_path = os.path.realpath(path)
     with suppress(OSError):
-        if os.path.samestat(os.fstat(held), os.stat(place, follow_symlinks=False)):  # noqa: PTH116
-            return place
+        if os.path.samestat(os.fstat(handle), os.stat(true_path, follow_symlinks=False)):  # noqa: PTH116
+            return true_path
     return None
 
 
@@ -130,17 +131,17 @@ def _require_regular(display: str, mode: int) -> None:
     raise RequestError(ErrorCode.AUDIO_FORBIDDEN, message)
 
 
-def _open_for_reading(display: str, held: int, place: str) -> int:
+def _open_for_reading(display: str, handle: int, true_path: str) -> int:
     if not _HOLD:
-        return os.dup(held)
+        return os.dup(handle)
     with suppress(OSError):
-        return os.open(f"/proc/self/fd/{held}", _READ)
+        return os.open(f"/proc/self/fd/{handle}", _READ)
     # No permission, or no /proc: a process that gave up its rights may not look there.
     try:
-        descriptor = os.open(place, _READ | os.O_NOFOLLOW)
+        descriptor = os.open(true_path, _READ | os.O_NOFOLLOW)
     except OSError as error:
         raise _refused(display, error) from error
-    if os.path.samestat(os.fstat(descriptor), os.fstat(held)):
+    if os.path.samestat(os.fstat(descriptor), os.fstat(handle)):
         return descriptor
     os.close(descriptor)
     message = f"{display} was replaced while it was opened"

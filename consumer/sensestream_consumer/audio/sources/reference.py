@@ -1,4 +1,4 @@
-"""The `audio` field of a request: where the bytes are, and how to speak of it without secrets."""
+"""The `audio` field of a request: where the bytes are, and how to display it without secrets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Reference:
 
     @property
     def rest(self) -> str:
-        """What follows the scheme and its colon."""
+        """The part behind the scheme and its colon."""
         return self.uri[len(self.scheme) + 1 :]
 
 
 def parse_reference(uri: str, schemes: Collection[str] = SCHEMES) -> Reference:
-    """The reference in `uri`; `bad_request` for what is none, or of a scheme not in `schemes`."""
+    """Parse `uri`; `bad_request` if it is no reference, or one of a scheme not in `schemes`."""
     match = _SCHEME.match(uri)
     if match is None:
         raise _bad(f"audio {_shown(redacted(uri))!r} has no scheme; {_taken(schemes)}")

@@ -1,7 +1,7 @@
-"""`s3://bucket/key` below the buckets that the worker was told of, and no others.
+"""Open `s3://bucket/key` below the buckets of the policy, and no others.
 
-A worker reads with credentials of its own. Without a list of what it may read with them, whoever
-can add a request could have anything transcribed that these credentials open.
+A worker reads with credentials of its own. Without a list of buckets, anyone who can add a request
+could have everything transcribed that these credentials open.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ class S3:
         self._opening = threading.Lock()
 
     async def open(self, reference: Reference) -> Fetched:
-        """The bytes of an object as it is stored.
+        """Copy an object as it is stored.
 
-        `bad_request` without the extra `[s3]`, `audio_forbidden` outside `policy.s3_buckets`;
-        transient when the store is away, throttles or takes too long.
+        Raises `RequestError`: `bad_request` without the extra `[s3]`, `audio_forbidden` outside
+        `policy.s3_buckets`. Raises `TransientError` when the store is away, throttles or takes
+        too long.
         """
         if not self._installed:
             raise _not_installed(reference)
@@ -58,7 +59,7 @@ class S3:
             raise TransientError(ErrorCode.AUDIO_UNAVAILABLE, message) from error
 
     def _opened(self) -> S3Store:
-        """The store, made by the first request: a third of a second and 22 MB that others save."""
+        """Return the store; the first call makes it, in a third of a second and with 22 MB."""
         with self._opening:
             if self._store is None:
                 from sensestream_consumer.audio.sources.s3_store import S3Store
@@ -67,6 +68,7 @@ class S3:
             return self._store
 
     def close(self) -> None:
+        """Let the threads go, without waiting for a store that hangs."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

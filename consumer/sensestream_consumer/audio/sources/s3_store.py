@@ -1,4 +1,4 @@
-"""An S3 client that reads single objects, and its errors in our words. Needs the extra `[s3]`.
+"""Read single objects of an S3 store, and translate its errors. Needs the extra `[s3]`.
 
 botocore alone: Amazon's own chain of credentials (environment, ~/.aws, single sign-on, container
 and instance roles), its endpoint and region settings. It blocks; `s3` calls it from threads.
@@ -53,7 +53,7 @@ _SETUP = (
 
 
 class S3Store:
-    """Where the environment and ~/.aws say; safe to use from any number of threads."""
+    """The store of the environment and ~/.aws; safe to use from any number of threads."""
 
     def __init__(self, policy: AudioPolicy, *, connections: int) -> None:
         self._limit = policy.max_bytes
@@ -68,7 +68,7 @@ class S3Store:
         self._connecting = threading.Lock()
 
     def copy(self, reference: Reference, bucket: str, key: str, stop: threading.Event) -> Fetched:
-        """The object's bytes, at most `policy.max_bytes`, until told to stop; blocking."""
+        """Copy an object of at most `policy.max_bytes` bytes until `stop` is set; blocking."""
         try:
             answer = self._connected().get_object(Bucket=bucket, Key=key)
             with closing(answer["Body"]) as body, Spool(reference.display, self._limit) as spool:

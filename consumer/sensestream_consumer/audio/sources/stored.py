@@ -1,4 +1,4 @@
-"""Audio that needs no disk and no web: `redis:<key>` in the pipeline's Redis, and `data:`."""
+"""Open audio in the pipeline's Redis (`redis:<key>`) and in the reference itself (`data:`)."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 async def open_key(
     reference: Reference, policy: AudioPolicy, redis: Redis, upload_prefix: str
 ) -> Fetched:
-    """The string at a key below the upload prefix or one of `policy.redis_prefixes`.
+    """Copy the string at a key below `upload_prefix` or one of `policy.redis_prefixes`.
 
-    Redis's own connection errors pass through: they say nothing about the request.
+    Redis's own connection errors pass through: they tell nothing about the request.
     """
     key = reference.rest
     prefixes = [prefix for prefix in (upload_prefix, *policy.redis_prefixes) if prefix]
@@ -82,7 +82,7 @@ async def _command(redis: Redis, *command: str | int) -> Any:
 
 
 async def open_data(reference: Reference, policy: AudioPolicy) -> Fetched:
-    """The bytes in a `data:` URL (RFC 2397), in its base64 or its percent form."""
+    """Decode a `data:` URL (RFC 2397), in its base64 or its percent form."""
     head, comma, body = reference.rest.partition(",")
     if not comma:
         raise _malformed(reference, "has no comma before its data")

@@ -1,4 +1,4 @@
-"""`http://` and `https://`, with limits on everything the other side decides.
+"""Open `http://` and `https://`, with limits on everything that the other side decides.
 
 This speaks httpcore, the transport below httpx, and not an httpx client: the client logs whole
 URLs, query strings included, keeps cookies across requests, reads proxies and `.netrc` from the
@@ -22,7 +22,7 @@ from sensestream_common.addresses import CheckedBackend, Resolve, resolve
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 
 from sensestream_consumer.audio.policy import AudioPolicy, too_large
-from sensestream_consumer.audio.sources.body import Body
+from sensestream_consumer.audio.sources.body import DecompressingWriter
 from sensestream_consumer.audio.sources.reference import Reference, parse_reference
 from sensestream_consumer.audio.spool import CHUNK, Fetched, Spool
 
@@ -41,7 +41,10 @@ _PASSING = {408, 425, 429}
 class Web:
     """Fetches over HTTP/1.1; one pool of connections, shared by all requests of a worker.
 
-    `tls` says which certificates are trusted, by default those of `trusted()`.
+    Args:
+        policy: the limits, and whether private hosts may be reached.
+        resolve: looks up a host's addresses.
+        tls: the certificates that are trusted, by default those of `trusted()`.
     """
 
     def __init__(
@@ -62,10 +65,14 @@ class Web:
         )
 
     async def aclose(self) -> None:
+        """Close every connection."""
         await self._pool.aclose()
 
     async def open(self, reference: Reference) -> Fetched:
-        """The body of a successful answer, at most `max_redirects` further on."""
+        """Fetch the body of a successful answer, at most `policy.max_redirects` further on.
+
+        Raises `RequestError`, as `TransientError` where trying again may help.
+        """
         limit = self._policy.fetch_timeout
         try:
             async with asyncio.timeout(limit):
@@ -102,7 +109,7 @@ class Web:
         if length.isdecimal() and (len(length) > 18 or int(length) > limit):
             raise too_large(reference.display, limit)
         with Spool(reference.display, limit) as spool:
-            body = Body(reference, spool, _header(response, b"content-encoding"))
+            body = DecompressingWriter(reference, spool, _header(response, b"content-encoding"))
             waiting = bytearray()
             async for part in response.aiter_stream():
                 waiting += part
@@ -122,7 +129,7 @@ class Web:
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """The public authorities and the system's own, among which a company's may be.
+    """Return a context of the public authorities and the system's own, a company's among them.
 
     Read once, since it takes 70 ms; `SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded.
     """

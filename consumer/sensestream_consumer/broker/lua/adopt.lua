@@ -1,4 +1,4 @@
--- Finds requests that nobody holds although they have been delivered, and lets anybody take them.
+-- Finds requests that were delivered and belong to no consumer, and lets any worker take them.
 --
 -- XGROUP DELCONSUMER by hand drops what its consumer held from the pending list, and no reader is
 -- ever given it again. An answered request is deleted, so whatever stands in the stream up to the

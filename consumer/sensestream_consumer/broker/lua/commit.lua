@@ -1,22 +1,39 @@
 -- Answers requests: acknowledge, publish the outcome, delete the request, keep the result.
 --
 -- The order is the promise. Everything is looked at before anything of a request is written,
--- because Lua does not roll back. XACK is the first write: it tells whether somebody answered
--- before us, and a Redis at its memory limit lets a script go on that has already written, so a
+-- because Lua does not roll back. XACK is the first write: it tells whether another worker has
+-- answered, and a Redis at its memory limit lets a script go on that has already written, so a
 -- full Redis drains. After the first three writes a request is answered; the rest is reported,
 -- never fatal.
 --
 -- KEYS 1 transcripts  2 dead  3 webhooks  4 stats, then for each request
---      1 its lane  2 request:<id>  3 upload:<id>  4 result:<identity>  5 audio:<digest>
---      6 lease:<identity>  7 crashes:<digest>
+--      1 lane            its stream
+--      2 request         request:<id>
+--      3 upload          upload:<id>
+--      4 result          result:<identity>
+--      5 audio           audio:<digest>, the alias
+--      6 lease           lease:<identity>
+--      7 crashes         crashes:<digest>
 -- ARGV 1 group  2 consumer  3 request_ttl s, then for each request
---      1 entry  2 owner must be us (1/0)  3 outcome as JSON  4 status  5 carried an id (1/0)
---      6 upload_ttl ms (0: delete, empty: there is none)  7 result_ttl ms  8 alias value
---      9 lease value  10 its crashes are forgotten (1/0)  11 SHA-1 of the transcript that must
---      still be kept, or empty, then five lists, each preceded by its length:
---      outcome fields, dead letter fields, webhook fields, result fields, counter names
+--      1 entry           its id in the stream
+--      2 must_own        1: only if this consumer owns the entry, 0: from any consumer
+--      3 outcome         as JSON
+--      4 status          of the outcome
+--      5 carried_id      1: the request carried an id, 0: it did not
+--      6 upload_ttl      ms; 0: delete the upload, empty: there is none
+--      7 result_ttl      ms
+--      8 alias_of        the value of the alias
+--      9 lease_value     with which the lease is ours
+--     10 forget_crashes  1: delete the crash count, 0: keep it
+--     11 expected_sha1   of the transcript that must still be kept, or empty
+--      then these lists, each preceded by its length:
+--      1 fields          of the outcome, in pairs
+--      2 dead_letter     its fields, in pairs; none: no dead letter
+--      3 webhook         its fields, in pairs; none: no webhook
+--      4 stored          fields of the result, in pairs; none: it is a hit
+--      5 counters        names in stats
 -- Returns for each request {1, outcome id, problems…}, {0} when it was not ours to answer any more,
---      {2} when the transcript is not kept any more, or {-1, error}; the last two wrote nothing
+--      {2} when another transcript is kept, or none, or {-1, error}; the last two wrote nothing
 
 local transcripts, dead, webhooks, stats = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, consumer, request_ttl = ARGV[1], ARGV[2], ARGV[3]
@@ -39,28 +56,28 @@ end
 -- Keys that carry a TTL are written with it in one command, so that none is ever left without.
 local function keep(attempt, result, audio, ttl, alias, fields)
   if #fields > 0 then
-    -- What has another type here could be neither read nor written, and PEXPIRE would keep it.
+    -- A key of another type could be neither read nor written, and PEXPIRE would keep it.
     attempt('DEL', result)
     attempt('HSET', result, unpack(fields))
     attempt('PEXPIRE', result, ttl)
     if alias ~= '' then attempt('SET', audio, alias, 'PX', ttl) end
     return
   end
-  -- A hit: of the two retentions the longer one wins. What it is longer by, a second at most, is
-  -- not worth a write for every hit. PTTL is -2 for a key that is gone.
+  -- A hit: of the two retentions the longer one wins. A difference of a second at most is not worth
+  -- a write for every hit. PTTL is -2 for a key that is gone.
   local worn = ttl - math.min(1000, ttl / 100)
   local left = attempt('PTTL', result)
   if type(left) == 'number' and left >= 0 and left < worn then attempt('PEXPIRE', result, ttl) end
   if alias == '' then return end
-  -- Written anew: what has another type here leads nowhere, and PEXPIRE would keep it for days.
+  -- Written anew: a key of another type leads nowhere, and PEXPIRE would keep it for days.
   left = attempt('PTTL', audio)
   if type(left) == 'number' and left < worn then attempt('SET', audio, alias, 'PX', ttl) end
 end
 
 local function answer(k, a)
   local lane, request, upload, result, audio, lease, crashes = unpack(KEYS, k, k + OWN_KEYS - 1)
-  local entry, owned, outcome, status, carried, upload_ttl, result_ttl, alias, holder, forgiven,
-    wanted = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
+  local entry, must_own, outcome, status, carried_id, upload_ttl, result_ttl, alias_of,
+    lease_value, forget_crashes, expected_sha1 = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
   local position = a + OWN_ARGUMENTS
   local function list()
     local length = tonumber(ARGV[position])
@@ -68,25 +85,25 @@ local function answer(k, a)
     position = position + length + 1
     return values
   end
-  local fields, letter, webhook, kept, counters = list(), list(), list(), list(), list()
+  local fields, dead_letter, webhook, stored, counters = list(), list(), list(), list(), list()
 
   local wrong = foreign(lane) or foreign(transcripts)
-    or (#letter > 0 and foreign(dead)) or (#webhook > 0 and foreign(webhooks))
+    or (#dead_letter > 0 and foreign(dead)) or (#webhook > 0 and foreign(webhooks))
   if wrong then return {-1, wrong}, position end
-  if wanted ~= '' then
+  if expected_sha1 ~= '' then
     local transcript = redis.pcall('HGET', result, 'transcript')
-    if type(transcript) ~= 'string' or redis.sha1hex(transcript) ~= wanted then
+    if type(transcript) ~= 'string' or redis.sha1hex(transcript) ~= expected_sha1 then
       return {2}, position
     end
   end
-  if owned == '1' then
+  if must_own == '1' then
     local pending = redis.pcall('XPENDING', lane, group, entry, entry, 1, consumer)
     if pending.err or #pending == 0 then return {0}, position end
   end
 
   if redis.call('XACK', lane, group, entry) == 0 then return {0}, position end
   local id = redis.call('XADD', transcripts, '*', unpack(fields))
-  if #letter > 0 then redis.call('XADD', dead, '*', unpack(letter)) end
+  if #dead_letter > 0 then redis.call('XADD', dead, '*', unpack(dead_letter)) end
   if #webhook > 0 then redis.call('XADD', webhooks, '*', 'outcome', id, unpack(webhook)) end
   redis.call('XDEL', lane, entry)
 
@@ -97,10 +114,10 @@ local function answer(k, a)
     return got
   end
   result_ttl = tonumber(result_ttl)
-  if result_ttl > 0 then keep(attempt, result, audio, result_ttl, alias, kept) end
+  if result_ttl > 0 then keep(attempt, result, audio, result_ttl, alias_of, stored) end
   -- The request's state is this entry's to change, unless the id has since been submitted again.
   local owner = attempt('HGET', request, 'entry')
-  if owner == entry or (owner == false and carried == '1') then
+  if owner == entry or (owner == false and carried_id == '1') then
     attempt('HSET', request, 'state', 'done', 'entry', entry, 'status', status, 'outcome', id)
     attempt('EXPIRE', request, request_ttl)
   end
@@ -109,8 +126,8 @@ local function answer(k, a)
   elseif upload_ttl ~= '' then
     attempt('PEXPIRE', upload, upload_ttl)
   end
-  if holder ~= '' and attempt('GET', lease) == holder then attempt('DEL', lease) end
-  if forgiven == '1' then attempt('DEL', crashes) end
+  if lease_value ~= '' and attempt('GET', lease) == lease_value then attempt('DEL', lease) end
+  if forget_crashes == '1' then attempt('DEL', crashes) end
   for _, name in ipairs(counters) do count(name) end
   attempt('PUBLISH', transcripts, outcome)
   return reply, position

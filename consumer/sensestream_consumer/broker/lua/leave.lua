@@ -1,5 +1,5 @@
 -- Removes a consumer from both lanes, unless it still holds entries: XGROUP DELCONSUMER would
--- drop them from the pending list, and nobody would ever read them again.
+-- drop them from the pending list, and no worker would ever read them again.
 --
 -- KEYS 1 requests:high  2 requests  3 worker:<consumer>   ARGV 1 group  2 consumer
 -- Returns how many entries it still holds (0: removed)

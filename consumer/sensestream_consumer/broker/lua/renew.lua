@@ -1,6 +1,6 @@
 -- The heartbeat: renews the entries of one lane that this consumer still owns.
 --
--- A plain XCLAIM would steal back what somebody else has reclaimed (it ignores the owner), and
+-- A plain XCLAIM would steal back what another worker has reclaimed (it ignores the owner), and
 -- without JUSTID it would count a delivery.
 --
 -- KEYS 1 requests   ARGV 1 group  2 consumer, then entry ids   Returns the ids that were lost

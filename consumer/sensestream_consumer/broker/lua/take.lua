@@ -1,7 +1,7 @@
--- Takes over entries that nobody has renewed for `min_idle`: handed back, or their worker died.
+-- Takes over entries that have not been renewed for `min_idle`: handed back, or their worker died.
 --
--- JUSTID leaves the delivery counts alone (they count starts). An id whose body is gone (somebody
--- deleted the entry) is acknowledged, or it would be claimed again forever.
+-- JUSTID leaves the delivery counts alone (they count starts). An id whose entry was deleted is
+-- acknowledged, or it would be claimed again forever.
 --
 -- KEYS 1 requests  2 stats   ARGV 1 group  2 consumer  3 min_idle ms  4 count  5 handed-back consumer
 -- Returns {entries as {id, fields, deliveries}, how many of them came from silent workers}

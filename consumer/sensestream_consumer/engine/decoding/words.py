@@ -28,6 +28,7 @@ __all__ = ["RowClock", "join_texts", "seconds", "segments_of"]
 _WITHOUT_SPACES = frozenset({"zh", "yue", "ja"})
 _SENTENCE_ENDS = frozenset("。！？.!?…")
 _INSIDE_WORDS = frozenset("'’-")
+_PAUSE = SAMPLE_RATE  # samples of silence, a second, that end a word which no space ends
 # Scripts written without spaces: kana, ideographs and their extensions, halfwidth kana.
 _UNSPACED_SCRIPTS = (
     (0x3040, 0x30FF),
@@ -72,11 +73,12 @@ def segments_of(
     """The sentences of a piece with their words; no tokens give no segments.
 
     In Chinese, Cantonese and Japanese a word is one character, elsewhere what stands between
-    spaces. Punctuation belongs to the word before it and takes no time of its own.
+    spaces. A pause of a second ends a word as well: a number that is read digit by digit is written
+    without spaces. Punctuation belongs to the word before it and takes no time of its own.
     """
     segments = []
     sentence: list[list[Token]] = []
-    for group in _group(tokens, vocabulary, unspaced=language in _WITHOUT_SPACES):
+    for group in _group(tokens, vocabulary, clock, unspaced=language in _WITHOUT_SPACES):
         sentence.append(group)
         if _text(group, vocabulary)[-1:] in _SENTENCE_ENDS:
             segments.extend(_segment(sentence, vocabulary, clock))
@@ -94,16 +96,21 @@ def join_texts(texts: Sequence[str]) -> str:
     return joined
 
 
-def _group(tokens: Sequence[Token], vocabulary: Vocabulary, *, unspaced: bool) -> list[list[Token]]:
+def _group(
+    tokens: Sequence[Token], vocabulary: Vocabulary, clock: RowClock, *, unspaced: bool
+) -> list[list[Token]]:
     groups: list[list[Token]] = []
-    before = ""
+    before, spoken_until = "", 0
     for token in tokens:
         piece = vocabulary.pieces[token.id]
-        if groups and _continues(before, piece, unspaced=unspaced):
+        mark = _is_mark(piece)
+        paused = not mark and clock.start(token.first) - spoken_until >= _PAUSE
+        if groups and not paused and _continues(before, piece, unspaced=unspaced):
             groups[-1].append(token)
         else:
             groups.append([token])
         before = piece
+        spoken_until = spoken_until if mark else clock.end(token.last)
     return groups
 
 

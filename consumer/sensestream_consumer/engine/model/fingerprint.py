@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINE_REVISION", "GraphFile", "fingerprint", "inspect_graph"]
 
 # Raised whenever a change of the engine changes answers: old results are then not found again.
-ENGINE_REVISION = 1
+ENGINE_REVISION = 2
 
 _CHUNK = 1 << 18  # larger ones cost more in page faults than they save in calls
 _LFS_POINTER = b"version https://git-lfs"

@@ -22,6 +22,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from sensestream_common.connections.connection import BLOCK_SECONDS
+from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.contract.keys import WEBHOOKS_GROUP, Keys
@@ -32,7 +33,7 @@ from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.signing import signed_headers
 from sensestream_producer.gateway.webhooks.client import Attempt, WebhookClient
 from sensestream_producer.outcomes.stream_ids import entries, id_text, parse_id
-from sensestream_producer.transport import Backoff, RedisTransport
+from sensestream_producer.transport import RedisTransport
 
 __all__ = ["WebhookSender"]
 

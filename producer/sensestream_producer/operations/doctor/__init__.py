@@ -1,6 +1,6 @@
-"""What `sensestream doctor` looks at: Redis, the queue, the clocks, and this machine's worker.
+"""The checks of `sensestream doctor`: Redis, the queue, the clocks, and this machine's worker.
 
-Nothing is written, nothing is claimed: it may run beside a busy pipeline at any time.
+They write nothing and claim nothing, so they may run beside a busy pipeline at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["examine"]
 
 
 async def examine(settings: ProducerSettings, *, worker: bool = True) -> list[Finding]:
-    """Everything there is to say; `worker` runs `sensestream-worker --check` where there is one."""
+    """Run all checks; `worker` includes `sensestream-worker --check`, where it is installed."""
     host = asyncio.create_task(worker_findings(settings), name="worker-check") if worker else None
     try:
         found = await _pipeline(settings)
@@ -30,7 +30,7 @@ async def examine(settings: ProducerSettings, *, worker: bool = True) -> list[Fi
         if host:
             host.cancel()
     known = {finding.check for finding in found}
-    # It looks at the same Redis: what is said once is not said again.
+    # The worker checks the same Redis: leave out its findings on what is reported already.
     return found + [finding for finding in theirs if finding.check not in known]
 
 
@@ -49,7 +49,7 @@ async def _pipeline(settings: ProducerSettings) -> list[Finding]:
                 warning(
                     "queue",
                     f"the queue could not be read to its end: {error}",
-                    "Let this user read below the pipeline's prefix (ACL), and look again.",
+                    "Let this user read below the pipeline's prefix (ACL), and run doctor again.",
                 )
             )
     finally:

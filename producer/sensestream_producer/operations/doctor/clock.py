@@ -1,7 +1,7 @@
-"""Clocks: this host's beside Redis's, and Redis's beside the ids that its streams have given.
+"""Clocks: this host's against Redis's, and Redis's against the last ids of its streams.
 
-Deadlines, ages and retention go by Redis's clock. One that was set back goes on giving ids of
-the time it had before, and what is measured by them stands still until it gets there again.
+Deadlines, ages and retention go by Redis's clock. After the clock is set back, streams go on with
+ids of the earlier time, and ages measured by them stand still until the clock has caught up.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from sensestream_producer.outcomes.stream_ids import last_id
 __all__ = ["clock_findings"]
 
 _SKEW = 2.0  # seconds; a synchronised host is within hundredths
-_AHEAD = 2.0
-_LAST_MS = 2**64 - 1  # the highest that an id can have
+_AHEAD = 2.0  # seconds that an id may be in the future
+_LAST_MS = 2**64 - 1  # the highest milliseconds of a stream id
 
 
 async def clock_findings(redis: Redis, keys: Keys) -> list[Finding]:
+    """Findings on the clocks and on stream ids from the future."""
     before = time.time()
     seconds, microseconds = await redis.time()
     after = time.time()
     now = seconds + microseconds / 1e6
-    # Within the round trip nobody can tell.
+    # A difference within the round trip cannot be measured.
     skew = max(0.0, before - now, now - after)
     return [_host(skew, now > after), *await _streams(redis, keys, now)]
 
@@ -59,7 +60,7 @@ def _exhausted(stream: str) -> Finding:
     return fault(
         "stream_ids",
         f"{stream} has given the highest id there is, and takes no more entries",
-        "Answer or save what it holds, then DEL it: workers make it again.",
+        "Answer or save its entries, then DEL it: workers create it again.",
     )
 
 
@@ -67,7 +68,7 @@ def _from_the_future(stream: str, ahead: float) -> Finding:
     return warning(
         "stream_ids",
         f"the last id of {stream} is {_span(ahead)} in the future (Redis's clock was set back, or "
-        "somebody wrote it): ages and retention are wrong until the clock gets there",
+        "an entry was written by hand): ages and retention are wrong until the clock gets there",
         "Set Redis's clock right; if it is, DEL the stream in an hour in which it is empty.",
     )
 

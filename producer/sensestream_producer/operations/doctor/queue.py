@@ -1,7 +1,7 @@
-"""The queue: keys of the right type, a group, workers, and entries that move.
+"""The queue: types of keys, the consumer group, workers, and progress.
 
-An entry that is held by a worker which lives is in good hands, however long; what is looked for
-here is what nobody will ever answer.
+An entry held by a living worker is fine, however long it takes; these checks look for entries that
+no worker will ever answer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _STUCK_MS = 300_000  # without any outcome; longer than all but the longest reco
 
 
 async def queue_findings(redis: Redis, keys: Keys, *, max_backlog: int) -> list[Finding]:
+    """Findings on the queue; a key of a foreign type hides the others."""
     if foreign := await _foreign_keys(redis, keys):
         return foreign
     status = await pipeline_status(redis, keys)
@@ -39,7 +40,7 @@ async def queue_findings(redis: Redis, keys: Keys, *, max_backlog: int) -> list[
 
 
 async def _foreign_keys(redis: Redis, keys: Keys) -> list[Finding]:
-    """Keys of the pipeline that hold something else."""
+    """Faults for keys of the pipeline that have another type."""
     found = []
     for kind in KEY_MAP:
         if kind.pattern.endswith("*"):
@@ -62,24 +63,24 @@ def _workers(status: PipelineStatus, reading: int) -> Finding:
     if not status.workers and reading:
         return warning(
             "workers",
-            f"{reading} consumers read, and none shows itself: memory pressure took their keys",
-            "Look again in five seconds, when they have written them anew; raise maxmemory.",
+            f"{reading} consumers read, and none has a key: memory pressure evicted their keys",
+            "Run doctor again in five seconds, when they are written anew; raise maxmemory.",
         )
     if not status.workers and waiting:
         return fault(
             "workers",
-            f"{waiting} requests wait and no worker lives",
+            f"{waiting} requests wait and no worker is alive",
             "Start one: sensestream-worker.",
         )
     if not status.workers:
-        return warning("workers", "no worker lives", "Start one: sensestream-worker.")
+        return warning("workers", "no worker is alive", "Start one: sensestream-worker.")
     kinds = sorted({f"{worker.model} on {worker.device}" for worker in status.workers})
     observed = f"{len(status.workers)} alive, {', '.join(kinds)}"
     if len({worker.model for worker in status.workers}) > 1:
         return warning(
             "workers",
-            f"{observed}: they share no results, and an answer depends on who gives it",
-            "Run one model in one pipeline; another SENSESTREAM_PIPELINE is for the other.",
+            f"{observed}: they share no results, and answers depend on the worker",
+            "Run one model in each pipeline: another SENSESTREAM_PIPELINE for the other.",
         )
     return fine("workers", observed)
 
@@ -104,20 +105,20 @@ def _backlog(status: PipelineStatus, most: int) -> Finding:
 
 
 async def _group(redis: Redis, stream: str) -> list[Finding]:
-    """Whether the group sees every entry; nothing of a stream that nobody has used yet."""
+    """Findings on whether the group sees every entry; none for a stream without entries."""
     first = await entries(redis, stream, count=1)
     group = await _find_group(redis, stream)
     if group is None and not first:
         return []
     if group is None:
-        fix = "Start a worker: the first one makes it, from the first entry on."
+        fix = "Start a worker: the first one creates it, from the first entry on."
         return [warning("group", f"{stream} has no consumer group yet", fix)]
     if first and await _orphaned(redis, stream, first[0][0]):
         return [
             fault(
                 "group",
                 f"entry {first[0][0].decode()} of {stream} counts as delivered and no worker holds "
-                "it (the group was made at $, or a consumer was deleted while it held entries)",
+                "it (the group was created at $, or a consumer was deleted while it held entries)",
                 f"Stop all workers, XGROUP SETID '{stream}' {REQUESTS_GROUP} 0, and start them "
                 "again.",
             )
@@ -137,7 +138,7 @@ async def _find_group(redis: Redis, stream: str) -> dict[str, Any] | None:
 
 
 async def _orphaned(redis: Redis, stream: str, entry: bytes) -> bool:
-    """Whether nobody will ever read this entry; looked at until it stands or is gone."""
+    """Whether this entry exists, counts as delivered, and is held by no consumer."""
     group = await _find_group(redis, stream)
     if group is None or not _precedes(entry, group["last-delivered-id"]):
         return False
@@ -152,11 +153,11 @@ async def _oldest(redis: Redis, stream: str) -> str:
         return ""
     seconds, _ = await redis.time()
     waited = max(0, seconds - int(rows[0]["message_id"].split(b"-")[0]) // 1000)
-    return f", the oldest submitted {waited} s ago and started {rows[0]['times_delivered'] - 1} ×"
+    return f", the oldest submitted {waited} s ago, {rows[0]['times_delivered'] - 1} attempts"
 
 
 async def _consumers(redis: Redis, stream: str) -> list[dict[str, Any]]:
-    """The group's consumers, without the one that owns what was handed back."""
+    """The group's consumers, without the one that owns handed-back entries."""
     if await _find_group(redis, stream) is None:
         return []
     found: Any = await redis.xinfo_consumers(stream, REQUESTS_GROUP)
@@ -166,7 +167,7 @@ async def _consumers(redis: Redis, stream: str) -> list[dict[str, Any]]:
 async def _silent(
     redis: Redis, keys: Keys, stream: str, consumer: dict[str, Any], *, alive: bool
 ) -> list[Finding]:
-    """A consumer that holds entries and renews them no more."""
+    """A finding on a consumer that holds entries and no longer renews them."""
     name = consumer["name"].decode("utf-8", "replace")
     if not consumer["pending"] or consumer["idle"] < _SILENT_MS:
         return []
@@ -183,27 +184,27 @@ async def _silent(
 
 
 async def _progress(redis: Redis, keys: Keys, status: PipelineStatus) -> Finding:
-    """Whether outcomes come, where requests wait and workers live."""
+    """A finding on the time since the last outcome, while requests wait and workers live."""
     seconds, _ = await redis.time()
     last = (await last_id(redis, keys.transcripts))[0]
     ago = max(0, seconds * 1000 - last)
-    said = f"{status.transcripts} kept" + (f", the last {ago / 1000:.0f} s ago" if last else "")
+    observed = f"{status.transcripts} kept" + (f", the last {ago / 1000:.0f} s ago" if last else "")
     waited = min(ago, status.oldest_ms or 0)
     if status.workers and waited > _STUCK_MS:
         return warning(
             "outcomes",
-            f"{said}, though requests wait and workers live",
-            "Look at the log of the workers: they may be fetching from a host that hangs, or "
-            "hearing one very long recording.",
+            f"{observed}, though requests wait and workers are alive",
+            "Read the workers' logs: they may be fetching from a host that hangs, or transcribing "
+            "one very long recording.",
         )
-    return fine("outcomes", said)
+    return fine("outcomes", observed)
 
 
 def _letters(status: PipelineStatus) -> Finding:
     if not status.dead:
         return fine("dead_letters", "none")
     fix = "sensestream dead list shows them; replay or purge them."
-    return fine("dead_letters", f"{status.dead} requests given up on", fix)
+    return fine("dead_letters", f"{status.dead} failed requests kept", fix)
 
 
 def _precedes(entry: bytes, last: bytes) -> bool:

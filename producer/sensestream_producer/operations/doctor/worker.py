@@ -1,7 +1,7 @@
 """This machine's worker: `sensestream-worker --check`, run as a process where it is installed.
 
-Model, device, runtimes and audio roots are the consumer's business, which this package never
-imports. The check speaks JSON, a finding a line.
+This package never imports the consumer, which knows model, device, runtimes and audio roots. The
+check prints one finding a line, as JSON.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _TIMEOUT = 300.0  # seconds; a model that is loaded for the first time may be co
 
 
 async def worker_findings(settings: ProducerSettings, *, command: str = "") -> list[Finding]:
-    """What a worker with this environment would say before its start; `command` runs it."""
+    """The findings of a worker with this environment; `command` is the worker's, if not found."""
     try:
         command = command or find_worker()
     except WorkerMissing as missing:
-        observed = "no worker is installed here: model, device and audio roots were not looked at"
+        observed = "no worker is installed here: model, device and audio roots were not checked"
         return [fine("worker", observed, f"Run doctor where workers run, or: {missing}.")]
     status, output, errors = await _run(command, settings)
     try:
@@ -35,15 +35,15 @@ async def worker_findings(settings: ProducerSettings, *, command: str = "") -> l
     except (ValueError, KeyError, TypeError):
         found = []
     if status not in (0, 1) or not found:
-        last = errors.strip().splitlines()[-1:] or ["it said nothing"]
+        last = errors.strip().splitlines()[-1:] or ["it printed nothing"]
         return [
             fault(
                 "worker",
                 f"{command} --check ended with status {status}: {last[0]}",
-                "Run it by hand to see all it says.",
+                "Run it by hand to see its whole output.",
             )
         ]
-    return [_as_seen_from_here(finding) for finding in found]
+    return [_for_this_shell(finding) for finding in found]
 
 
 async def _run(command: str, settings: ProducerSettings) -> tuple[int | str, str, str]:
@@ -53,12 +53,13 @@ async def _run(command: str, settings: ProducerSettings) -> tuple[int | str, str
         f"{ENVIRONMENT_PREFIX}PIPELINE": settings.pipeline,
     }
     process = await asyncio.create_subprocess_exec(
-        command, "--check", "--log-level", "error",
+        command,
+        *("--check", "--log-level", "error"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
-    )  # fmt: skip
+    )
     try:
         async with asyncio.timeout(_TIMEOUT):
             output, errors = await process.communicate()
@@ -72,9 +73,9 @@ async def _run(command: str, settings: ProducerSettings) -> tuple[int | str, str
     return status, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
 
 
-def _as_seen_from_here(finding: Finding) -> Finding:
-    """No model in this environment is a fault of a worker, but not of who asks from a shell."""
+def _for_this_shell(finding: Finding) -> Finding:
+    """A missing model is a fault in a worker's environment, and only a warning in a shell's."""
     if finding.check == "model" and not os.environ.get(f"{ENVIRONMENT_PREFIX}MODEL"):
-        fix = "Run doctor with the environment of a worker, to have its model looked at."
+        fix = "Run doctor with a worker's environment to have its model checked."
         return replace(finding, level=Level.WARNING, fix=fix)
     return finding

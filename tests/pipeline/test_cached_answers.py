@@ -62,7 +62,7 @@ async def heard(start_worker: StartWorker, clips: Path, redis_url: str) -> Heard
     return Heard(clips / "clip-1.wav", worker, outcome)
 
 
-async def test_a_repeat_needs_no_worker(heard: Heard, client: Client) -> None:
+async def test_a_cache_hit_needs_no_worker(heard: Heard, client: Client) -> None:
     outcome = await client.transcribe(GONE, digest=heard.digest, timeout=10)
     assert (outcome.status, outcome.cache, outcome.attempt) == ("completed", "hit", 0)
     same = ("text", "language", "emotion", "events", "segments", "confidence", "duration")
@@ -72,7 +72,7 @@ async def test_a_repeat_needs_no_worker(heard: Heard, client: Client) -> None:
     assert outcome.submitted_at == outcome.started_at == outcome.finished_at is not None
 
 
-async def test_it_leaves_what_a_workers_hit_leaves(
+async def test_a_hit_answered_by_a_client_leaves_the_same_keys_as_one_by_a_worker(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     before = pipeline.stats()
@@ -97,7 +97,7 @@ async def test_it_leaves_what_a_workers_hit_leaves(
     assert 0 < pipeline.redis.ttl(KEYS.request("again")) <= 86_400
 
 
-async def test_the_receipt_has_the_answer(heard: Heard, client: Client) -> None:
+async def test_the_receipt_has_the_outcome_of_a_cache_hit(heard: Heard, client: Client) -> None:
     receipt = await client.submit(GONE, id="a", digest=heard.digest)
     assert receipt.answer is not None
     assert (receipt.state, receipt.status) == (RequestState.DONE, "completed")
@@ -108,7 +108,7 @@ async def test_the_receipt_has_the_answer(heard: Heard, client: Client) -> None:
     assert await client.transcribe(GONE, id="a", digest=heard.digest) == receipt.answer
 
 
-async def test_an_upload_that_is_known_is_not_stored(
+async def test_an_upload_with_a_cached_result_is_not_stored(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     pipeline.redis.config_set("notify-keyspace-events", "KA")
@@ -121,7 +121,7 @@ async def test_an_upload_that_is_known_is_not_stored(
     pipeline.redis.config_set("notify-keyspace-events", "")
 
 
-async def test_of_many_each_has_its_own_answer(
+async def test_each_of_many_cache_hits_has_its_own_outcome(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     digests = [heard.digest if n % 3 else f"sha256:{n:064x}" for n in range(100)]
@@ -136,7 +136,7 @@ async def test_of_many_each_has_its_own_answer(
     assert waiting == [f"n{n}".encode() for n in range(0, 100, 3)]  # in the order given
 
 
-async def test_what_was_cleared_is_heard_again(
+async def test_a_cleared_result_is_transcribed_again(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     await client.transcribe(GONE, digest=heard.digest)
@@ -166,7 +166,7 @@ async def test_a_transcript_that_was_replaced_is_looked_up_anew(
     ],
     ids=("nothing", "awkward"),
 )  # fmt: skip
-async def test_any_transcript_comes_back_as_it_was(
+async def test_any_cached_transcript_comes_back_unchanged(
     heard: Heard, client: Client, pipeline: Pipeline, transcript: Transcript
 ) -> None:
     [result] = pipeline.redis.scan_iter(KEYS.result("*"))
@@ -197,7 +197,9 @@ async def test_a_long_transcript_is_sent_for_an_upload_alone(
         assert pipeline.outcomes()[-1] == outcome.encode()
 
 
-async def test_an_answer_is_what_the_stream_has(heard: Heard, client: Client) -> None:
+async def test_the_outcome_in_a_receipt_equals_the_one_in_the_stream(
+    heard: Heard, client: Client
+) -> None:
     answer = await client.transcribe(GONE, id="a", digest=heard.digest)
     waited = await client.wait("a")
     assert json.dumps(asdict(answer)) == json.dumps(asdict(waited))
@@ -211,14 +213,14 @@ async def test_an_answer_is_what_the_stream_has(heard: Heard, client: Client) ->
         ("untrusted_digest_until", "x", False),
     ],
 )
-async def test_terms_that_make_no_sense_answer_nothing(
+async def test_a_malformed_reuse_policy_permits_no_cache_hits(
     heard: Heard, client: Client, pipeline: Pipeline, field: str, value: str, answers: bool
 ) -> None:
     pipeline.redis.hset(KEYS.reuse_policy, field, value)
     assert bool((await client.submit(GONE, digest=heard.digest)).answer) is answers
 
 
-async def test_of_one_id_twice_in_a_batch_the_first_counts(heard: Heard, client: Client) -> None:
+async def test_the_first_of_two_equal_ids_in_a_batch_counts(heard: Heard, client: Client) -> None:
     await client.submit(GONE, digest=heard.digest)
     first, second = await client.submit_many(
         [Submission(audio="file:///first.wav", id="x"),
@@ -230,7 +232,7 @@ async def test_of_one_id_twice_in_a_batch_the_first_counts(heard: Heard, client:
     assert (second.duplicate, second.entry) == (True, first.entry)
 
 
-async def test_results_of_before_an_upgrade_are_not_sent_after_it(
+async def test_results_from_before_an_upgrade_are_not_sent_after_it(
     heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two batches are under way: one reads new terms while the other looks up by the old ones."""
@@ -248,9 +250,9 @@ async def test_results_of_before_an_upgrade_are_not_sent_after_it(
     first = asyncio.create_task(client.submit(GONE, digest=heard.digest))
     await entered.wait()
     pipeline.redis.hset(KEYS.reuse_policy, "recogniser", "another")
-    repeats = client._submitter._repeats
-    assert repeats is not None
-    repeats._look_again = 0.001  # the ten seconds are over
+    cached = client._submitter._cached
+    assert cached is not None
+    cached._look_again = 0.001  # the ten seconds are over
     second = asyncio.create_task(client.submit(GONE, digest=f"sha256:{1:064x}"))
     await asyncio.wait([second], timeout=0.3)
     held.set()
@@ -258,7 +260,7 @@ async def test_results_of_before_an_upgrade_are_not_sent_after_it(
     await second
 
 
-async def test_a_failed_outcome_is_found_though_its_id_was_taken_again(
+async def test_a_failed_outcome_is_found_after_its_id_was_submitted_again(
     heard: Heard, client: Client, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody listened yet when it came, and the id tells of the other request by now."""
@@ -284,7 +286,7 @@ async def test_a_failed_outcome_is_found_though_its_id_was_taken_again(
     assert (await waiting).error == "audio_forbidden"
 
 
-async def test_a_master_that_became_a_replica_is_met_with_patience(
+async def test_a_submit_is_retried_when_the_master_became_a_replica(
     heard: Heard, redis_url: str, pipeline: Pipeline
 ) -> None:
     async with Client(redis_url, retry_timeout=10) as client:
@@ -297,7 +299,7 @@ async def test_a_master_that_became_a_replica_is_met_with_patience(
 
 
 @pytest.mark.parametrize("value", ["no JSON", '{"text": 1}', '"\\ud800"', '{"text":"\\ud800"}'])
-async def test_what_cannot_be_read_is_left_to_workers(
+async def test_an_unreadable_cache_entry_is_left_to_workers(
     heard: Heard, client: Client, pipeline: Pipeline, value: str
 ) -> None:
     [result] = pipeline.redis.scan_iter(KEYS.result("*"))
@@ -306,7 +308,7 @@ async def test_what_cannot_be_read_is_left_to_workers(
     assert pipeline.backlog() == 1
 
 
-async def test_another_recognisers_results_are_none(
+async def test_results_of_another_recogniser_are_no_cache_hits(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     assert (await client.submit(GONE, digest=heard.digest)).answer
@@ -315,7 +317,7 @@ async def test_another_recognisers_results_are_none(
     assert not (await client.submit(GONE, digest=heard.digest)).answer
 
 
-async def test_where_no_worker_lives_nothing_is_answered(
+async def test_without_a_living_worker_a_client_answers_no_cache_hits(
     heard: Heard, redis_url: str, pipeline: Pipeline
 ) -> None:
     pipeline.redis.delete(KEYS.reuse_policy)  # as its end of life does
@@ -337,19 +339,23 @@ async def test_a_claimed_digest_counts_only_where_workers_trust_it(
     assert (await client.submit_file(heard.clip)).answer
 
 
-async def test_a_client_can_leave_repeats_to_workers(heard: Heard, redis_url: str) -> None:
-    async with Client(redis_url, answer_repeats=False) as client:
+async def test_a_client_can_leave_cache_hits_to_workers(heard: Heard, redis_url: str) -> None:
+    async with Client(redis_url, answer_cache_hits=False) as client:
         assert not (await client.submit(GONE, digest=heard.digest)).answer
 
 
-async def test_a_moment_as_deadline_is_left_to_workers(heard: Heard, client: Client) -> None:
+async def test_a_request_with_an_absolute_deadline_is_left_to_workers(
+    heard: Heard, client: Client
+) -> None:
     """It is judged by Redis's clock; a time from now on has not passed."""
     assert not (await client.submit(GONE, digest=heard.digest, deadline=1)).answer
     soon = timedelta(seconds=5)
     assert (await client.submit(GONE, digest=heard.digest, deadline=soon)).answer
 
 
-async def test_a_webhook_is_due_for_it(heard: Heard, client: Client, pipeline: Pipeline) -> None:
+async def test_a_cache_hit_with_a_callback_has_its_webhook(
+    heard: Heard, client: Client, pipeline: Pipeline
+) -> None:
     receipt = await client.submit(GONE, id="a", digest=heard.digest, callback_url="http://a.b/c")
     [(_, due)] = pipeline.redis.xrange(KEYS.webhooks)
     assert due == {b"outcome": receipt.outcome.encode(), b"url": b"http://a.b/c", b"id": b"a"}
@@ -369,7 +375,7 @@ async def test_of_two_retentions_the_longer_one_wins(
         assert expected - 10 <= pipeline.redis.ttl(key) <= expected
 
 
-async def test_what_is_not_ours_is_not_prolonged(
+async def test_a_key_of_another_type_is_not_prolonged(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     """A list where an alias was: nobody who remembers it asks for it, and mends it."""
@@ -382,11 +388,11 @@ async def test_what_is_not_ours_is_not_prolonged(
     assert pipeline.redis.ttl(alias) <= 100
 
 
-async def test_a_retention_is_looked_at_once_in_a_while_and_where_it_is_to_be_longer(
+async def test_a_retention_is_checked_now_and_then_and_when_a_longer_one_is_asked_for(
     heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A while, however slow this machine is.
-    monkeypatch.setattr("sensestream_producer.submit.cached_answers._WORN", 60.0)
+    monkeypatch.setattr("sensestream_producer.submit.cached_answers._RETENTION_LAG", 60.0)
 
     def looks() -> int:
         statistics: Any = pipeline.redis.info("commandstats")
@@ -402,7 +408,7 @@ async def test_a_retention_is_looked_at_once_in_a_while_and_where_it_is_to_be_lo
     assert pipeline.redis.ttl(KEYS.audio(heard.digest)) > 890_000
 
 
-async def test_closing_waits_for_the_answer_under_way(heard: Heard, redis_url: str) -> None:
+async def test_close_waits_for_a_cache_hit_under_way(heard: Heard, redis_url: str) -> None:
     client = Client(redis_url)
     await client.transcribe(GONE, digest=heard.digest)
     asked = asyncio.create_task(client.transcribe(GONE, digest=heard.digest))
@@ -418,13 +424,15 @@ async def test_an_id_whose_outcome_failed_is_answered(heard: Heard, client: Clie
     assert (outcome.cache, outcome.error) == ("hit", None)
 
 
-async def test_an_id_that_waits_is_not_answered_twice(heard: Heard, client: Client) -> None:
+async def test_a_queued_id_is_not_answered_from_the_cache_as_well(
+    heard: Heard, client: Client
+) -> None:
     first = await client.submit(GONE, id="a")
     again = await client.submit(GONE, id="a", digest=heard.digest)
     assert (again.duplicate, again.entry, again.answer) == (True, first.entry, None)
 
 
-async def test_a_lost_reply_answers_once(
+async def test_a_cache_hit_whose_reply_was_lost_has_one_outcome(
     heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.transcribe(GONE, digest=heard.digest)
@@ -443,7 +451,7 @@ async def test_a_lost_reply_answers_once(
     assert len(pipeline.outcomes()) == count + 1
 
 
-async def test_a_full_redis_refuses_it_whole(
+async def test_a_full_redis_refuses_a_cache_hit_without_writing_part_of_it(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     await client.transcribe(GONE, digest=heard.digest)
@@ -456,7 +464,7 @@ async def test_a_full_redis_refuses_it_whole(
 
 
 @pytest.mark.parametrize("key", [KEYS.transcripts, KEYS.stats, KEYS.request("a"), KEYS.webhooks])
-async def test_a_key_that_holds_something_else_is_named(
+async def test_a_key_of_the_wrong_type_is_named_in_the_error(
     heard: Heard, client: Client, pipeline: Pipeline, key: str
 ) -> None:
     await client.submit(GONE, digest=heard.digest)
@@ -472,7 +480,7 @@ async def test_a_key_that_holds_something_else_is_named(
     assert len(before) == len(pipeline.redis.xrange("kept"))
 
 
-async def test_the_order_is_kept_where_what_went_ahead_is_gone(
+async def test_the_order_is_kept_when_a_cached_result_ahead_is_gone(
     heard: Heard, client: Client, pipeline: Pipeline
 ) -> None:
     await client.transcribe(GONE, digest=heard.digest)
@@ -495,7 +503,7 @@ async def test_a_repeated_id_is_counted_once(
     assert pipeline.stats()["duplicates"] == 2
 
 
-async def test_patience_is_for_the_whole_of_a_submit(
+async def test_the_retry_timeout_covers_the_whole_submit(
     heard: Heard, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One time-out of the connection, and not another one after it."""
@@ -516,7 +524,7 @@ async def test_patience_is_for_the_whole_of_a_submit(
     assert asked == 1
 
 
-async def test_the_order_of_what_is_queued_is_kept_beside_repeats(
+async def test_queued_requests_keep_their_order_beside_cache_hits(
     heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two batches are under way at once: the second must not overtake the first in its lane."""

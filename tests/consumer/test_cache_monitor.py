@@ -1,4 +1,4 @@
-"""What the cache holds and is good for, as a worker watches it."""
+"""The monitor of the cache: results counted, a low hit rate and a large cache warned of."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ async def answered(parts: Components, **counts: int) -> None:
         await parts.redis.hincrby(KEYS.stats, name, count)
 
 
-def watch(parts: Components, *, rate: float = 0.0, most: int = 0) -> CacheMonitor:
-    return CacheMonitor(parts.commands, KEYS, warn_hit_rate_below=rate, warn_results_above=most)
+def monitor(parts: Components, *, rate: float = 0.0, most: int = 0) -> CacheMonitor:
+    return CacheMonitor(parts.broker, warn_hit_rate_below=rate, warn_results_above=most)
 
 
 def warnings(logs: list[Any]) -> list[str]:
@@ -37,62 +37,62 @@ def warnings(logs: list[Any]) -> list[str]:
 
 async def test_a_few_results_are_counted_exactly(make_parts: MakeParts) -> None:
     parts = make_parts("one")
-    assert await count_results(parts.commands, KEYS) == 0
+    assert await count_results(parts.broker) == 0
     await keep(parts, 30, others=60)
-    assert await count_results(parts.commands, KEYS) == 30
+    assert await count_results(parts.broker) == 30
 
 
-async def test_many_results_are_counted_nearly(make_parts: MakeParts) -> None:
+async def test_many_results_are_counted_approximately(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await keep(parts, 5000, others=5000)
     # Five deviations of a sample of a thousand: the hashes of the keys are drawn anew each time.
-    assert abs(await count_results(parts.commands, KEYS) - 5000) < 800
+    assert abs(await count_results(parts.broker) - 5000) < 800
 
 
-async def test_a_low_hit_rate_is_told_once_and_again_after_a_better_one(
+async def test_a_low_hit_rate_is_logged_once_and_again_after_a_better_one(
     make_parts: MakeParts,
 ) -> None:
     parts = make_parts("one")
-    one = watch(parts, rate=0.5)
-    await answered(parts, hits=5000)  # before this worker looked: another time's
+    one = monitor(parts, rate=0.5)
+    await answered(parts, hits=5000)  # before the first check: not judged
     with capture_logs() as logs:
-        await one.look()
+        await one.check()
         await answered(parts, hits=20, coalesced=10, misses=69)
-        await one.look()
+        await one.check()
         assert warnings(logs) == []  # too few to judge by
         await answered(parts, misses=1)
         for _ in range(2):
-            await one.look()
+            await one.check()
             await answered(parts, misses=200)
         assert warnings(logs) == ["hit_rate_too_low"]
         assert logs[0]["hit_rate"] == 0.3
         await answered(parts, hits=900)
-        await one.look()
+        await one.check()
         await answered(parts, misses=900)
-        await one.look()
+        await one.check()
     assert warnings(logs) == ["hit_rate_too_low"] * 2
 
 
-async def test_counters_that_began_anew_are_no_hit_rate(make_parts: MakeParts) -> None:
+async def test_counters_that_were_reset_give_no_hit_rate(make_parts: MakeParts) -> None:
     parts = make_parts("one")
-    one = watch(parts, rate=0.5)
+    one = monitor(parts, rate=0.5)
     await answered(parts, misses=1000)
     with capture_logs() as logs:
-        await one.look()
+        await one.check()
         await parts.redis.delete(KEYS.stats)
         await answered(parts, hits=100)
-        await one.look()
+        await one.check()
         await answered(parts, hits=100)
-        await one.look()
+        await one.check()
     assert warnings(logs) == []
 
 
-async def test_a_large_cache_is_told(make_parts: MakeParts) -> None:
+async def test_a_large_cache_is_logged(make_parts: MakeParts) -> None:
     parts = make_parts("one")
     await keep(parts, 11)
     with capture_logs() as logs:
-        await watch(parts, most=11).look()
+        await monitor(parts, most=11).check()
         assert warnings(logs) == []
-        await watch(parts, most=10).look()
+        await monitor(parts, most=10).check()
     assert warnings(logs) == ["cache_too_large"]
     assert "cache clear --model" in logs[0]["fix"]

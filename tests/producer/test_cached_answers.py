@@ -18,18 +18,18 @@ from sensestream_producer.transport import RedisTransport
 pytestmark = pytest.mark.anyio
 
 
-def ask(number: int) -> ResultKey:
-    return ResultKey(f"sha256:{number:064x}", "auto", True, claimed=True)
+def key(number: int) -> ResultKey:
+    return ResultKey(f"sha256:{number:064x}", "auto", True, digest_unverified=True)
 
 
 @pytest.fixture
-async def repeats(redis_url: str, redis: Redis, keys: Keys) -> AsyncIterator[CachedAnswers]:
+async def cached(redis_url: str, redis: Redis, keys: Keys) -> AsyncIterator[CachedAnswers]:
     """Those of a pipeline that keeps three results."""
     terms: Any = {"recogniser": "r", "result_ttl": "60", "request_ttl": "60"}
     await redis.hset(keys.reuse_policy, mapping=terms)
     for number in range(3):
         audio = sha256(str(number).encode()).hexdigest()
-        await redis.set(keys.audio(ask(number).digest), audio)
+        await redis.set(keys.audio(key(number).digest), audio)
         result = keys.result(result_identity(audio, "r", "auto", True))
         await redis.hset(result, "transcript", Transcript(f"text {number}").dumps())
     link = RedisTransport(redis_url, retry_timeout=1)
@@ -42,29 +42,29 @@ async def look_ups(redis: Redis) -> int:
     return int(statistics.get("cmdstat_get", {}).get("calls", 0))
 
 
-async def test_what_is_remembered_is_not_looked_up_again(
-    repeats: CachedAnswers, redis: Redis
+async def test_a_result_in_the_local_cache_is_not_looked_up_again(
+    cached: CachedAnswers, redis: Redis
 ) -> None:
-    found = await repeats.find([ask(0), None, ask(1), ask(7)])
-    assert [each and each.found["text"] for each in found] == ["text 0", None, "text 1", None]
+    found = await cached.find([key(0), None, key(1), key(7)])
+    assert [each and each.fields["text"] for each in found] == ["text 0", None, "text 1", None]
     before = await look_ups(redis)
-    await repeats.find([ask(0), ask(1)])
+    await cached.find([key(0), key(1)])
     assert await look_ups(redis) == before
-    await repeats.find([ask(2), ask(7)])
+    await cached.find([key(2), key(7)])
     assert await look_ups(redis) == before + 2
 
 
-async def test_what_was_used_longest_ago_is_forgotten_first(
-    repeats: CachedAnswers, keys: Keys, redis: Redis, monkeypatch: pytest.MonkeyPatch
+async def test_the_least_recently_used_result_is_evicted_first(
+    cached: CachedAnswers, keys: Keys, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_REMEMBERED", 2 * module._OVERHEAD + 2000)  # two small ones
-    repeats = CachedAnswers(repeats._link, keys, role="client")
-    await repeats.find([ask(0)])
-    await repeats.find([ask(1)])
-    await repeats.find([ask(0)])
-    await repeats.find([ask(2)])
+    monkeypatch.setattr(module, "_CACHE_BYTES", 2 * module._OVERHEAD + 2000)  # two small ones
+    cached = CachedAnswers(cached._link, keys, role="client")
+    await cached.find([key(0)])
+    await cached.find([key(1)])
+    await cached.find([key(0)])
+    await cached.find([key(2)])
     before = await look_ups(redis)
-    await repeats.find([ask(0), ask(2)])
+    await cached.find([key(0), key(2)])
     assert await look_ups(redis) == before
-    await repeats.find([ask(1)])
+    await cached.find([key(1)])
     assert await look_ups(redis) == before + 1

@@ -1,4 +1,4 @@
-"""The list of recordings that a worker has heard before anybody asks."""
+"""The warm list: its file, and its queueing once for each recogniser."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_list_is_queued_once_for_each_recogniser(make_parts: MakeParts) 
     parts = make_parts("one")
     wanted = (WarmUp("file:///a.wav", "en"), WarmUp("file:///b.wav"))
     for fingerprint in ("first", "first", "second"):
-        await warm_up(parts.commands, KEYS, fingerprint, wanted, 60)
+        await warm_up(parts.broker, fingerprint, wanted, 60)
     entries = [fields for _, fields in await parts.redis.xrange(KEYS.requests)]
     assert [fields[b"audio"] for fields in entries] == [b"file:///a.wav", b"file:///b.wav"] * 2
     assert (entries[0][b"language"], entries[0][b"itn"]) == (b"en", b"1")

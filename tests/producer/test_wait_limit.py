@@ -6,32 +6,34 @@ import asyncio
 
 import pytest
 from sensestream_common.contract.errors import WaitTimeout
-from sensestream_producer.time_limit import TimeLimit
+from sensestream_producer.outcomes.wait_limit import wait_limit
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_what_takes_longer_is_ended_and_named() -> None:
     named = r"no outcome of 'a' within 0\.01 s"
-    with pytest.raises(WaitTimeout, match=named), TimeLimit("a", 0.01):
-        await asyncio.Event().wait()
+    with pytest.raises(WaitTimeout, match=named):
+        async with wait_limit("a", 0.01):
+            await asyncio.Event().wait()
     await asyncio.sleep(0)  # the task itself has not been cancelled
 
 
 @pytest.mark.parametrize("seconds", [None, 60])
 async def test_what_ends_in_time_is_left_alone(seconds: float | None) -> None:
-    with TimeLimit("a", seconds):
+    async with wait_limit("a", seconds):
         await asyncio.sleep(0)
 
 
 async def test_an_error_passes() -> None:
-    with pytest.raises(LookupError), TimeLimit("a", 60):
-        raise LookupError
+    with pytest.raises(LookupError):
+        async with wait_limit("a", 60):
+            raise LookupError
 
 
 async def test_a_cancellation_from_elsewhere_is_one() -> None:
     async def wait() -> None:
-        with TimeLimit("a", 60):
+        async with wait_limit("a", 60):
             await asyncio.Event().wait()
 
     waiting = asyncio.create_task(wait())
@@ -43,7 +45,7 @@ async def test_a_cancellation_from_elsewhere_is_one() -> None:
 
 async def test_of_two_cancellations_the_one_from_elsewhere_wins() -> None:
     async def wait() -> None:
-        with TimeLimit("a", 0):
+        async with wait_limit("a", 0):
             await asyncio.Event().wait()
 
     waiting = asyncio.create_task(wait())
@@ -56,7 +58,8 @@ async def test_of_two_cancellations_the_one_from_elsewhere_wins() -> None:
 
 
 async def test_the_inner_of_two_limits_ends_the_inner_alone() -> None:
-    with TimeLimit("outer", 60):
-        with pytest.raises(WaitTimeout, match="inner"), TimeLimit("inner", 0.01):
-            await asyncio.Event().wait()
+    async with wait_limit("outer", 60):
+        with pytest.raises(WaitTimeout, match="inner"):
+            async with wait_limit("inner", 0.01):
+                await asyncio.Event().wait()
         await asyncio.sleep(0)

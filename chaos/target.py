@@ -1,4 +1,4 @@
-"""Everything a fault may lay its hands on."""
+"""Everything that a fault may act on."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from sensestream_common.contract.keys import Keys
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from chaos.crew import Crew
 from chaos.ledger import Ledger
 from chaos.proxy import Proxy
+from chaos.workers import Workers
 
-__all__ = ["Arena"]
+__all__ = ["Target"]
 
 
 @dataclass
-class Arena:
+class Target:
     """One Redis, its workers, the proxy between them, and the dice."""
 
     server: EmbeddedRedis
     redis: Any
     keys: Keys
-    crew: Crew
+    workers: Workers
     proxy: Proxy
     ledger: Ledger
     clips: list[str]
     draw: random.Random
-    careless: bool  # the log is synced once a second only
+    everysec: bool  # the log is synced once a second only
     kills: list[float] = field(default_factory=list)  # of Redis, by the monotonic clock

@@ -15,14 +15,14 @@ from typing import Self
 
 from chaos.mortal_worker import STEPS
 
-__all__ = ["Crew", "NobodyReady"]
+__all__ = ["TooFewReady", "Workers"]
 
 _MORTAL = Path(__file__).with_name("mortal_worker.py")
 _START = 60.0  # seconds
 
 
-class NobodyReady(Exception):
-    """There are too few workers at work for a fault to mean anything."""
+class TooFewReady(Exception):
+    """Too few workers are at work for a fault to mean anything."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Member:
         return b'"worker_ready"' in self.log.read_bytes()[:20_000]
 
 
-class Crew:
+class Workers:
     """`size` worker processes on one Redis; every second one dies by itself sooner or later."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Crew:
         self._folder = folder
         self._seed = seed
         # Each step in its turn: drawn at random, one might not come for minutes.
-        steps = random.Random(f"crew {seed}").sample(STEPS, len(STEPS))
+        steps = random.Random(f"workers {seed}").sample(STEPS, len(STEPS))
         self._steps = itertools.cycle(steps)
         self._numbers = itertools.count()
         self._frozen: dict[int, float] = {}
@@ -61,15 +61,15 @@ class Crew:
         self.end()
 
     def pick(self, draw: random.Random) -> int:
-        """The slot of a worker to strike; `NobodyReady` while half of them are only starting.
+        """The slot of a worker to kill or freeze; `TooFewReady` while half of them are starting.
 
-        Not of one that is about to die where nobody has died yet. Struck more often, they would do
+        A worker whose step has killed none yet is left alone. Killed more often, workers would do
         little but start.
         """
         ready = [slot for slot, member in enumerate(self._members) if member.ready]
         worth = [slot for slot in ready if self.deaths.get(self._members[slot].step, 1)]
         if 2 * len(ready) <= len(self._members) or not worth:
-            raise NobodyReady
+            raise TooFewReady
         return draw.choice(worth)
 
     def replace(self, slot: int, *, kill: bool) -> str:
@@ -87,8 +87,8 @@ class Crew:
         self._frozen[slot] = time.monotonic() + seconds
         return f"worker {process.pid}"
 
-    def look_after(self) -> None:
-        """Wake who has been frozen long enough, and replace who has died at its step."""
+    def maintain(self) -> None:
+        """Wake workers that were frozen long enough, and replace those that died at their step."""
         for slot, until in list(self._frozen.items()):
             if time.monotonic() > until:
                 self._members[slot].process.send_signal(signal.SIGCONT)
@@ -99,8 +99,8 @@ class Crew:
                     self.deaths[member.step] += 1
                 self._members[slot] = self._start(mortal=slot % 2 == 1)
 
-    def settle(self) -> None:
-        """From now on nobody dies: wake the frozen, replace the mortal by ordinary workers."""
+    def heal(self) -> None:
+        """Wake the frozen workers, and replace the mortal ones by ordinary ones."""
         for slot, member in enumerate(self._members):
             member.process.send_signal(signal.SIGCONT)
             if member.step:
@@ -121,16 +121,16 @@ class Crew:
         for member in self._members:
             member.process.wait(60)
 
-    def start_over(self) -> None:
+    def restart(self) -> None:
         """As many ordinary workers as before, after the end of the others."""
         self._members = [self._start(mortal=False) for _ in self._members]
 
-    def fallen(self) -> int:
-        """How many have ended by themselves, since they were last looked after."""
+    def ended(self) -> int:
+        """How many have ended by themselves since the last `maintain`."""
         return sum(member.process.poll() is not None for member in self._members)
 
-    def second_finishers(self) -> int:
-        """How often a worker came to commit what another had committed, and wrote nothing."""
+    def late_commits(self) -> int:
+        """How often a commit found the entry committed by another worker, and wrote nothing."""
         logs = self._folder.glob("worker-*.log")
         return sum(log.read_bytes().count(b'"request_answered_by_another"') for log in logs)
 

@@ -1,8 +1,8 @@
--- How a living worker shows itself, what its group runs, and on which terms others may answer
--- repeats. One script, so that no key is ever without an end; what a full Redis refuses to write is
--- left as it was, and lives on.
+-- Announces a living worker, the recogniser of its group, and the terms on which clients and
+-- gateways may answer cache hits. One script, so that no key is ever without a TTL; a key that a
+-- full Redis refuses to write keeps its value, and lives on.
 --
--- KEYS 1 worker:<consumer>  2 recogniser  3 repeats
+-- KEYS 1 worker:<consumer>  2 recogniser  3 reuse-policy
 -- ARGV 1 milliseconds of the worker  2 of the others  3 fingerprint  4 a digest is trusted (1/0)
 --      5 result_ttl s  6 request_ttl s  then field, value, …
 
@@ -20,8 +20,8 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[4] == '0' then
   redis.pcall('HSET', KEYS[3], 'untrusted_digest_until', string.format('%.0f', now + ARGV[2]))
 else
-  local wary = redis.pcall('HGET', KEYS[3], 'untrusted_digest_until')
-  if type(wary) == 'string' and wary ~= '0' and (tonumber(wary) or 0) < now then
+  local untrusted = redis.pcall('HGET', KEYS[3], 'untrusted_digest_until')
+  if type(untrusted) == 'string' and untrusted ~= '0' and (tonumber(untrusted) or 0) < now then
     redis.pcall('HSET', KEYS[3], 'untrusted_digest_until', '0')
   end
 end
