@@ -96,9 +96,7 @@ def _background(state: AppState) -> list[asyncio.Task[None]]:
     backend, stopping = state.backend, state.stopping
     tasks = []
     if state.settings.webhook_secret:
-        sender = WebhookSender(
-            state.settings, backend.link, backend.keys, stopping, backend.present
-        )
+        sender = WebhookSender(state.settings, backend, stopping)
         tasks.append(asyncio.create_task(sender.run(), name="gateway-webhooks"))
     if backend.store is not None:
         work = sweep(backend.store, backend.link, backend.keys, stopping)

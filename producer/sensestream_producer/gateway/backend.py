@@ -94,7 +94,7 @@ class Backend:
         if receipt.answer is not None:
             return self.present(receipt.answer)
         if receipt.state == RequestState.DONE:
-            return await self._kept(receipt.outcome)
+            return await self.read_outcome(receipt.outcome)
         return await self.wait(receipt.id, timeout=timeout)
 
     async def wait(self, request_id: str, *, timeout: float) -> Outcome | None:
@@ -105,6 +105,12 @@ class Backend:
             async with asyncio.timeout(timeout):
                 return self.present(await self._outcomes.wait_for_known_id(request_id))
         return None
+
+    async def read_outcome(self, stream_id: str) -> Outcome | None:
+        """The outcome with this stream id, as callers may see it; `None` if no longer kept."""
+        stream = self.keys.transcripts
+        found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
+        return self.present(outcome_from_entry(found[0][1])) if found else None
 
     def present(self, outcome: Outcome) -> Outcome:
         """The outcome as callers may see it."""
@@ -120,11 +126,6 @@ class Backend:
     async def pipeline_status(self) -> PipelineStatus:
         """Backlog, living workers and counters of the pipeline."""
         return await self.link.run(lambda: pipeline_status(self.link.redis, self.keys))
-
-    async def _kept(self, stream_id: str) -> Outcome | None:
-        stream = self.keys.transcripts
-        found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
-        return self.present(outcome_from_entry(found[0][1])) if found else None
 
     async def _submit(self, submission: Submission, file: File | None) -> Receipt:
         request = submission.request(submission.id, self.keys)

@@ -25,15 +25,15 @@ from sensestream_common.connections.connection import BLOCK_SECONDS
 from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import SensestreamError
-from sensestream_common.contract.keys import WEBHOOKS_GROUP, Keys
-from sensestream_common.contract.outcome import Outcome, outcome_from_entry
+from sensestream_common.contract.keys import WEBHOOKS_GROUP
+from sensestream_common.contract.outcome import Outcome
 from sensestream_common.redaction import redacted
 
+from sensestream_producer.gateway.backend import Backend
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.signing import signed_headers
 from sensestream_producer.gateway.webhooks.client import Attempt, WebhookClient
-from sensestream_producer.outcomes.stream_ids import entries, id_text, parse_id
-from sensestream_producer.transport import RedisTransport
+from sensestream_producer.outcomes.stream_ids import id_text, parse_id
 
 __all__ = ["WebhookSender"]
 
@@ -56,29 +56,21 @@ class _Webhook:
 
 
 class WebhookSender:
-    """Sends webhooks from one gateway until `stopping` is set.
-
-    `present` makes the outcome that is sent of the one in Redis.
-    """
+    """Sends webhooks from one gateway until `stopping` is set."""
 
     def __init__(
-        self,
-        settings: GatewaySettings,
-        link: RedisTransport,
-        keys: Keys,
-        stopping: asyncio.Event,
-        present: Callable[[Outcome], Outcome],
+        self, settings: GatewaySettings, backend: Backend, stopping: asyncio.Event
     ) -> None:
         self._settings = settings
-        self._link = link
-        self._keys = keys
+        self._backend = backend
+        self._link = backend.link
+        self._keys = backend.keys
         self._client = WebhookClient(
             timeout=settings.webhook_timeout, allow_private=settings.webhook_allow_private
         )
         self._slots = asyncio.Semaphore(_MAX_DELIVERIES)
         self._deliveries: set[asyncio.Task[None]] = set()
         self._stopping = stopping
-        self._present = present
 
     async def run(self) -> None:
         """Deliver new webhooks and those due again; then finish the deliveries under way."""
@@ -182,7 +174,7 @@ class WebhookSender:
             log.error("webhook_internal_error", exc_info=error)
 
     async def _deliver(self, webhook: _Webhook) -> None:
-        outcome = await self._outcome(webhook)
+        outcome = await self._backend.read_outcome(webhook.outcome)
         if outcome is None:
             reason = "its outcome is no longer kept"
             await self._settle(webhook, Attempt(False, reason, permanent=True), "")
@@ -193,13 +185,6 @@ class WebhookSender:
         )
         attempt = await self._client.post(webhook.url, headers, body)
         await self._settle(webhook, attempt, outcome.id)
-
-    async def _outcome(self, webhook: _Webhook) -> Outcome | None:
-        stream = self._keys.transcripts
-        found = await self._link.run(
-            lambda: entries(self._link.redis, stream, webhook.outcome, webhook.outcome)
-        )
-        return self._present(outcome_from_entry(found[0][1])) if found else None
 
     async def _settle(self, webhook: _Webhook, attempt: Attempt, request_id: str) -> None:
         over = attempt.permanent or webhook.tries >= self._settings.webhook_tries
