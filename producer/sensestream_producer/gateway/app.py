@@ -24,7 +24,7 @@ from sensestream_producer.gateway.outcome_notifier import OutcomeNotifier
 from sensestream_producer.gateway.routes import events, jobs, openai, operations, page, tutorial
 from sensestream_producer.gateway.routes.job_request import JobRequest
 from sensestream_producer.gateway.settings import GatewaySettings
-from sensestream_producer.gateway.uploads.stores import open_store, sweep
+from sensestream_producer.gateway.uploads.stores import Store, open_store, sweep
 from sensestream_producer.gateway.webhooks.sender import WebhookSender
 
 __all__ = ["create_app"]
@@ -42,23 +42,9 @@ def create_app(settings: GatewaySettings, samples: Sequence[Path] = ()) -> FastA
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        backend = Backend(settings, store)
-        state = app.state.gateway = AppState(
-            settings=settings,
-            backend=backend,
-            notifier=OutcomeNotifier(backend.link, backend.keys, settings.max_subscribers),
-            keys=tuple(map(ApiKey.parse, settings.api_keys)),
-            samples={path.name: path for path in samples},
-            upload_slots=asyncio.Semaphore(settings.max_uploads),
-        )
-        tasks = _background(state)
-        try:
+        async with _running(settings, store, samples) as state:
+            app.state.gateway = state
             yield
-        finally:
-            state.stopping.set()
-            await asyncio.gather(*tasks)
-            await state.notifier.close()
-            await backend.close()
 
     app = FastAPI(
         title="Sensestream",
@@ -82,6 +68,30 @@ def create_app(settings: GatewaySettings, samples: Sequence[Path] = ()) -> FastA
             expose_headers=["Location", "Retry-After", "X-Request-Id", "X-Sensestream-Cache"],
         )
     return app
+
+
+@asynccontextmanager
+async def _running(
+    settings: GatewaySettings, store: Store | None, samples: Sequence[Path]
+) -> AsyncIterator[AppState]:
+    """The connected components of a gateway, with its background tasks."""
+    backend = Backend(settings, store)
+    state = AppState(
+        settings=settings,
+        backend=backend,
+        notifier=OutcomeNotifier(backend.link, backend.keys, settings.max_subscribers),
+        keys=tuple(map(ApiKey.parse, settings.api_keys)),
+        samples={path.name: path for path in samples},
+        upload_slots=asyncio.Semaphore(settings.max_uploads),
+    )
+    tasks = _background(state)
+    try:
+        yield state
+    finally:
+        state.stopping.set()
+        await asyncio.gather(*tasks)
+        await state.notifier.close()
+        await backend.close()
 
 
 def _describe(app: FastAPI) -> None:
