@@ -46,6 +46,18 @@ __all__ = ["CachedAnswer", "CachedAnswers", "CachedReply", "CachedResult", "Resu
 log = structlog.get_logger("sensestream.client")
 
 _ANSWER = load_script("sensestream_producer.submit", "answer")
+# The parts of a call of answer.lua for each request, in this order and by the script's own names.
+ANSWER_KEYS = ("request", "result", "audio")
+ANSWER_ARGUMENTS = (
+    "lane",
+    "digest_unverified",
+    "expected_sha1",
+    "result_ttl",
+    "webhook_url",
+    "id",
+    "field_count",
+    "own_members",
+)
 _POLICY_FRESH = 10.0  # seconds until the policy is read anew: the script sees to it that it holds
 _POLICY_RETRY = 1.0  # the same for a policy that refuses something
 _POLICY_FORBIDDEN = 60.0  # the same where Redis's users may not read it
@@ -142,7 +154,7 @@ class CachedReply:
         return ttl if self.result.retention.lacks(ttl) else 0
 
     def arguments(self, ttl: int) -> tuple[EncodedArgs, EncodedArgs]:
-        """The request's own arguments, as answer.lua takes them."""
+        """`ANSWER_ARGUMENTS`, then the outcome's names and values and its other members."""
         request, result, own = self.request, self.result, self._own_fields
         fields = [part for pair in own.items() for part in pair]
         return encode_args(
