@@ -8,6 +8,7 @@ import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -85,6 +86,23 @@ async def test_each_has_its_own_replies(line: PipelinedConnection) -> None:
     texts = [str(n) for n in range(200)]
     replies = await asyncio.gather(*(line.execute([*echo(text), *echo("+")]) for text in texts))
     assert replies == [[text.encode(), b"+"] for text in texts]
+
+
+@pytest.mark.parametrize("missing", ["", "set_protocol", "writelines"])
+async def test_a_transport_is_known_by_its_methods(missing: str) -> None:
+    """Those of uvloop are no subclasses of asyncio's."""
+    names = {"abort", "get_protocol", "is_closing", "set_protocol", "writelines"} - {missing}
+    transport = SimpleNamespace(**dict.fromkeys(names))
+    connection = SimpleNamespace(_writer=SimpleNamespace(transport=transport))
+    found: object = pipelined_connection.transport_of(connection)
+    assert found is (None if missing else transport)
+
+
+@pytest.mark.parametrize("connection", [SimpleNamespace(), SimpleNamespace(_writer=None)])
+async def test_a_connection_without_a_transport_has_the_fallback(
+    connection: SimpleNamespace,
+) -> None:
+    assert pipelined_connection.transport_of(connection) is None
 
 
 async def test_a_refusal_is_an_element_and_spoils_no_other(line: PipelinedConnection) -> None:

@@ -38,6 +38,7 @@ __all__ = ["EncodedArgs", "PipelinedConnection", "encode_arg", "encode_args", "p
 _READ_BYTES = 1 << 16
 _CLOSED = "the client was closed"
 _LOST = "the connection was lost"
+_TRANSPORT_METHODS = ("abort", "get_protocol", "is_closing", "set_protocol", "writelines")
 _MORE = object()  # of a reply that has not come whole
 
 
@@ -139,8 +140,9 @@ def transport_of(connection: Any) -> asyncio.Transport | None:
 
     It is private to redis-py, which offers no other way to read a socket without its stream.
     """
-    transport = getattr(getattr(connection, "_writer", None), "transport", None)
-    return transport if isinstance(transport, asyncio.Transport) else None
+    transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
+    # By its methods: uvloop's transports are no subclasses of asyncio's.
+    return transport if all(hasattr(transport, name) for name in _TRANSPORT_METHODS) else None
 
 
 class _Fallback:

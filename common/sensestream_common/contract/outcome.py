@@ -32,6 +32,8 @@ __all__ = [
 
 
 class Status(StrEnum):
+    """How a request ended."""
+
     COMPLETED = "completed"
     FAILED = "failed"
 
@@ -79,9 +81,11 @@ class Outcome:
 
     @property
     def completed(self) -> bool:
+        """Whether it has a transcript."""
         return self.status is Status.COMPLETED
 
     def with_transcript(self, transcript: Transcript) -> Outcome:
+        """The same outcome with the fields that a transcript gives."""
         return replace(self, **transcript_fields(transcript))
 
     def to_json(self) -> dict[str, Any]:

@@ -46,6 +46,18 @@ __all__ = ["CachedAnswer", "CachedAnswers", "CachedReply", "CachedResult", "Resu
 log = structlog.get_logger("sensestream.client")
 
 _ANSWER = load_script("sensestream_producer.submit", "answer")
+# The parts of a call of answer.lua for each request, in this order and by the script's own names.
+ANSWER_KEYS = ("request", "result", "audio")
+ANSWER_ARGUMENTS = (
+    "lane",
+    "digest_unverified",
+    "expected_sha1",
+    "result_ttl",
+    "webhook_url",
+    "id",
+    "field_count",
+    "own_members",
+)
 _POLICY_FRESH = 10.0  # seconds until the policy is read anew: the script sees to it that it holds
 _POLICY_RETRY = 1.0  # the same for a policy that refuses something
 _POLICY_FORBIDDEN = 60.0  # the same where Redis's users may not read it
@@ -142,23 +154,33 @@ class CachedReply:
         return ttl if self.result.retention.lacks(ttl) else 0
 
     def arguments(self, ttl: int) -> tuple[EncodedArgs, EncodedArgs]:
-        """The request's own arguments, as answer.lua takes them."""
+        """`ANSWER_ARGUMENTS`, then the outcome's names and values and its other members."""
         request, result, own = self.request, self.result, self._own_fields
         fields = [part for pair in own.items() for part in pair]
         return encode_args(
-            self.lane.value, 1 if self.key.digest_unverified else 0, result.checksum, ttl,
-            request.callback_url, request.id, len(fields) + result.field_count,
-            to_json_text(own)[1:-1], *fields,
-        ), result.arguments  # fmt: skip
+            self.lane.value,
+            1 if self.key.digest_unverified else 0,
+            result.checksum,
+            ttl,
+            request.callback_url,
+            request.id,
+            len(fields) + result.field_count,
+            to_json_text(own)[1:-1],
+            *fields,
+        ), result.arguments
 
     def answer(self, reply: list[bytes]) -> CachedAnswer:
         """The outcome that the script has written, from its reply."""
         entry, stream_id, now = [part.decode() for part in reply[1:]]
         at = int(now)
         outcome = Outcome(
-            **self.result.fields, **self._own_fields,
-            entry=entry, submitted_at=at, started_at=at, finished_at=at,
-        )  # fmt: skip
+            **self.result.fields,
+            **self._own_fields,
+            entry=entry,
+            submitted_at=at,
+            started_at=at,
+            finished_at=at,
+        )
         return CachedAnswer(outcome, stream_id)
 
 
@@ -169,9 +191,13 @@ class CachedAnswers:
         self._link = link
         self._keys = keys
         self._shared_keys = encode_args(
-            keys.requests, keys.requests_high, keys.transcripts, keys.webhooks, keys.stats,
+            keys.requests,
+            keys.requests_high,
+            keys.transcripts,
+            keys.webhooks,
+            keys.stats,
             keys.reuse_policy,
-        )  # fmt: skip
+        )
         # The `worker` of its outcomes: made as workers make their names.
         self._name = f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
         self._policy: ReusePolicy | None = None
@@ -232,7 +258,9 @@ class CachedAnswers:
         for reply, ttl in zip(replies, ttls, strict=True):
             keys += [encode_arg(self._keys.request(reply.request.id)), reply.result.keys]
             arguments += reply.arguments(ttl)
-        answers: list[list[bytes]] = await self._link.line.run_script(_ANSWER, keys, arguments)
+        answers: list[list[bytes]] = await self._link.connection.run_script(
+            _ANSWER, keys, arguments
+        )
         return answers
 
     def _read(self, reply: CachedReply, answer: list[bytes], ttl: int) -> Any:
@@ -250,7 +278,9 @@ class CachedAnswers:
         if time.monotonic() < self._look_again:
             return self._policy
         names = ("recogniser", "result_ttl", "request_ttl", "untrusted_digest_until")
-        [found] = await self._link.line.execute([pack("HMGET", self._keys.reuse_policy, *names)])
+        [found] = await self._link.connection.execute(
+            [pack("HMGET", self._keys.reuse_policy, *names)]
+        )
         forbidden = isinstance(found, ResponseError) and _is_forbidden(found)
         self._policy = policy = None if isinstance(found, ResponseError) else _read_policy(found)
         wait = _POLICY_FRESH if policy and not policy.digests_untrusted else _POLICY_RETRY
@@ -265,7 +295,7 @@ class CachedAnswers:
         self, keys: Iterable[ResultKey], policy: ReusePolicy
     ) -> dict[ResultKey, CachedResult]:
         asked = list(keys)
-        aliases = await self._link.line.execute(
+        aliases = await self._link.connection.execute(
             [pack("GET", self._keys.audio(key.digest)) for key in asked]
         )
         identities = {
@@ -273,7 +303,7 @@ class CachedAnswers:
             for key, audio in zip(asked, aliases, strict=True)
             if isinstance(audio, bytes) and is_identity(audio)
         }
-        kept = await self._link.line.execute(
+        kept = await self._link.connection.execute(
             [
                 pack("HMGET", self._keys.result(identity), "transcript", "model")
                 for identity in identities.values()

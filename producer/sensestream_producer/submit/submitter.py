@@ -203,7 +203,7 @@ class Submitter:
             keys += submit.keys(names)
             arguments += submit.arguments()
         return list(
-            await self._link.line.run_script(
+            await self._link.connection.run_script(
                 _SUBMIT, [encode_args(*keys)], [encode_args(*arguments)]
             )
         )
