@@ -12,7 +12,7 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.keys import Keys, Lane
 from sensestream_common.contract.outcome import Outcome, Status, to_json_text
 from sensestream_common.contract.request import Request
-from sensestream_producer.submit.cached_answers import (
+from sensestream_producer.submit.cached_result import (
     ANSWER_ARGUMENTS,
     ANSWER_KEYS,
     CachedReply,

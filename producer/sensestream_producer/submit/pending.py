@@ -11,7 +11,7 @@ from sensestream_common.contract.keys import Keys, Lane
 from sensestream_common.contract.outcome import Status
 from sensestream_common.contract.request import Request
 
-from sensestream_producer.submit.cached_answers import CachedAnswer, ResultKey
+from sensestream_producer.submit.cached_result import CachedAnswer, ResultKey
 from sensestream_producer.submit.submission import Receipt, RequestState
 from sensestream_producer.transport import RedisTransport
 

@@ -17,7 +17,8 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.contract.keys import Keys
 
-from sensestream_producer.submit.cached_answers import CachedAnswers, CachedReply, ResultKey
+from sensestream_producer.submit.cached_answers import CachedAnswers
+from sensestream_producer.submit.cached_result import CachedReply, ResultKey
 from sensestream_producer.submit.lone_hits import LoneHits
 from sensestream_producer.submit.pending import NotCached, PendingSubmit, ReceiptReader
 from sensestream_producer.submit.submission import Receipt
