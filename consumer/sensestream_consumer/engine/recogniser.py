@@ -120,10 +120,10 @@ class Recogniser:
             files, inspected, chosen,
             threads=threads, batched=batching is not None, gpu_mem_limit=gpu_mem_limit, cache=cache,
         )  # fmt: skip
-        if graph.pieces != len(vocabulary):
+        if graph.tokens != len(vocabulary):
             raise ModelError(
                 f"{files.vocabulary} has {len(vocabulary)} pieces and the logits of "
-                f"{files.graph.name} have {graph.pieces}: they belong to different models"
+                f"{files.graph.name} have {graph.tokens}: they belong to different models"
             )
         cutter: Cutter = SpeechCutter(FsmnVad.load(vad)) if vad else EnergyCutter()
         precision = precision_of(inspected, graph)

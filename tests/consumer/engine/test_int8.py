@@ -49,7 +49,7 @@ def _open(directory: Path, cache: Path, features: frozenset[str] | None = None) 
 
 def _untouched(directory: Path) -> Graph:
     files = find_model_files(directory, prefer_int8=True)
-    return Graph(files, device="cpu", threads=1)
+    return Graph.on_cpu(files, threads=1)
 
 
 def _logits(graph: Graph, rows: int, language: int = 0, textnorm: int = 14) -> Any:

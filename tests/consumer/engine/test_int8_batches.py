@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,9 @@ from onnx import helper
 from sensestream_common.contract.errors import ModelError
 from sensestream_consumer.engine import Recogniser
 from sensestream_consumer.engine.batching.queue import BatchLimits
-from sensestream_consumer.engine.graph import int8_batches
 from sensestream_consumer.engine.graph.graph import Graph
 from sensestream_consumer.engine.graph.int8_batches import open_batching_graph
-from sensestream_consumer.engine.model.directory import find_model_files
+from sensestream_consumer.engine.model.directory import ModelFiles, find_model_files
 from sensestream_consumer.engine.model.fingerprint import inspect_graph
 
 from tests.consumer.engine.speech import bundled_clips, read_speech
@@ -81,7 +80,7 @@ def _batching(directory: Path) -> Graph:
 
 
 def _untouched(directory: Path) -> Graph:
-    return Graph(find_model_files(directory, prefer_int8=True), device="cpu", threads=1)
+    return Graph.on_cpu(find_model_files(directory, prefer_int8=True), threads=1)
 
 
 def _alone(graph: Graph, clip: Clip) -> Ids:
@@ -184,13 +183,12 @@ def test_a_graph_in_which_one_scale_would_be_left_is_refused_with_the_reason(
 def test_a_machine_on_which_company_changes_an_answer_is_found_out_at_start(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    untouched: Callable[..., Graph] = Graph
+    on_cpu = Graph.on_cpu
 
-    def as_it_was(files: object, **options: object) -> Graph:
-        options.pop("row_scaled", None)
-        return untouched(files, **options)
+    def as_it_was(files: ModelFiles, *, threads: int, row_scaled: bytes | None = None) -> Graph:
+        return on_cpu(files, threads=threads)
 
-    monkeypatch.setattr(int8_batches, "Graph", as_it_was)
+    monkeypatch.setattr(Graph, "on_cpu", as_it_was)
     with pytest.raises(ModelError, match="said something else in company"):
         Recogniser.load(tiny, device="cpu", batching=LIMITS)
 

@@ -43,7 +43,7 @@ def open_batching_graph(files: ModelFiles, inspected: GraphFile, *, threads: int
     `ModelError` for a graph in which something would still depend on the whole batch.
     """
     if not inspected.integer:
-        return Graph(files, device="cpu", threads=threads)
+        return Graph.on_cpu(files, threads=threads)
     # Loads the onnx package, which other workers never need.
     from sensestream_consumer.engine.graph.conversion import convert_for_batches
 
@@ -55,8 +55,8 @@ def open_batching_graph(files: ModelFiles, inspected: GraphFile, *, threads: int
     if together:
         raise _depends(files, f"{len(together)} {together[0]} of another form than the usual one")
     if not inspected.integer_products:
-        return Graph(files, device="cpu", threads=threads)
-    graph = Graph(files, device="cpu", threads=threads, row_scaled=content)
+        return Graph.on_cpu(files, threads=threads)
+    graph = Graph.on_cpu(files, threads=threads, row_scaled=content)
     if not _same_in_company(graph):
         raise _depends(files, "on this machine a clip said something else in company")
     log.info("activations_scaled_by_row", graph=str(files.graph), signed=signed)
