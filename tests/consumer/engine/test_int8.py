@@ -337,7 +337,7 @@ def test_what_a_start_left_behind_long_ago_is_cleaned_up(tiny: Path, tmp_path: P
     assert not left.exists()
 
 
-def test_a_graph_for_one_clip_refuses_padding_and_company(tiny: Path, tmp_path: Path) -> None:
+def test_a_graph_for_one_clip_refuses_padding_and_a_second_clip(tiny: Path, tmp_path: Path) -> None:
     graph = _open(tiny, tmp_path)
     features = example_features(20, 560).reshape(2, 10, 560)
     assert not graph.accepts_padding
