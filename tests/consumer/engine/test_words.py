@@ -57,7 +57,7 @@ def test_words_stand_between_spaces() -> None:
 
 @pytest.mark.parametrize(("language", "syllable"), [("en", "7"), ("ko", "녕")])
 def test_a_pause_of_a_second_ends_a_word(language: str, syllable: str) -> None:
-    spoken = PIECES.index(syllable)
+    spoken = TOKENS.index(syllable)
     rows = [10, 13, 16, 33, 36]  # of 60 ms: the pause before row 33 is 960 ms long, too short
     assert [word.text for word in _spoken(language, spoken, rows)] == [syllable * 5]
     rows = [10, 13, 16, 34, 37]
@@ -67,7 +67,7 @@ def test_a_pause_of_a_second_ends_a_word(language: str, syllable: str) -> None:
 
 
 def test_a_mark_after_a_pause_belongs_to_the_word_before_it() -> None:
-    tokens = [Token(PIECES.index("7"), 1, 1, 0.9), Token(PIECES.index("."), 40, 40, 0.9)]
+    tokens = [Token(TOKENS.index("7"), 1, 1, 0.9), Token(PIECES.index("."), 40, 40, 0.9)]
     [segment] = segments_of(tokens, VOCABULARY, "en", _clock(160_000))
     assert [word.text for word in segment.words] == ["7."]
 
@@ -75,7 +75,7 @@ def test_a_mark_after_a_pause_belongs_to_the_word_before_it() -> None:
 def _spoken(language: str, piece: int, rows: list[int]) -> tuple[Word, ...]:
     tokens = [Token(piece, row, row, 0.9) for row in rows]
     [segment] = segments_of(tokens, VOCABULARY, language, _clock(160_000))
-    assert segment.text == PIECES[piece] * len(rows)
+    assert segment.text == TOKENS[piece] * len(rows)
     return segment.words
 
 
