@@ -67,7 +67,7 @@ def test_a_pause_of_a_second_ends_a_word(language: str, syllable: str) -> None:
 
 
 def test_a_mark_after_a_pause_belongs_to_the_word_before_it() -> None:
-    tokens = [Token(TOKENS.index("7"), 1, 1, 0.9), Token(PIECES.index("."), 40, 40, 0.9)]
+    tokens = [Token(TOKENS.index("7"), 1, 1, 0.9), Token(TOKENS.index("."), 40, 40, 0.9)]
     [segment] = segments_of(tokens, VOCABULARY, "en", _clock(160_000))
     assert [word.text for word in segment.words] == ["7."]
 
