@@ -27,7 +27,7 @@ KEYS = Keys("sensestream")
 async def file_of(content: bytes) -> File:
     spool = Spool()
     spool.feed(content)
-    return File("file", "a.wav", spool, await spool.finish())
+    return File("file", spool, await spool.finish())
 
 
 def lose_replies(monkeypatch: pytest.MonkeyPatch, times: int) -> None:

@@ -17,7 +17,7 @@ from sensestream_producer.gateway.backend import Backend
 from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.outcome_notifier import OutcomeNotifier
 from sensestream_producer.gateway.settings import GatewaySettings
-from sensestream_producer.gateway.uploads.multipart import Form, FormLimits, read_form
+from sensestream_producer.gateway.uploads.multipart import Form, read_form
 
 __all__ = ["AppState", "Caller", "State", "require_scope"]
 
@@ -58,9 +58,9 @@ class AppState:
         except TimeoutError:
             message = "too many uploads at once: send it again later"
             raise ApiError(503, "too_many_uploads", message, retry_after=5) from None
-        limits = FormLimits(self.settings.max_upload_bytes, self.settings.receive_timeout)
+        max_file_bytes, pause = self.settings.max_upload_bytes, self.settings.receive_timeout
         try:
-            async with read_form(request, limits) as form:
+            async with read_form(request, max_file_bytes=max_file_bytes, pause=pause) as form:
                 yield form
         finally:
             self.upload_slots.release()

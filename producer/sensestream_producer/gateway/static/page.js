@@ -2,19 +2,13 @@
 
 import { call, json, key } from './api.js'
 import { Chart } from './charts.js'
+import { element } from './element.js'
 import { follow } from './events.js'
 import { obstacle, record } from './recorder.js'
 
 const POLL_INTERVAL = 2000 // ms between two updates of the figures
 const MAX_SHOWN = 50 // outcomes in the list
 const at = (id) => document.getElementById(id)
-
-function element (name, text = '', className = '') {
-  const made = document.createElement(name)
-  made.textContent = text
-  made.className = className
-  return made
-}
 
 function chips (outcome) {
   const list = []

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.uploads.spool import Spool
 
-__all__ = ["File", "Form", "FormLimits", "body_chunks", "read_form"]
+__all__ = ["File", "Form", "body_chunks", "read_form"]
 
 _MAX_FIELDS = 200
 _MAX_FIELD_BYTES = 128 * 1024  # metadata has half of that
@@ -28,20 +28,11 @@ _MIN_RATE = 1024  # bytes a second, on average
 _GRACE = 60.0  # seconds before the rate counts
 
 
-@dataclass(frozen=True, slots=True)
-class FormLimits:
-    """Limits of a body: `file_bytes` for each file; `pause`, the longest silence, in seconds."""
-
-    file_bytes: int
-    pause: float
-
-
 @dataclass(slots=True)
 class File:
     """A part that is a file. `digest` is sha256:<hex>, once the whole form has been read."""
 
     field: str
-    name: str
     spool: Spool
     digest: str = ""
 
@@ -70,9 +61,9 @@ class Form:
 class _Reader:
     """Fills a form; its methods are the parser's callbacks, which get every part in pieces."""
 
-    def __init__(self, form: Form, limits: FormLimits) -> None:
+    def __init__(self, form: Form, max_file_bytes: int) -> None:
         self._form = form
-        self._limits = limits
+        self._max_file_bytes = max_file_bytes
         self._header = b""
         self._headers: dict[bytes, bytes] = {}
         self._value = b""
@@ -83,33 +74,23 @@ class _Reader:
         self.complete = False
 
     def callbacks(self) -> dict[str, object]:
-        names = (
-            "part_begin",
-            "part_data",
-            "part_end",
-            "header_field",
-            "header_value",
-            "header_end",
-            "headers_finished",
-            "end",
-        )
-        return {f"on_{name}": getattr(self, f"_on_{name}") for name in names}
+        return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
-    def _on_part_begin(self) -> None:
+    def on_part_begin(self) -> None:
         self._headers = {}
         self._header = self._value = b""
 
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
 
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def _on_header_end(self) -> None:
+    def on_header_end(self) -> None:
         self._headers[self._header.lower()] = self._value
         self._header = self._value = b""
 
-    def _on_headers_finished(self) -> None:
+    def on_headers_finished(self) -> None:
         disposition = self._headers.get(b"content-disposition", b"")
         _, options = parse_options_header(disposition)
         if b"name" not in options:
@@ -124,17 +105,16 @@ class _Reader:
                 "several calls",
             )
         if b"filename" in options:
-            name = options[b"filename"].decode("utf-8", "replace")
             self.spool, self._text = Spool(), None
-            self._form.files.append(File(self._name, name, self.spool))
+            self._form.files.append(File(self._name, self.spool))
         else:
             self.spool, self._text = None, bytearray()
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self.spool is not None:
             self.spool.feed(data[start:end])
-            if self.spool.size > self._limits.file_bytes:
-                raise _file_too_large(self._limits.file_bytes)
+            if self.spool.size > self._max_file_bytes:
+                raise _file_too_large(self._max_file_bytes)
         elif self._text is not None:
             self._text += data[start:end]
             if len(self._text) > _MAX_FIELD_BYTES:
@@ -142,7 +122,7 @@ class _Reader:
                 message = f"the field {name!r} has more than {_MAX_FIELD_BYTES} bytes"
                 raise ApiError(413, "field_too_large", message, param=name)
 
-    def _on_part_end(self) -> None:
+    def on_part_end(self) -> None:
         if self._text is not None:
             try:
                 text = self._text.decode("utf-8")
@@ -151,13 +131,15 @@ class _Reader:
             self._form.fields.setdefault(self._name, []).append(text)
         self._text = None
 
-    def _on_end(self) -> None:
+    def on_end(self) -> None:
         self.complete = True
 
 
 @asynccontextmanager
-async def read_form(request: Request, limits: FormLimits) -> AsyncIterator[Form]:
+async def read_form(request: Request, *, max_file_bytes: int, pause: float) -> AsyncIterator[Form]:
     """The form in a request's body; its files are deleted at the end of the block.
+
+    Each file has at most `max_file_bytes`. `pause` is the longest silence, in seconds.
 
     Raises `ApiError`: 415 for another content type, 400 for a broken form, 413 for one beyond its
     limits, 408 for one that comes too slowly.
@@ -168,7 +150,7 @@ async def read_form(request: Request, limits: FormLimits) -> AsyncIterator[Form]
         raise ApiError(415, "unsupported_media_type", message)
     with closing(Form()) as form:
         try:
-            await _read(request, options[b"boundary"], _Reader(form, limits), limits.pause)
+            await _read(request, options[b"boundary"], _Reader(form, max_file_bytes), pause)
         except MultipartParseError as error:
             raise _bad(f"the form cannot be read: {error}") from None
         for file in form.files:
