@@ -30,7 +30,7 @@ from sensestream_common.connections.pipelined_connection import (
 from sensestream_common.connections.scripts import Script
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.consumer.audio.test_web import CERTIFICATE
+from tests.support.certificate import CERTIFICATE
 
 pytestmark = pytest.mark.anyio
 
