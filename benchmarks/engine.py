@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from surroundings import (
+from machine import (
     ROOT,
     busy_seconds,
     environment,

@@ -25,11 +25,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from machine import ROOT, environment, free_port, keep, listens
 from redis import Redis
 from sensestream_common.contract.keys import Keys
 from sensestream_producer import Client
 from sensestream_producer.local.redis_server import EmbeddedRedis
-from surroundings import ROOT, environment, free_port, keep, listens
 
 from tests.support.clips import encoded, tone
 

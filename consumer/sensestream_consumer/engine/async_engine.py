@@ -39,7 +39,7 @@ class _Clock:
 
 
 class NotStarted(Exception):
-    """No thread was free within the time given; nothing was heard."""
+    """No thread was free within the time given; nothing was transcribed."""
 
 
 @contextmanager
@@ -69,7 +69,7 @@ class Engine:
             raise ValueError(f"concurrency is {concurrency}: expected 1 or more")
         self.recogniser = recogniser
         self.capacity = max(concurrency, recogniser.clips_in_flight)
-        self._crew = ThreadPool(self.capacity)
+        self._pool = ThreadPool(self.capacity)
         self._closed = threading.Event()
         self._counting = threading.Lock()
         self._busy = 0
@@ -93,7 +93,7 @@ class Engine:
 
         Recordings start in the order they came. Cancelled while it waits, one is never started;
         cancelled while it runs, it runs to the end of its piece (at most 30 s of audio) in its
-        thread, which is free only then, and what it heard is dropped. Raises
+        thread, which is free only then, and its result is dropped. Raises
         what `Recogniser.recognise` raises, and `RuntimeError` once the engine is closed.
         """
         if self._closed.is_set():
@@ -106,7 +106,7 @@ class Engine:
             language,
             itn,
             abandoned=abandoned,
-            share=self._crew.share,
+            run_tasks=self._pool.run_shared,
         )
 
         def work() -> Transcript:
@@ -114,7 +114,7 @@ class Engine:
             with self._occupied():
                 return recognise()
 
-        recognition = self._crew.submit(work)
+        recognition = self._pool.submit(work)
         try:
             with _cancelled_after(start_within, recognition):
                 return await asyncio.wrap_future(recognition)
@@ -143,4 +143,4 @@ class Engine:
     async def aclose(self) -> None:
         """Takes no more clips, refuses those that wait, returns when the running ones ended."""
         self._closed.set()
-        await asyncio.to_thread(self._crew.close)
+        await asyncio.to_thread(self._pool.close)

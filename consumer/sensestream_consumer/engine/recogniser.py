@@ -15,7 +15,7 @@ from sensestream_common.contract.errors import ErrorCode, ModelError, RequestErr
 from sensestream_consumer.engine.batching.batcher import Batcher
 from sensestream_consumer.engine.batching.queue import BUCKETS, Batch, BatchLimits, BatchStats, Clip
 from sensestream_consumer.engine.decoding.ctc import Rows
-from sensestream_consumer.engine.decoding.transcript import Heard, assemble, hear
+from sensestream_consumer.engine.decoding.transcript import SegmentResult, assemble
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
 from sensestream_consumer.engine.graph.opening import open_graph, precision_of
 from sensestream_consumer.engine.model.directory import find_model_files
@@ -29,10 +29,9 @@ from sensestream_consumer.engine.segmentation.cutters import (
 )
 from sensestream_consumer.engine.segmentation.fsmn_vad import FsmnVad
 from sensestream_consumer.engine.session import choose_device, lacks_memory
-from sensestream_consumer.engine.thread_pool import run_sequentially
+from sensestream_consumer.engine.thread_pool import TaskRunner, run_sequentially
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -120,10 +119,10 @@ class Recogniser:
             files, inspected, chosen,
             threads=threads, batched=batching is not None, gpu_mem_limit=gpu_mem_limit, cache=cache,
         )  # fmt: skip
-        if graph.pieces != len(vocabulary):
+        if graph.tokens != len(vocabulary):
             raise ModelError(
-                f"{files.vocabulary} has {len(vocabulary)} pieces and the logits of "
-                f"{files.graph.name} have {graph.pieces}: they belong to different models"
+                f"{files.vocabulary} has {len(vocabulary)} tokens and the logits of "
+                f"{files.graph.name} have {graph.tokens}: they belong to different models"
             )
         cutter: Cutter = SpeechCutter(FsmnVad.load(vad)) if vad else EnergyCutter()
         precision = precision_of(inspected, graph)
@@ -151,18 +150,20 @@ class Recogniser:
         itn: bool,
         *,
         abandoned: threading.Event | None = None,
-        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = run_sequentially,
+        run_tasks: TaskRunner = run_sequentially,
     ) -> Transcript:
         """The transcript of int16[n] samples, 16 kHz mono, of any length.
 
         Raises `RequestError` for a language this model does not take, for no samples at all, and
         for a clip on which the model fails. `abandoned`, once set, stops a long recording before
-        its next piece: `concurrent.futures.CancelledError`. `share` runs one task for each piece
-        and gives the results in order; the transcript does not depend on how.
+        its next piece: `concurrent.futures.CancelledError`. `run_tasks` runs one task
+        for each piece; the transcript does not depend on their order.
         """
-        heard = self.recognise_pieces(samples, language, itn=itn, abandoned=abandoned, share=share)
+        results = self.recognise_pieces(
+            samples, language, itn=itn, abandoned=abandoned, run_tasks=run_tasks
+        )
         return assemble(
-            heard,
+            results,
             self._vocabulary,
             self._frontend.options,
             hint=language,
@@ -176,8 +177,8 @@ class Recogniser:
         *,
         itn: bool,
         abandoned: threading.Event | None = None,
-        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = run_sequentially,
-    ) -> list[Heard]:
+        run_tasks: TaskRunner = run_sequentially,
+    ) -> list[SegmentResult]:
         """What the model says about each piece of a recording, in order: ids before text."""
         if samples.dtype != np.int16 or samples.ndim != 1:
             raise TypeError(f"samples are {samples.dtype}{list(samples.shape)}, expected int16[n]")
@@ -189,18 +190,20 @@ class Recogniser:
         if samples.shape[0] == 0:
             raise RequestError(ErrorCode.AUDIO_EMPTY, "the audio has no samples")
 
-        def hear_piece(piece: Piece) -> Heard:
+        def transcribe_piece(piece: Piece) -> SegmentResult:
             if abandoned is not None and abandoned.is_set():
                 raise CancelledError
             rows = self._rows(samples[piece.start : piece.stop], language, itn=itn)
-            return hear(piece, rows, self._vocabulary)
+            return SegmentResult.of(piece, rows, self._vocabulary)
 
-        return share([functools.partial(hear_piece, piece) for piece in self._cutter.cut(samples)])
+        return run_tasks(
+            [functools.partial(transcribe_piece, piece) for piece in self._cutter.cut(samples)]
+        )
 
     def warm_up(self) -> None:
         """Runs what is slow for the first time, so that no request pays for it.
 
-        On a CPU a second of silence; in batches every length, alone and in company.
+        On a CPU a second of silence; in batches every length, alone and in a full batch.
         """
         if self._batcher is None:
             self.recognise(np.zeros(SAMPLE_RATE, np.int16), "auto", itn=True)
@@ -222,7 +225,7 @@ class Recogniser:
             self._batcher.close()
 
     def _rows(self, samples: NDArray[np.int16], language: str, *, itn: bool) -> Rows:
-        """The best piece of each row of one piece of audio."""
+        """The best token of each row of one piece of audio."""
         with self._preparing:
             features = self._frontend(samples)
         description = self._graph.description

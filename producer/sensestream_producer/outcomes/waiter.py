@@ -229,7 +229,7 @@ class OutcomeWaiter:
             if not waiters:  # another client's: not worth decoding
                 continue
             try:
-                outcome = outcome_from_entry(raw)
+                outcome = outcome_from_entry(raw, defer=True)
             except SensestreamError as error:
                 log.warning("foreign entry skipped", entry=entry.decode(), reason=str(error))
                 continue
@@ -272,7 +272,7 @@ class OutcomeWaiter:
         since = f"{parse_id(entry)[0]}"  # an outcome is never older than its request
         for _, raw in await entries(self._link.redis, self._keys.transcripts, since):
             if raw.get(b"entry") == entry.encode():
-                waiter.offer(outcome_from_entry(raw))
+                waiter.offer(outcome_from_entry(raw, defer=True))
 
     def _fail_all(self, error: SensestreamError) -> None:
         if self._ready is not None and not self._ready.done():

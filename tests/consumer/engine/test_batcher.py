@@ -1,4 +1,4 @@
-"""Clips of many callers in one session: the same answers, whatever the company."""
+"""Clips of many callers in one session: the same answers, whichever clips run together."""
 
 from __future__ import annotations
 
@@ -240,9 +240,9 @@ def test_an_engine_that_batches_answers_as_one_that_does_not(
         recogniser = Recogniser.load(float_demo, device="cpu", batching=BatchLimits(max_wait=0.002))
         engine = Engine(recogniser, concurrency=2)
         assert engine.capacity == recogniser.clips_in_flight > 2
-        heard = await asyncio.gather(*(engine.transcribe(clip, "auto", True) for clip in clips))
-        assert [one.text for one in heard] == [one.text for one in expected]
-        assert [one.segments for one in heard] == [one.segments for one in expected]
+        answers = await asyncio.gather(*(engine.transcribe(clip, "auto", True) for clip in clips))
+        assert [one.text for one in answers] == [one.text for one in expected]
+        assert [one.segments for one in answers] == [one.segments for one in expected]
         assert recogniser.batch_stats is not None
         assert recogniser.batch_stats.clips >= len(clips) + 1
         await engine.aclose()

@@ -26,7 +26,7 @@ def recogniser(
     return Recogniser.load(directory, device="cpu")
 
 
-def test_every_bundled_clip_is_heard_as_it_was_spoken(recogniser: Recogniser) -> None:
+def test_every_bundled_clip_is_transcribed_as_it_was_spoken(recogniser: Recogniser) -> None:
     for clip in bundled_clips():
         transcript = recogniser.recognise(read_speech(clip.path), clip.language, clip.itn)
         assert (transcript.text, transcript.language) == (clip.text, clip.language), clip.path.name

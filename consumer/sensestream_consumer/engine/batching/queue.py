@@ -30,7 +30,7 @@ BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512)
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may grow, and how long it may wait for company."""
+    """How large a batch may grow, and how long a clip may wait for batch neighbours."""
 
     # 240 s of audio: 400 MB of logits for a vocabulary of 25,055, the most that a batch holds.
     rows: int = 4000
@@ -82,7 +82,7 @@ class BatchStats:
     batches: int = 0
     clips: int = 0
     rows: int = 0  # of audio
-    padding: int = 0  # rows of nothing, computed for company's sake
+    padding: int = 0  # rows of nothing, up to the width of the batch
     retried: int = 0  # clips whose batch failed and that ran again alone
 
     @property
@@ -167,7 +167,7 @@ class BatchQueue:
 
 def _bucket(length: int) -> int:
     """The rows that a clip of this length is padded to."""
-    place = bisect.bisect_left(BUCKETS, length)
-    if place < len(BUCKETS):
-        return BUCKETS[place]
+    index = bisect.bisect_left(BUCKETS, length)
+    if index < len(BUCKETS):
+        return BUCKETS[index]
     return -(-length // BUCKETS[-1]) * BUCKETS[-1]

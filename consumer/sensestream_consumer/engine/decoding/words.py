@@ -102,31 +102,31 @@ def _group(
     groups: list[list[Token]] = []
     before, spoken_until = "", 0
     for token in tokens:
-        piece = vocabulary.pieces[token.id]
-        mark = _is_mark(piece)
+        text = vocabulary.tokens[token.id]
+        mark = _is_mark(text)
         paused = not mark and clock.start(token.first) - spoken_until >= _PAUSE
-        if groups and not paused and _continues(before, piece, unspaced=unspaced):
+        if groups and not paused and _continues(before, text, unspaced=unspaced):
             groups[-1].append(token)
         else:
             groups.append([token])
-        before = piece
+        before = text
         spoken_until = spoken_until if mark else clock.end(token.last)
     return groups
 
 
-def _continues(before: str, piece: str, *, unspaced: bool) -> bool:
-    """Whether `piece` goes on with the word whose last piece is `before`."""
-    if piece.startswith(SPACE):
+def _continues(before: str, text: str, *, unspaced: bool) -> bool:
+    """Whether a token goes on with the word whose last token is `before`."""
+    if text.startswith(SPACE):
         return False
-    if _is_mark(piece):
+    if _is_mark(text):
         return True
     if before == SPACE:
-        return not _is_unspaced(piece[0])
-    if _is_unspaced(piece[0]) or _is_unspaced(before[-1]):
+        return not _is_unspaced(text[0])
+    if _is_unspaced(text[0]) or _is_unspaced(before[-1]):
         return False
     # Among characters, letters go on with a foreign word: `it`, `'`, `s`.
     return not unspaced or (
-        piece[0].isalpha() and (before[-1].isalpha() or before[-1] in _INSIDE_WORDS)
+        text[0].isalpha() and (before[-1].isalpha() or before[-1] in _INSIDE_WORDS)
     )
 
 
@@ -142,7 +142,7 @@ def _words(group: list[Token], vocabulary: Vocabulary, clock: RowClock) -> list[
     text = _text(group, vocabulary)
     if not text:
         return []
-    timed = [token for token in group if not _is_mark(vocabulary.pieces[token.id])] or group[:1]
+    timed = [token for token in group if not _is_mark(vocabulary.tokens[token.id])] or group[:1]
     start, end = clock.start(timed[0].first), clock.end(timed[-1].last)
     parts = _characters(text)
     share = [start + (end - start) * number // len(parts) for number in range(len(parts) + 1)]
@@ -167,9 +167,9 @@ def _text(tokens: list[Token], vocabulary: Vocabulary) -> str:
     return vocabulary.text([token.id for token in tokens])
 
 
-def _is_mark(piece: str) -> bool:
+def _is_mark(text: str) -> bool:
     """Punctuation or another sign: nothing in it is spoken as a letter or digit."""
-    return piece != SPACE and not any(character.isalnum() for character in piece)
+    return text != SPACE and not any(character.isalnum() for character in text)
 
 
 def _is_unspaced(character: str) -> bool:

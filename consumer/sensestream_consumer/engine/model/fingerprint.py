@@ -90,7 +90,7 @@ def fingerprint(
         "frontend": asdict(description.options),
         "languages": dict(description.languages),
         "itn": [description.with_itn, description.without_itn],
-        "pieces": vocabulary.pieces,
+        "pieces": vocabulary.tokens,
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for statistics in (description.cmvn.shift, description.cmvn.scale):

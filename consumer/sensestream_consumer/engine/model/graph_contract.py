@@ -37,7 +37,7 @@ class Contract:
     lengths: str  # [clips], rows without the four that the graph puts before them
     language: str  # [clips]
     textnorm: str  # [clips]
-    logits: str  # [clips, 4 + rows, pieces]
+    logits: str  # [clips, 4 + rows, tokens]
 
     @property
     def inputs(self) -> tuple[str, str, str, str]:

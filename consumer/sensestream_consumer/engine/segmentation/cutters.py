@@ -27,10 +27,10 @@ _SHORTEST_TAIL_SECONDS = 1.0  # no last piece too short to hold a word
 _PAUSE_SECONDS = 0.2  # the length of silence that is compared
 _STEP_SECONDS = 0.01
 
-# Utterances are heard together up to this length, as SenseVoice's own instructions have it
+# Utterances are transcribed together up to this length, as SenseVoice's own instructions have it
 # (merge_length_s=15): one by one they would lack context, longer ones cost more for each second.
 _JOINED_SECONDS = 15.0
-_LONGEST_PAUSE_SECONDS = 2.0  # a longer silence between two utterances is not heard at all
+_LONGEST_PAUSE_SECONDS = 2.0  # a longer silence between two utterances is left out
 
 
 @dataclass(frozen=True, slots=True)
