@@ -134,11 +134,6 @@ class Recogniser:
         return cls(graph, vocabulary, cutter, name=name, fingerprint=digest, batching=batching)
 
     @property
-    def accepts_padding(self) -> bool:
-        """Whether rows may be padded beyond the longest clip of a batch (see `Graph`)."""
-        return self._graph.accepts_padding
-
-    @property
     def batch_stats(self) -> BatchStats | None:
         """What was run in batches and what of it was padding; None where nothing is batched."""
         return self._batcher.batch_stats if self._batcher else None
