@@ -65,9 +65,12 @@ def ready_workers(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _worker(options: argparse.Namespace, url: str, log: Path) -> Iterator[int]:
     """The process of a worker that is ready."""
     settings = {
-        "REDIS_URL": url, "MODEL": str(options.model), "VAD_MODEL": options.vad, "DEVICE": "cpu",
+        "REDIS_URL": url,
+        "MODEL": str(options.model),
+        "VAD_MODEL": options.vad,
+        "DEVICE": "cpu",
         "AUDIO_ROOTS": str(log.parent),
-    }  # fmt: skip
+    }
     variables = os.environ | {f"SENSESTREAM_{name}": text for name, text in settings.items()}
     command = [str(Path(sys.executable).with_name("sensestream-worker"))]
     with log.open("wb") as sink:

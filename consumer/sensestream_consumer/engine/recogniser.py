@@ -76,7 +76,7 @@ class Recogniser:
         self._vocabulary = vocabulary
         self._cutter = cutter
         self._frontend = Frontend(graph.description.options, graph.description.cmvn)
-        # More callers than cores wait for a batch: those that came first are to get there first.
+        # More callers than cores wait for a batch, and the first ones should get there first.
         self._preparing = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._batcher = (
             Batcher(self._run, batching, accepts_padding=graph.accepts_padding)
@@ -97,17 +97,26 @@ class Recogniser:
         gpu_mem_limit: int = 0,
         cache: Path | None = None,
     ) -> Self:
-        """The model in `directory` on `device` (`auto`, `cpu`, `cuda`, `cuda:1`).
+        """Load a model.
 
         The CPU prefers the int8 graph; CUDA takes only a float one, since ONNX Runtime has no
         CUDA kernels for integer graphs and would compute them node by node on the CPU.
-        `threads` is the number of threads inside one run, `vad` the directory of an FSMN-VAD
-        model that decides where long audio is cut (None: its loudness does). A GPU batches by
-        `batching`, or by defaults; a CPU only if told to, an int8 graph then with one activation
-        scale a row: another precision, and so another fingerprint. `gpu_mem_limit`: bytes, 0 for
-        all. `cache` is the folder for graphs
-        converted to run faster on this processor (None: the user's cache folder).
-        Raises `ModelError`, which names the file or device and what was expected.
+
+        Args:
+            directory: the model's directory.
+            device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+            threads: number of threads inside one run.
+            vad: directory of an FSMN-VAD model that decides where long audio is cut; without one
+                its loudness does.
+            batching: limits of batches. A GPU has defaults, a CPU batches only with limits. An
+                int8 graph then has one activation scale a row: another precision, and so another
+                fingerprint.
+            gpu_mem_limit: bytes of the GPU's memory, 0 for all.
+            cache: folder for graphs converted to run faster on this processor; without one the
+                user's cache folder.
+
+        Raises:
+            ModelError: names the file or device, and what was expected.
         """
         if threads < 1:
             raise ModelError(f"threads is {threads}: expected 1 or more")
@@ -116,9 +125,14 @@ class Recogniser:
         vocabulary = read_vocabulary(files.vocabulary)
         inspected = inspect_graph(files.graph)
         graph = open_graph(
-            files, inspected, chosen,
-            threads=threads, batched=batching is not None, gpu_mem_limit=gpu_mem_limit, cache=cache,
-        )  # fmt: skip
+            files,
+            inspected,
+            chosen,
+            threads=threads,
+            batched=batching is not None,
+            gpu_mem_limit=gpu_mem_limit,
+            cache=cache,
+        )
         if graph.tokens != len(vocabulary):
             raise ModelError(
                 f"{files.vocabulary} has {len(vocabulary)} tokens and the logits of "
@@ -134,13 +148,8 @@ class Recogniser:
         return cls(graph, vocabulary, cutter, name=name, fingerprint=digest, batching=batching)
 
     @property
-    def accepts_padding(self) -> bool:
-        """Whether rows may be padded beyond the longest clip of a batch (see `Graph`)."""
-        return self._graph.accepts_padding
-
-    @property
     def batch_stats(self) -> BatchStats | None:
-        """What was run in batches and what of it was padding; None where nothing is batched."""
+        """What has run in batches and how much of it was padding; None without batches."""
         return self._batcher.batch_stats if self._batcher else None
 
     def recognise(
@@ -152,12 +161,20 @@ class Recogniser:
         abandoned: threading.Event | None = None,
         run_tasks: TaskRunner = run_sequentially,
     ) -> Transcript:
-        """The transcript of int16[n] samples, 16 kHz mono, of any length.
+        """Transcribe a recording of any length.
 
-        Raises `RequestError` for a language this model does not take, for no samples at all, and
-        for a clip on which the model fails. `abandoned`, once set, stops a long recording before
-        its next piece: `concurrent.futures.CancelledError`. `run_tasks` runs one task
-        for each piece; the transcript does not depend on their order.
+        Args:
+            samples: int16[n], 16 kHz mono.
+            language: one of `languages`.
+            itn: whether numbers are written as digits, and with punctuation.
+            abandoned: once set, stops a long recording before its next piece.
+            run_tasks: runs one task for each piece; the transcript does not depend on their order.
+
+        Raises:
+            RequestError: the model does not take the language, there are no samples, or the model
+                fails on them.
+            TransientError: the device or the machine has no memory left.
+            concurrent.futures.CancelledError: the recording was abandoned.
         """
         results = self.recognise_pieces(
             samples, language, itn=itn, abandoned=abandoned, run_tasks=run_tasks
@@ -179,7 +196,10 @@ class Recogniser:
         abandoned: threading.Event | None = None,
         run_tasks: TaskRunner = run_sequentially,
     ) -> list[SegmentResult]:
-        """What the model says about each piece of a recording, in order: ids before text."""
+        """What the model says about each piece of a recording, in order.
+
+        Arguments and errors are those of `recognise`.
+        """
         if samples.dtype != np.int16 or samples.ndim != 1:
             raise TypeError(f"samples are {samples.dtype}{list(samples.shape)}, expected int16[n]")
         if language not in self.languages:
@@ -201,7 +221,7 @@ class Recogniser:
         )
 
     def warm_up(self) -> None:
-        """Runs what is slow for the first time, so that no request pays for it.
+        """Run what is slow for the first time, so that no request pays for it.
 
         On a CPU a second of silence; in batches every length, alone and in a full batch.
         """
@@ -220,7 +240,7 @@ class Recogniser:
             self._batcher.run_now(clips, bucket)
 
     def close(self) -> None:
-        """Ends the thread that runs batches, where there is one."""
+        """End the thread that runs batches, where there is one."""
         if self._batcher is not None:
             self._batcher.close()
 

@@ -48,7 +48,10 @@ class ThreadPool:
             thread.start()
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Runs the work in a thread, in the order of submission; cancellable until it starts."""
+        """Run the work in a thread, in the order of submission; cancellable until it starts.
+
+        Raises `RuntimeError` once the pool is closed.
+        """
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
@@ -77,7 +80,7 @@ class ThreadPool:
         return shared.results()
 
     def close(self) -> None:
-        """Cancels what waits, lets what runs come to its end, and returns then."""
+        """Cancel what waits, and return when what runs has ended."""
         with self._changed:
             self._closed = True
             waiting = list(self._waiting)
@@ -128,6 +131,7 @@ class _Shared:
         return functools.partial(self._run, number)
 
     def results(self) -> list[Any]:
+        """What the tasks returned, in order; raises the first failure."""
         if self._failed:
             raise self._failed[min(self._failed)]
         return [self._done[number] for number in range(len(self._tasks))]

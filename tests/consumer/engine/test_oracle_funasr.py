@@ -80,7 +80,7 @@ def _assert_same_tokens(recogniser: Recogniser, plain: Plain, samples: Samples) 
         (result,) = recogniser.recognise_pieces(samples, language, itn=itn)
         ids = plain.logits(samples, language, itn=itn).argmax(axis=-1)
         assert result.tags == tuple(ids[:4])
-        assert result.token_ids == _collapsed(ids[4:])
+        assert tuple(token.id for token in result.tokens) == _collapsed(ids[4:])
 
 
 def _assert_same_rows(recogniser: Recogniser, plain: Plain, samples: Samples) -> None:

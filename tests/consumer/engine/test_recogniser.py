@@ -42,7 +42,7 @@ def test_every_kind_of_model_gives_the_same_transcript(
     assert transcript.duration == 2.0
     (segment,) = transcript.segments
     assert [word.text for word in segment.words] == ["hello", "world"]
-    assert recogniser.accepts_padding is wide_mask
+    assert recogniser._graph.accepts_padding is wide_mask
     assert recogniser.name == "tiny-fp32"
     assert recogniser.device == "cpu"
 
@@ -69,7 +69,7 @@ def test_a_token_that_equals_the_tag_before_it_is_not_lost(tmp_path: Path) -> No
     # Collapsing all rows at once would merge the first CTC row with the ITN row before it.
     model = TinyModel(says=["<|withitn|>", "▁hello"])
     (result,) = _recogniser(tmp_path, model).recognise_pieces(AUDIO, "auto", itn=True)
-    assert [TOKENS[number] for number in result.token_ids] == ["<|withitn|>", "▁hello"]
+    assert [TOKENS[token.id] for token in result.tokens] == ["<|withitn|>", "▁hello"]
 
 
 def test_tags_among_the_spoken_rows_are_no_text(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_an_abandoned_recording_stops_before_its_next_piece(tmp_path: Path) -> N
 def test_looking_for_the_older_mask_leaves_no_error_in_the_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert not _recogniser(tmp_path, TinyModel(wide_mask=False)).accepts_padding
+    assert not _recogniser(tmp_path, TinyModel(wide_mask=False))._graph.accepts_padding
     assert capfd.readouterr().err == ""
 
 

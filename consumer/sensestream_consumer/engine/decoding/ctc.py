@@ -47,6 +47,7 @@ class Token:
 
     @property
     def rows(self) -> int:
+        """How many rows the run has."""
         return self.last - self.first + 1
 
 

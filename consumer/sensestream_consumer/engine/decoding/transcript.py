@@ -45,11 +45,8 @@ class SegmentResult:
         return cls(piece, tags, tuple(collapse(rows)), language, emotion, event)
 
     @property
-    def token_ids(self) -> tuple[int, ...]:
-        return tuple(token.id for token in self.tokens)
-
-    @property
     def length(self) -> int:
+        """Samples of the piece."""
         return self.piece.stop - self.piece.start
 
 

@@ -51,6 +51,7 @@ class RowClock:
 
     @classmethod
     def of(cls, piece: Piece, options: FrontendOptions) -> RowClock:
+        """The clock of one piece."""
         return cls(piece, options.row_shift, options.frame_length)
 
     def start(self, row: int) -> int:
@@ -59,6 +60,7 @@ class RowClock:
         return min(max(at, self.piece.start), self.piece.stop)
 
     def end(self, row: int) -> int:
+        """Where the row's time ends."""
         return self.start(row + 1)
 
 

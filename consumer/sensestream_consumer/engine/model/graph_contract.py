@@ -41,6 +41,7 @@ class Contract:
 
     @property
     def inputs(self) -> tuple[str, str, str, str]:
+        """Names in the order of `Graph.run`'s arguments."""
         return self.features, self.lengths, self.language, self.textnorm
 
 
