@@ -86,7 +86,7 @@ def test_every_bundled_clip_is_transcribed_as_on_a_processor(
         assert _same(transcript, on_cpu.recognise(samples, clip.language, clip.itn)), clip
 
 
-def test_company_changes_no_transcript(on_cpu: Recogniser, on_gpu: Recogniser) -> None:
+def test_batch_neighbours_change_no_transcript(on_cpu: Recogniser, on_gpu: Recogniser) -> None:
     clips = [(read_speech(c.path), c.language, c.itn) for c in bundled_clips()] * 4
 
     async def together() -> list[Transcript]:

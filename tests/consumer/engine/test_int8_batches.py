@@ -108,7 +108,7 @@ def test_a_clip_says_the_same_alone_and_in_any_batch(
         assert np.array_equal(ids, _alone(graph, clip)), clip
 
 
-def test_with_one_scale_for_a_whole_batch_loud_company_changes_what_a_clip_says(
+def test_with_one_scale_for_a_whole_batch_a_loud_neighbour_changes_what_a_clip_says(
     tiny: Path,
 ) -> None:
     graph = _untouched(tiny)
