@@ -19,6 +19,7 @@ __all__ = [
     "encoded_by_ffmpeg",
     "every_format",
     "lying_wav",
+    "surround",
     "tone",
 ]
 
@@ -107,3 +108,23 @@ def as_fetched(data: bytes) -> Fetched:
     with Spool("a test's recording", len(data)) as spool:
         spool.write(data)
         return spool.finish()
+
+
+def surround(layout: str, codec: str, form: str = "matroska") -> bytes:
+    """A tone on every channel of a layout."""
+    channels = av.AudioLayout(layout).nb_channels
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as container:
+        stream: Any = container.add_stream(codec, rate=48_000, layout=layout)
+        resampler = av.AudioResampler(stream.codec_context.format, layout, 48_000)
+        spread = np.repeat(tone(2, 48_000)[:, None], channels, axis=1).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(spread, format="s16", layout=layout)
+        frame.sample_rate, frame.pts = 48_000, 0
+        size = stream.codec_context.frame_size or 1024
+        fifo = av.AudioFifo()
+        for converted in resampler.resample(frame):
+            fifo.write(converted)
+        while part := fifo.read(size, partial=True):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return file.getvalue()

@@ -27,6 +27,7 @@ from .recordings import (
     encoded_by_ffmpeg,
     every_format,
     lying_wav,
+    surround,
     tone,
 )
 
@@ -116,6 +117,22 @@ def test_channels_are_averaged(channels: int) -> None:
     expected = np.rint(mono / channels)
     assert np.abs(decoded(encoded(silent)) - expected).max() <= 1
     np.testing.assert_array_equal(decoded(encoded(np.column_stack([mono] * channels))), mono)
+
+
+@pytest.mark.parametrize(
+    ("layout", "codec"),
+    [
+        ("5.1", "aac"),
+        ("7.1", "aac"),
+        ("octagonal", "aac"),
+        ("7.1", "libopus"),
+        ("hexadecagonal", "pcm_s16le"),
+    ],
+)
+def test_surround_sound_of_many_channels_does_not_kill_the_worker(layout: str, codec: str) -> None:
+    samples = decoded(surround(layout, codec))
+    assert len(samples) == pytest.approx(2 * SAMPLE_RATE, abs=2000)
+    assert pitch(samples) == pytest.approx(440, abs=2)
 
 
 def test_halves_are_rounded_to_even_and_full_scale_is_clipped() -> None:

@@ -15,6 +15,7 @@ import structlog
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
+from sensestream_consumer.audio.decoding.mixdown import check_layout
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _CODECS = frozenset(
 )  # fmt: skip
 # Besides FFmpeg's own errors: on headers that say there are no channels, or 2**31 of them.
 _WHAT_PYAV_RAISES = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, ValueError)
+_PLANES = 8  # that a frame has room for; the pointers to more of them stand elsewhere
+_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _CODEC_FAMILIES = ("pcm_", "adpcm_")
 
 log = structlog.get_logger(__name__)
@@ -90,15 +93,37 @@ def _decoded(packet: Any, av: Any) -> list[AudioFrame]:
 
 
 def _block(frame: AudioFrame) -> NDArray[np.float64]:
-    raw = frame.to_ndarray()
+    """Return the samples of a frame, float64[frames, channels], full scale ±1.
+
+    PyAV's own `to_ndarray` reads behind the last plane of a frame with eight channels or more, and
+    the process dies of it: it looks for an empty pointer that FFmpeg does not promise.
+    """
     channels = frame.layout.nb_channels
-    block = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
-    samples = block.astype(np.float64)
-    if raw.dtype == np.uint8:
+    check_layout(frame.sample_rate, channels)
+    if frame.format.is_planar and channels > _PLANES:
+        (frame,) = _packed(frame)
+    dtype = np.dtype(_TYPES[frame.format.name.removesuffix("p")])
+    if frame.format.is_planar:
+        samples = np.empty((frame.samples, channels))
+        for channel, plane in enumerate(frame.planes[:channels]):
+            samples[:, channel] = np.frombuffer(memoryview(plane), dtype, frame.samples)
+    else:
+        raw = np.frombuffer(memoryview(frame.planes[0]), dtype, frame.samples * channels)
+        samples = raw.reshape(-1, channels).astype(np.float64)
+    if dtype.kind == "u":
         samples -= 128
-    if raw.dtype.kind in "iu":
-        samples /= 2.0 ** (8 * raw.dtype.itemsize - 1)
+    if dtype.kind in "iu":
+        samples /= 2.0 ** (8 * dtype.itemsize - 1)
     return samples
+
+
+def _packed(frame: AudioFrame) -> list[AudioFrame]:
+    """Return a frame whose channels lie in one plane: of more planes PyAV does not know the end."""
+    av = _pyav()
+    packed = frame.format.name.removesuffix("p")
+    resampler = av.AudioResampler(packed, frame.layout, frame.sample_rate)
+    frames: list[AudioFrame] = resampler.resample(frame)
+    return frames
 
 
 def _require_codec(context: CodecContext | None) -> None:
