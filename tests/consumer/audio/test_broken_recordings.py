@@ -314,6 +314,14 @@ def test_thousands_of_joined_recordings_are_decoded_in_bounded_time() -> None:
         decoded(encoded(CLIP[:1]) * 10_001)
 
 
+def test_each_joined_recording_keeps_its_own_scale_and_phase() -> None:
+    fine = CLIP.astype(np.float32) / 32768
+    parts = [fine, CLIP.astype(np.float32), np.column_stack([fine, -fine]), fine]
+    result = decoded(b"".join(encoded(part, subtype="FLOAT") for part in parts))
+    np.testing.assert_array_equal(result.samples, np.tile(CLIP, 4))
+    assert codes(result) == {"sample_scale_guessed", "channels_out_of_phase"}
+
+
 def test_a_recording_that_promises_sound_and_gives_none_is_unreadable_and_not_empty() -> None:
     with pytest.raises(RequestError) as caught:
         decoded(encoded(CLIP, form="FLAC")[:60] + bytes(20_000))
@@ -357,3 +365,11 @@ def test_damage_in_a_compressed_recording_is_told_of_and_its_rest_decoded(
     assert len(result.samples) > 0.6 * 5 * len(CLIP)
     assert is_spoken(result.samples, len(result.samples) / 16_000 - SECONDS, CLIP, within=0.2)
     assert codes(result) & {"audio_damaged", "audio_gap", "audio_truncated"}
+
+
+def test_noise_that_a_damaged_opus_packet_decodes_to_is_not_taken_for_another_scale() -> None:
+    whole = film("mp4", Track(at_rate(CLIP, 48_000), "libopus", 48_000))
+    middle = len(whole) // 2
+    result = decoded(whole[:middle] + b"\xa5" * 600 + whole[middle + 600 :])
+    assert "sample_scale_guessed" not in codes(result)
+    assert is_spoken(result.samples, 0, CLIP[:16_000])

@@ -11,7 +11,7 @@ from sensestream_common.contract.errors import ErrorCode, RequestError
 
 from sensestream_consumer.audio.decoding.link import decode_link
 from sensestream_consumer.audio.decoding.links import find_links
-from sensestream_consumer.audio.decoding.mixdown import Mixdown, ProcessorTime
+from sensestream_consumer.audio.decoding.mixdown import Correction, Mixdown, ProcessorTime
 from sensestream_consumer.audio.decoding.result import Decoded, DecodeWarning
 from sensestream_consumer.audio.decoding.sniff import FORMATS, Container, Foreign, sniff
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed
@@ -86,10 +86,16 @@ class _File:
         return Decoded(self._mixdown.finish(), _few(warnings))
 
     def _decode_link(self, start: int, end: int) -> list[DecodeWarning]:
-        """Decode one recording."""
+        """Decode one recording, and once more if only the whole of it tells how to mix it."""
         view = SeekableView(self._file, start, end, self._time.is_over)
         self._mixdown.begin()
-        return self._decode_view(view)
+        warnings = self._decode_view(view)
+        correction = self._mixdown.correction()
+        if correction:
+            self._mixdown.take_back()
+            self._mixdown.begin(correction)
+            warnings = [*self._decode_view(view), *_corrections(correction)]
+        return warnings
 
     def _decode_view(self, view: SeekableView) -> list[DecodeWarning]:
         try:
@@ -120,6 +126,23 @@ def _lost(start: int, end: int, seconds: float, failure: RequestError) -> Decode
 def _skipped(junk: int) -> DecodeWarning:
     message = f"{junk} bytes before the beginning of the sound belong to no recording; skipped"
     return DecodeWarning("leading_bytes_skipped", message)
+
+
+def _corrections(correction: Correction) -> list[DecodeWarning]:
+    warnings = []
+    if correction.scale != 1.0:
+        message = (
+            f"its samples are floats beyond ±1, taken for integers on the scale of "
+            f"±{correction.scale:.0f} and divided by it; write floats between -1 and 1"
+        )
+        warnings.append(DecodeWarning("sample_scale_guessed", message))
+    if correction.channel is not None:
+        message = (
+            "its channels cancel each other when they are mixed (one has the opposite phase); "
+            f"channel {correction.channel + 1}, the loudest, was taken alone"
+        )
+        warnings.append(DecodeWarning("channels_out_of_phase", message))
+    return warnings
 
 
 def _few(warnings: list[DecodeWarning]) -> tuple[DecodeWarning, ...]:

@@ -12,6 +12,7 @@ import soxr
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
+from sensestream_consumer.audio.decoding.levels import Levels
 from sensestream_consumer.audio.decoding.result import Block
 from sensestream_consumer.audio.policy import AudioPolicy, too_long
 
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_RATE",
     "MIN_RATE",
     "SAMPLE_RATE",
+    "Correction",
     "Mixdown",
     "ProcessorTime",
     "Taken",
@@ -65,6 +67,28 @@ class ProcessorTime:
             raise RequestError(ErrorCode.AUDIO_UNREADABLE, message)
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What only the whole of a recording tells about how it must be mixed.
+
+    Attributes:
+        scale: the value of full scale in its floats.
+        channel: the only channel to take, if the channels cancel each other.
+    """
+
+    scale: float = 1.0
+    channel: int | None = None
+
+    def applied(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return float64[frames, channels] corrected; the samples may be overwritten."""
+        if self.channel is not None:
+            # The channels may have become fewer in the middle of a stream.
+            channel = min(self.channel, samples.shape[1] - 1)
+            samples = samples[:, channel : channel + 1]
+        samples /= self.scale
+        return samples
+
+
 @dataclass(slots=True)
 class Taken:
     """What a mixdown has taken so far, in seconds of the recording.
@@ -74,12 +98,14 @@ class Taken:
         silence: of silence put in where time stamps leave holes.
         holes: begin and length of each hole between decoded audio.
         ignored: begin and length of holes that would have passed the policy's limit.
+        levels: of the decoded audio.
     """
 
     decoded: float = 0.0
     silence: float = 0.0
     holes: list[tuple[float, float]] = field(default_factory=list)
     ignored: list[tuple[float, float]] = field(default_factory=list)
+    levels: Levels = field(default_factory=Levels)
 
     @property
     def seconds(self) -> float:
@@ -100,6 +126,7 @@ class Mixdown:
     def __init__(self, policy: AudioPolicy, time: ProcessorTime) -> None:
         self._max_seconds = policy.max_seconds
         self._time = time
+        self._correction: Correction | None = None
         self._rate = 0
         self._rate_changes = 0
         self._resampler: Any = None
@@ -109,9 +136,11 @@ class Mixdown:
         self._before = Taken()
         self.taken = Taken()
 
-    def begin(self) -> None:
+    def begin(self, correction: Correction | None = None) -> None:
         """Begin a recording; its time stamps start at 0 here, behind what was joined before it."""
         self._flush()
+        self._correction = correction
+        self.taken.levels = Levels()
         self._base = self.taken.seconds
         self._begin = len(self._samples)
         self._before = copy.deepcopy(self.taken)
@@ -178,8 +207,20 @@ class Mixdown:
             raise RequestError(ErrorCode.AUDIO_EMPTY, message)
         return np.frombuffer(self._samples, dtype=np.int16)
 
+    def correction(self) -> Correction | None:
+        """Return how the recording must be mixed instead, if its samples as a whole tell so."""
+        if self._correction:
+            return None
+        scale = self.taken.levels.scale()
+        channel = self.taken.levels.loudest_if_cancelled()
+        return None if scale is None and channel is None else Correction(scale or 1.0, channel)
+
     def _mixed(self, block: Block, peak: float) -> NDArray[np.float64]:
         samples = block.samples
+        if self._correction:
+            samples = self._correction.applied(samples)
+        else:
+            self.taken.levels.measure(block, peak)
         if peak > _HEADROOM:
             np.clip(samples, -_HEADROOM, _HEADROOM, out=samples)
         return samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
