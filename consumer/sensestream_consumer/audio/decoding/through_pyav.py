@@ -33,7 +33,7 @@ __all__ = ["pyav", "read_pyav", "samples_of"]
 _WHAT_PYAV_RAISES = (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, ValueError)
 
 # Demuxers whose time stamps come from the file; the others count what they have read.
-_TIMED = frozenset({"ogg"})
+_TIMED = frozenset({"asf", "flv", "matroska", "mov", "mpegts", "ogg"})
 
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS")  # which FFmpeg takes for a packet in a stream
 
