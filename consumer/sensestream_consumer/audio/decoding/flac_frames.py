@@ -58,7 +58,7 @@ def read_flac_frames(
 
     Raises `DecoderFailed` if there is not one.
     """
-    av = pyav()
+    av, _ = pyav()
     stream = _stream(file)
     decoder = av.CodecContext.create("flac", "r")
     decoder.extradata = stream.info

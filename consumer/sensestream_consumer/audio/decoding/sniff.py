@@ -13,7 +13,7 @@ __all__ = ["FORMATS", "Container", "Foreign", "begins_container", "sniff"]
 
 FORMATS = (
     "WAV, BW64, W64, AIFF, AU, CAF, SPHERE, FLAC, OGG, OPUS, MP3, M4A/MP4/MOV, AAC, WebM/MKV, "
-    "WMA, AVI, MPEG-TS, FLV and AMR"
+    "WMA, AVI, MPEG-TS, FLV, AC-3 and AMR"
 )
 
 _HEAD = 1024  # bytes that tell any container from the others
@@ -41,6 +41,8 @@ _MAGICS = tuple(
         (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\0\xaa\0\x62\xce\x6c", "asf", False),
         (rb"RIFF.{4}AVI ", "avi", False),
         (rb"FLV\x01", "flv", False),
+        (rb"\x0b\x77.{3}[\0-\x57]", "ac3", False),
+        (rb"\x0b\x77.{3}[\x58-\x87]", "eac3", False),
         (rb".{0,203}?\x47.{187}\x47.{187}\x47.{187}\x47", "mpegts", False),
         (rb".{0,203}?\x47.{191}\x47.{191}\x47.{191}\x47", "mpegts", False),
     )

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
-from sensestream_consumer.audio.decoding.codecs import is_taken
+from sensestream_consumer.audio.decoding.codecs import is_taken, whitelist
 from sensestream_consumer.audio.decoding.mixdown import check_layout
 from sensestream_consumer.audio.decoding.result import Block, ReadReport
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed
@@ -48,13 +48,13 @@ log = structlog.get_logger(__name__)
 
 
 @cache
-def pyav() -> Any:
-    """Import PyAV and return it."""
+def pyav() -> tuple[Any, str]:
+    """Import PyAV, and return it with the codecs that FFmpeg may probe a file with."""
     # 30 MB of libraries that a worker fed with WAV never needs, hence not at the top.
     import av
 
     av.logging.set_level(None)  # FFmpeg would write to stderr what hostile files make it say
-    return av
+    return av, whitelist(av.codecs_available)
 
 
 def read_pyav(
@@ -63,7 +63,7 @@ def read_pyav(
     check_time: Callable[[], None],
     report: ReadReport,
 ) -> Generator[Block, None, None]:
-    """Yield blocks of the first audio track that can be decoded.
+    """Yield blocks of the track that a player would choose.
 
     A file that breaks in the middle gives what comes before the break, and packets that cannot be
     decoded are passed over; `report` tells of both. `DecoderFailed` if not one sample comes out.
@@ -75,8 +75,8 @@ def read_pyav(
             takes too long.
         report: told what goes wrong.
     """
-    av = pyav()
-    options = {"protocol_whitelist": "none"}
+    av, codecs = pyav()
+    options = {"protocol_whitelist": "none", "codec_whitelist": codecs}
     done = 0
     try:
         with av.open(file, "r", format=demuxer, options=options, io_open=_refuse) as container:
@@ -114,7 +114,10 @@ def read_pyav(
 
 
 def _track(container: Any) -> Any:
-    """Return the first audio track whose codec is taken."""
+    """Return the audio track that a player would choose, of those whose codec is taken.
+
+    The default one before others, and a commentary only where there is nothing else.
+    """
     tracks = container.streams.audio
     if not tracks:
         message = "there is no audio track in it; send the recording and not its pictures"
@@ -127,7 +130,20 @@ def _track(container: Any) -> Any:
             f"its audio is coded as {names}, which is not decoded here; store it as FLAC or Opus"
         )
         raise RequestError(ErrorCode.AUDIO_UNREADABLE, message)
-    return taken[0]
+    return min(taken, key=lambda track: (_is_commentary(track), not _is_default(track)))
+
+
+def _is_default(track: Any) -> bool:
+    return "default" in _disposition(track)
+
+
+def _is_commentary(track: Any) -> bool:
+    described = {"comment", "visual_impaired", "descriptions"} & _disposition(track)
+    return bool(described) or "commentary" in track.metadata.get("title", "").lower()
+
+
+def _disposition(track: Any) -> set[str]:
+    return {flag.name for flag in getattr(track, "disposition", ())}  # PyAV 12 has none
 
 
 def _length(container: Any, track: Any, demuxer: str, start: float) -> float | None:
@@ -166,7 +182,7 @@ def samples_of(frame: AudioFrame) -> NDArray[np.float64]:
 
 def _packed(frame: AudioFrame) -> list[AudioFrame]:
     """Return a frame whose channels lie in one plane: of more planes PyAV does not know the end."""
-    av = pyav()
+    av, _ = pyav()
     packed = frame.format.name.removesuffix("p")
     resampler = av.AudioResampler(packed, frame.layout, frame.sample_rate)
     frames: list[AudioFrame] = resampler.resample(frame)
