@@ -9,6 +9,7 @@ import httpx
 import pytest
 from redis import Redis
 from sensestream_common.contract.keys import Keys
+from sensestream_consumer.audio import decode_revision
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import CLIPS, StartGateway
@@ -92,12 +93,12 @@ def test_known_audio_is_answered_without_being_stored(http: httpx.Client, redis:
     assert entry[b"entry"].decode() == known["entry"]
     assert announced is not None
     assert httpx.Response(200, content=announced["data"]).json() == known
-    assert redis.ttl(KEYS.audio(known["digest"])) > 604_800
+    assert redis.ttl(KEYS.audio(known["digest"], decode_revision())) > 604_800
 
 
 def test_what_ttl_0_asks_for_is_not_kept_longer(http: httpx.Client, redis: Redis) -> None:
     first = http.post(JOBS, files=file_of(104), data={"ttl": "60"}, params={"wait": 30}).json()
-    alias = KEYS.audio(first["outcome"]["digest"])
+    alias = KEYS.audio(first["outcome"]["digest"], decode_revision())
     assert 0 < redis.ttl(alias) <= 60
     assert http.post(JOBS, files=file_of(104), data={"ttl": "0"}).json()["status"] == "completed"
     assert 0 < redis.ttl(alias) <= 60

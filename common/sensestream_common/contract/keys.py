@@ -121,14 +121,20 @@ class Keys:
     def upload_prefix(self) -> str:
         return self.prefix + "upload:"
 
+    @property
+    def audio_prefix(self) -> str:
+        """The beginning of all aliases, of any decode revision."""
+        return self.prefix + "audio:"
+
     def lane(self, lane: Lane) -> str:
         return self.requests_high if lane is Lane.HIGH else self.requests
 
     def result(self, identity: str) -> str:
         return f"{self.prefix}result:{identity}"
 
-    def audio(self, digest: str) -> str:
-        return f"{self.prefix}audio:{digest}"
+    def audio(self, digest: str, revision: str) -> str:
+        """The alias of the bytes with this digest, as decoders of this revision read them."""
+        return f"{self.audio_prefix}{revision}:{digest}"
 
     def lease(self, identity: str) -> str:
         return f"{self.prefix}lease:{identity}"

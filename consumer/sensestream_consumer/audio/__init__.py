@@ -5,8 +5,10 @@ them into mono samples at 16 kHz, and `identity` names those samples for the res
 policy stands here because the spool, the openers and the decoders all keep its limits.
 """
 
-from sensestream_consumer.audio.decoding.decode import decode
+from sensestream_consumer.audio.decoding.decode import decode, decode_with_warnings
 from sensestream_consumer.audio.decoding.mixdown import SAMPLE_RATE
+from sensestream_consumer.audio.decoding.result import Decoded, DecodeWarning
+from sensestream_consumer.audio.decoding.revision import DECODE_REVISION, decode_revision
 from sensestream_consumer.audio.identity import audio_identity
 from sensestream_consumer.audio.policy import AudioPolicy
 from sensestream_consumer.audio.sources.fetch import Fetcher, Opener
@@ -14,8 +16,11 @@ from sensestream_consumer.audio.sources.reference import Reference, parse_refere
 from sensestream_consumer.audio.spool import Fetched, Spool
 
 __all__ = [
+    "DECODE_REVISION",
     "SAMPLE_RATE",
     "AudioPolicy",
+    "DecodeWarning",
+    "Decoded",
     "Fetched",
     "Fetcher",
     "Opener",
@@ -23,5 +28,7 @@ __all__ = [
     "Spool",
     "audio_identity",
     "decode",
+    "decode_revision",
+    "decode_with_warnings",
     "parse_reference",
 ]

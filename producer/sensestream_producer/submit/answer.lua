@@ -4,9 +4,10 @@
 -- entry to the lane and deleting it at once would wake every worker that waits there; so the
 -- outcome's `entry` is a number of its own, from 2^32 on, which XADD never comes to by itself.
 --
--- KEYS  1 requests  2 requests:high  3 transcripts  4 webhooks  5 stats  6 repeats, then for each
---       request  1 request:<id>  2 result:<identity>  3 audio:<digest>
--- ARGV  1 the recogniser whose results these are  2 request_ttl s, then for each request
+-- KEYS  1 requests  2 requests:high  3 transcripts  4 webhooks  5 stats  6 reuse-policy, then for
+--       each request  1 request:<id>  2 result:<identity>  3 audio:<decode revision>:<digest>
+-- ARGV  1 the recogniser whose results these are  2 the decode revision whose aliases led to them
+--       3 request_ttl s, then for each request
 --       1 lane's name  2 its digest is only claimed (1/0)  3 SHA-1 of the transcript that must still
 --       be kept, or ''  4 result_ttl ms, 0 to leave it  5 webhook url or ''  6 request id
 --       7 how many fields and values the outcome has  8 the request's own, as members of a JSON
@@ -22,7 +23,7 @@
 -- an XADD, which fails and leaves nothing where the key is no stream or Redis has no memory.
 
 local requests, high, transcripts, webhooks, stats, terms = unpack(KEYS, 1, 6)
-local recogniser, request_ttl = ARGV[1], ARGV[2]
+local recogniser, decode_revision, request_ttl = unpack(ARGV, 1, 3)
 local OWN_KEYS, OWN_ARGUMENTS = 3, 8
 
 local function foreign(key, wanted)
@@ -39,9 +40,9 @@ end
 local time = redis.call('TIME')
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = string.format('%.0f', at)  -- a Lua number of this size would print as 1.7e+12
-local kept = redis.pcall('HMGET', terms, 'recogniser', 'untrusted_digest_until')
-local ours = kept[1] == recogniser
-local wary = ours and kept[2] and (tonumber(kept[2]) or at) >= at
+local kept = redis.pcall('HMGET', terms, 'recogniser', 'decode_revision', 'untrusted_digest_until')
+local ours = kept[1] == recogniser and kept[2] == decode_revision
+local wary = ours and kept[3] and (tonumber(kept[3]) or at) >= at
 local answered, duplicates = 0, 0
 
 -- Of two retentions the longer one wins; what it is longer by, a second at most, is not worth a
@@ -111,7 +112,7 @@ local function answer(k, a)
   return {'answered', entry, written, now}, following
 end
 
-local replies, argument = {}, 3
+local replies, argument = {}, 4
 for key = 7, #KEYS, OWN_KEYS do
   replies[#replies + 1], argument = answer(key, argument)
 end

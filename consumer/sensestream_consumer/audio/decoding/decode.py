@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
 from sensestream_consumer.audio.decoding.mixdown import Mixdown
+from sensestream_consumer.audio.decoding.result import Decoded
 from sensestream_consumer.audio.decoding.sniff import FORMATS, Container, sniff
 from sensestream_consumer.audio.decoding.through_pyav import read_pyav
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed, read_soundfile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from sensestream_consumer.audio.spool import Fetched
 
-__all__ = ["decode"]
+__all__ = ["decode", "decode_with_warnings"]
 
 
 def decode(fetched: Fetched, policy: AudioPolicy) -> NDArray[np.int16]:
@@ -49,6 +50,14 @@ def decode(fetched: Fetched, policy: AudioPolicy) -> NDArray[np.int16]:
         raise _unreadable("its contents are damaged or not what its first bytes say") from error
     mixdown.check_time()  # a file that was stopped early looks as if it had ended
     return mixdown.finish()
+
+
+def decode_with_warnings(fetched: Fetched, policy: AudioPolicy) -> Decoded:
+    """Return the samples of `fetched`, and what its sender should know about them.
+
+    As `decode`, which has no warnings yet.
+    """
+    return Decoded(decode(fetched, policy), ())
 
 
 def _read(fetched: Fetched, container: Container, mixdown: Mixdown) -> None:

@@ -36,10 +36,16 @@ function complain (message) {
   at('problem').hidden = !message
 }
 
+function showWarnings (warnings) {
+  at('warnings').replaceChildren(...warnings.map((one) => element('li', `Warning: ${one.message}`)))
+  at('warnings').hidden = !warnings.length
+}
+
 function showResult (outcome) {
   const failed = outcome.status === 'failed'
   at('progress').textContent = ''
   at('text').textContent = failed ? '' : outcome.text || '(nothing was said)'
+  showWarnings(outcome.warnings ?? [])
   at('facts').replaceChildren(...chips(outcome))
   at('copy').hidden = failed || !outcome.text
   if (failed) complain(outcome.message)
@@ -49,6 +55,7 @@ async function transcribe (file) {
   complain('')
   at('result').hidden = false
   at('text').textContent = ''
+  showWarnings([])
   at('facts').replaceChildren()
   at('copy').hidden = true
   at('progress').textContent = `Sending ${file.name}…`
