@@ -9,6 +9,7 @@ from pathlib import Path
 from redis import Redis
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import Segment, Transcript, Word
+from sensestream_consumer.audio import decode_revision
 
 __all__ = ["digest_of", "remember", "spoken", "write_digests"]
 
@@ -40,7 +41,7 @@ def digest_of(number: int) -> str:
 
 def remember(redis: Redis, keys: Keys, fingerprint: str, count: int, *, first: int = 0) -> None:
     """Put results `first` to `first + count` and their aliases there, as a worker's commit does."""
-    transcript = spoken(10).dumps()
+    transcript, revision = spoken(10).dumps(), decode_revision()
     for chunk in _chunks(first, first + count):
         pipe = redis.pipeline(transaction=False)
         for number in chunk:
@@ -49,7 +50,7 @@ def remember(redis: Redis, keys: Keys, fingerprint: str, count: int, *, first: i
             result = keys.result(sha256(parts.encode()).hexdigest())
             pipe.hset(result, mapping={"transcript": transcript, "model": "demo"})
             pipe.pexpire(result, 604_800_000)
-            pipe.set(keys.audio(digest_of(number)), audio, px=604_800_000)
+            pipe.set(keys.audio(digest_of(number), revision), audio, px=604_800_000)
         pipe.execute()
 
 

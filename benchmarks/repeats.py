@@ -219,7 +219,7 @@ class Ours:
 
     def forget(self) -> None:
         with Redis.from_url(self._server.url) as redis:
-            for pattern in (KEYS.result("*"), KEYS.audio("*")):
+            for pattern in (KEYS.result("*"), KEYS.audio("*", "*")):
                 for key in redis.scan_iter(pattern.replace("[", "\\["), count=1000):
                     redis.delete(key)
 

@@ -114,7 +114,7 @@ def _grow(
         for case in cases:
             while kept < case.size:
                 last = min(kept + _CHUNK, case.size)
-                keys = [KEYS.result(""), KEYS.audio("")]
+                keys = [KEYS.result(""), KEYS.audio("", "1")]
                 redis.eval(_FILL, 2, *keys, kept, last, transcript)
                 kept = last + 1
             _settle(redis)

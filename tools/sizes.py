@@ -25,6 +25,7 @@ from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_common.logs import configure_logs
+from sensestream_consumer.audio import decode_revision
 from sensestream_consumer.broker.autopipeline import AutoPipeline
 from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight
@@ -78,7 +79,9 @@ class Scales:
         self._commands = AutoPipeline(self._redis)
         broker, in_flight = Broker(self._commands, KEYS, CONSUMER), InFlight()
         self._inbox = Inbox(self._redis, broker, in_flight)
-        self._outbox = Outbox(broker, in_flight, request_ttl=86_400)
+        self._outbox = Outbox(
+            broker, in_flight, request_ttl=86_400, decode_revision=decode_revision()
+        )
 
     async def weigh(self, *steps: Step, count: int = 0) -> float:
         """Bytes that the steps leave behind in an empty Redis, for each of `count`."""
@@ -159,10 +162,10 @@ def _keep(number: int, transcribed: Transcript | None, *, keep: bool) -> CacheWr
         return None
     name = sha256(str(number).encode()).hexdigest()
     return CacheWrite(
-        result=KEYS.result(name),
+        result=name,
         transcript=transcribed.dumps(),
-        alias=KEYS.audio(f"sha256:{name}"),
-        alias_of=name,
+        alias=f"sha256:{name}",
+        alias_value=name,
         ttl_ms=WEEK,
     )
 

@@ -24,6 +24,7 @@ from redis.asyncio import Redis
 from sensestream_common.connections.connection import connect
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.keys import Keys
+from sensestream_consumer.audio import decode_revision
 
 KEYS = Keys("sensestream")
 READ = load_script("sensestream_consumer.broker.lua", "read")
@@ -74,7 +75,7 @@ async def answer(redis: Redis, found: list[Any], fingerprint: str, name: str) ->
 async def learn(redis: Redis, digests: set[str], fingerprint: str) -> None:
     """Aliases and transcripts, asked for once; the commit sees to it that they are still kept."""
     for digest in digests:
-        alias = (await redis.get(KEYS.audio(digest))).decode()
+        alias = (await redis.get(KEYS.audio(digest, decode_revision()))).decode()
         identity = sha256(f"{alias}\n{fingerprint}\nauto\n1".encode()).hexdigest()
         result = await redis.hget(KEYS.result(identity), "transcript")
         checksum = sha1(result, usedforsecurity=False).hexdigest()
@@ -99,8 +100,8 @@ def commit(
         listed.append(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     none = KEYS.none
     keys += [
-        KEYS.requests, KEYS.request(request), none, KEYS.result(identity), KEYS.audio(digest),
-        none, none,
+        KEYS.requests, KEYS.request(request), none, KEYS.result(identity),
+        KEYS.audio(digest, decode_revision()), none, none,
     ]  # fmt: skip
     arguments += [
         entry, 0, json.dumps(outcome, ensure_ascii=False), "completed", 1, "", 604_800_000, alias,

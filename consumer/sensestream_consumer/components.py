@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from sensestream_common.connections.connection import connect, connect_blocking
 
-from sensestream_consumer.audio import AudioPolicy, Fetcher
+from sensestream_consumer.audio import AudioPolicy, Fetcher, decode_revision
 from sensestream_consumer.broker.autopipeline import AutoPipeline
 from sensestream_consumer.broker.broker import Broker
 from sensestream_consumer.broker.deliveries import Delivery, InFlight
@@ -107,7 +107,9 @@ def build_components(
     broker = Broker(AutoPipeline(connections.pool), settings.keys, consumer)
     in_flight = InFlight()
     inbox = Inbox(connections.reader, broker, in_flight)
-    outbox = Outbox(broker, in_flight, request_ttl=settings.request_ttl)
+    outbox = Outbox(
+        broker, in_flight, request_ttl=settings.request_ttl, decode_revision=decode_revision()
+    )
     heartbeat = _heartbeat(
         settings,
         recogniser,
@@ -130,7 +132,11 @@ def build_components(
     policy = _audio_policy(settings)
     fetcher = Fetcher(policy, connections.pool, settings.keys.upload_prefix)
     cache = Cache(
-        broker, in_flight, recogniser.fingerprint, lease_ms=int(settings.reclaim_after * 1000)
+        broker,
+        in_flight,
+        recogniser.fingerprint,
+        decode_revision(),
+        lease_ms=int(settings.reclaim_after * 1000),
     )
     deadlines = Deadlines(heartbeat.now_ms)
     transcribing = Transcribing(
@@ -208,6 +214,7 @@ def _heartbeat(
         WorkerInfo(
             consumer,
             recogniser.fingerprint,
+            decode_revision(),
             facts,
             trust_digest=settings.trust_digest,
             result_ttl=settings.result_ttl,

@@ -8,6 +8,7 @@ Code without an event loop uses `sensestream_producer.blocking.Client`; tests wi
 """
 
 from sensestream_common import __version__
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.errors import (
     BacklogFull,
     ErrorCode,
@@ -38,6 +39,7 @@ from sensestream_producer.settings import ProducerSettings
 from sensestream_producer.submit.submission import Receipt, Submission, SubmitOptions
 
 __all__ = [
+    "AudioWarning",
     "BacklogFull",
     "CacheUse",
     "Client",

@@ -47,7 +47,7 @@ def test_every_kind_of_key_that_expires_has_a_longest_life(redis_url: str, kind:
     [
         (("HSET", KEYS.request("a"), "state", "done"), "has no TTL"),
         (("SET", KEYS.upload("a"), "bytes"), "has no TTL"),
-        (("SET", KEYS.audio("x"), "y", "EX", "100"), "should at most 60 s"),
+        (("SET", KEYS.audio("x", "1"), "y", "EX", "100"), "should at most 60 s"),
         (("SET", KEYS.stats, "text"), "is a string, not a hash"),
         (("SET", KEYS.prefix + "lock:a", "me", "EX", "1"), "not in the key map"),
         (("SET", "elsewhere", "me"), "not in the key map"),

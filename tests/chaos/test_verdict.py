@@ -50,7 +50,7 @@ def test_a_key_that_a_worker_left_behind_fails(redis_url: str, key: str) -> None
 
 def test_keys_that_a_fault_spoilt_for_some_seconds_are_waited_for(redis_url: str) -> None:
     with Redis.from_url(redis_url) as redis:
-        alias = KEYS.audio("sha256:" + "0" * 64)
+        alias = KEYS.audio("sha256:" + "0" * 64, "1")
         redis.rpush(alias, "not yours")
         redis.pexpire(alias, 300)
         await_nothing_held(redis, KEYS)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.errors import ErrorCode
 from sensestream_common.contract.keys import KEY_MAP, Keys, Lane
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
@@ -238,6 +239,7 @@ COMMON: dict[str, Any] = {
 COMPLETED = Outcome(
     **COMMON,
     status=Status.COMPLETED,
+    warnings=(AudioWarning("audio_truncated", "its last 0.4 s are missing"),),
     cache=CacheUse.MISS,
     digest=f"sha256:{'0' * 64}",
     model="demo",
@@ -278,9 +280,15 @@ def test_the_fields_of_a_segment_are_those_that_are_written(
     assert set(SCHEMAS[schema]["properties"]) == set(code.to_json())
 
 
+def test_the_fields_of_a_warning_are_those_that_are_written() -> None:
+    assert set(SCHEMAS["Warning"]["properties"]) == set(COMPLETED.warnings[0].to_json())
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("warnings", []),
+        ("warnings", [{"code": "audio_truncated"}]),
         ("status", "done"),
         ("cache", "warm"),
         ("entry", "first"),

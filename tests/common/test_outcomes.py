@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 import pytest
 from hypothesis import given, strategies as st
 from pydantic import TypeAdapter
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.errors import ErrorCode, PipelineError
 from sensestream_common.contract.outcome import (
     CacheUse,
@@ -43,6 +44,7 @@ outcomes = st.builds(
     status=st.just(Status.COMPLETED),
     audio=st.just("file:///a.wav"),
     cache=st.sampled_from(CacheUse),
+    warnings=st.lists(st.builds(AudioWarning, texts, texts), max_size=2).map(tuple),
     attempt=st.integers(0, 5),
     submitted_at=st.integers(0, 10**15),
     metadata=st.sampled_from(["", '{"big": 12345678901234567890, "list": []}', "1e999", '"ü"']),
@@ -56,6 +58,21 @@ def raw(outcome: Outcome) -> dict[bytes, bytes]:
 @given(outcomes)
 def test_an_outcome_survives_the_stream(outcome: Outcome) -> None:
     assert outcome_from_entry(raw(outcome)) == outcome
+
+
+@given(outcomes)
+def test_the_warnings_of_an_outcome_survive_the_channel(outcome: Outcome) -> None:
+    assert outcome_from_json(outcome.dumps()).warnings == outcome.warnings
+    assert ("warnings" in outcome.to_json()) == bool(outcome.warnings)
+    assert ("warnings" in outcome.encode()) == bool(outcome.warnings)
+
+
+@pytest.mark.parametrize("warnings", ["{}", "1", "[1]", '[{"code":"c"}]', "garbage"])
+def test_an_entry_whose_warnings_are_none_is_refused(warnings: str) -> None:
+    with pytest.raises(PipelineError):
+        outcome_from_entry(raw(COMPLETED) | {b"warnings": warnings.encode()})
+    with pytest.raises(PipelineError):
+        outcome_from_json(COMPLETED.dumps()[:-1] + f',"warnings":{warnings}}}')
 
 
 @given(transcripts)

@@ -26,6 +26,7 @@ from sensestream_consumer.processing.attempts import Attempts
 from sensestream_consumer.processing.slots import SharedExclusiveGate
 
 KEYS = Keys("sensestream")
+REVISION = "1-2.3"  # of the decoders
 RECLAIM_AFTER = 60.0  # seconds
 
 
@@ -38,8 +39,8 @@ class Components:
         self.broker = Broker(AutoPipeline(redis), KEYS, consumer)
         self.in_flight = InFlight()
         self.inbox = Inbox(redis, self.broker, self.in_flight)
-        self.outbox = Outbox(self.broker, self.in_flight, request_ttl=100)
-        self.cache = Cache(self.broker, self.in_flight, "fingerprint", lease_ms=60_000)
+        self.outbox = Outbox(self.broker, self.in_flight, request_ttl=100, decode_revision=REVISION)
+        self.cache = Cache(self.broker, self.in_flight, "fingerprint", REVISION, lease_ms=60_000)
         self.attempts = Attempts(self.broker, SharedExclusiveGate(), most=3)
 
     async def take_lease(self, identity: str) -> Lease:
@@ -135,6 +136,7 @@ class Beating:
         url: str,
         *,
         fingerprint: str = "fingerprint",
+        revision: str = REVISION,
         trust_digest: bool = True,
     ) -> None:
         self.parts = parts
@@ -145,6 +147,7 @@ class Beating:
             WorkerInfo(
                 parts.consumer,
                 fingerprint,
+                revision,
                 {"host": "h"},
                 trust_digest=trust_digest,
                 result_ttl=604_800,

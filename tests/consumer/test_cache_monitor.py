@@ -18,7 +18,7 @@ async def keep(parts: Components, results: int, *, others: int = 0) -> None:
     for number in range(results):
         pipe.hset(KEYS.result(f"{number:064x}"), "transcript", "{}")
     for number in range(others):
-        pipe.set(KEYS.audio(f"sha256:{number:064x}"), "x")
+        pipe.set(KEYS.audio(f"sha256:{number:064x}", "1"), "x")
     await pipe.execute()
 
 

@@ -71,7 +71,7 @@ class Recorder:
 async def sent(*commits: Commit) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
     """By name what is sent for each of the commits; it fails where the numbers do not agree."""
     recorder: Any = Recorder()
-    await Outbox(recorder, InFlight(), request_ttl=100).commit_all(commits)
+    await Outbox(recorder, InFlight(), request_ttl=100, decode_revision="1").commit_all(commits)
     keys, arguments = recorder.sent[0][SHARED_KEYS:], iter(recorder.sent[1][SHARED_ARGUMENTS:])
     assert len(keys) == len(commits) * len(COMMIT_KEYS)
     by_key = [
@@ -103,7 +103,7 @@ def finished(delivered: Delivery, **fields: Any) -> Outcome:
 async def test_each_part_is_sent_under_its_name() -> None:
     missed = delivery(id="a", audio=f"redis:{KEYS.upload('a')}")
     write = CacheWrite(
-        result="r", transcript="{}", alias="sha256:0", alias_of="f" * 64, ttl_ms=5, expected_sha1=""
+        result="r", transcript="{}", alias="sha256:0", alias_value="f" * 64, ttl_ms=5
     )
     completed = Commit(missed, finished(missed, id="a"), write, LEASE, "http://a/")
     failing = delivery(audio="file:///a.wav")
@@ -117,14 +117,14 @@ async def test_each_part_is_sent_under_its_name() -> None:
         "request": KEYS.request("a"),
         "upload": KEYS.upload("a"),
         "result": KEYS.result("r"),
-        "audio": KEYS.audio("sha256:0"),
+        "audio": KEYS.audio("sha256:0", "1"),
         "lease": LEASE.key,
         "crashes": KEYS.crashes(completed.outcome.digest),
     }
     first = arguments[0]
     assert (first["entry"], first["must_own"], first["status"]) == (missed.entry, 0, "completed")
     assert (first["carried_id"], first["upload_ttl"], first["result_ttl"]) == (1, 0, 5)
-    assert (first["alias_of"], first["lease_value"]) == ("f" * 64, LEASE.value)
+    assert (first["alias_value"], first["lease_value"]) == ("f" * 64, LEASE.value)
     assert (first["forget_crashes"], first["expected_sha1"]) == (1, "")
     assert first["stored"] == ["transcript", "{}", "model", "m"]
     assert first["webhook"] == ["url", "http://a/", "id", "a"]

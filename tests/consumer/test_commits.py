@@ -12,6 +12,7 @@ from sensestream_consumer.broker.outbox import CacheWrite
 
 from tests.consumer.conftest import (
     KEYS,
+    REVISION,
     MakeParts,
     failure_of,
     outcomes,
@@ -183,9 +184,9 @@ async def test_a_hit_replaces_an_alias_of_the_wrong_type(make_parts: MakeParts) 
     await submit(parts.redis)
     [delivery] = await parts.read()
     digest = "sha256:" + "0" * 64
-    await parts.redis.rpush(KEYS.audio(digest), "not yours")
-    await parts.redis.expire(KEYS.audio(digest), 3)
-    keep = CacheWrite(result="r", alias=digest, alias_of="a" * 64, ttl_ms=60_000)
+    await parts.redis.rpush(KEYS.audio(digest, REVISION), "not yours")
+    await parts.redis.expire(KEYS.audio(digest, REVISION), 3)
+    keep = CacheWrite(result="r", alias=digest, alias_value="a" * 64, ttl_ms=60_000)
     assert await parts.outbox.commit(delivery, transcript_of(delivery), keep=keep)
-    assert await parts.redis.get(KEYS.audio(digest)) == b"a" * 64
-    assert 50 < await parts.redis.ttl(KEYS.audio(digest)) <= 60
+    assert await parts.redis.get(KEYS.audio(digest, REVISION)) == b"a" * 64
+    assert 50 < await parts.redis.ttl(KEYS.audio(digest, REVISION)) <= 60

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from sensestream_common.contract.keys import REQUESTS_GROUP
 from structlog.testing import capture_logs
 
-from tests.consumer.conftest import KEYS, RECLAIM_AFTER, Beating, MakeParts, submit, transcript_of
+from tests.consumer.conftest import (
+    KEYS,
+    RECLAIM_AFTER,
+    REVISION,
+    Beating,
+    MakeParts,
+    submit,
+    transcript_of,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -156,8 +165,11 @@ async def test_an_unexpected_error_does_not_end_the_heartbeat(
 async def test_a_beat_says_on_which_terms_others_may_answer_cache_hits(beating: Beating) -> None:
     await beating.beat()
     terms = await beating.parts.redis.hgetall(KEYS.reuse_policy)
+    until = int(terms.pop(b"decode_revision_until"))
+    assert 0 < until - time.time() * 1000 <= 2 * RECLAIM_AFTER * 1000 + 1000
     assert terms == {
-        b"recogniser": b"fingerprint", b"result_ttl": b"604800", b"request_ttl": b"86400"
+        b"recogniser": b"fingerprint", b"decode_revision": REVISION.encode(),
+        b"result_ttl": b"604800", b"request_ttl": b"86400",
     }  # fmt: skip
     left = await beating.parts.redis.pttl(KEYS.reuse_policy)
     assert 0 < left <= 2 * RECLAIM_AFTER * 1000  # they end with the last worker
@@ -170,6 +182,60 @@ async def test_a_worker_with_another_recogniser_does_not_change_the_reuse_policy
     guest = Beating(beating.parts, redis_url, fingerprint="another")
     await guest.beat()
     assert await beating.parts.redis.hget(KEYS.reuse_policy, "recogniser") == b"fingerprint"
+
+
+async def in_force(redis: Any) -> str:
+    """The decode revision by which clients look for aliases."""
+    return str((await redis.hget(KEYS.reuse_policy, "decode_revision")).decode())
+
+
+def joined(beating: Beating) -> None:
+    """Let the worker have joined; the beats that follow are the test's."""
+    beating.heartbeat.start()
+    beating.heartbeat.stop()
+
+
+async def test_of_two_decode_revisions_that_of_the_last_to_join_is_in_force(
+    beating: Beating, redis_url: str
+) -> None:
+    redis = beating.parts.redis
+    await beating.beat()
+    newer = Beating(beating.parts, redis_url, revision="2")
+    await newer.beat()
+    for each in (beating, newer):
+        joined(each)
+    for each in (newer, beating, newer, beating):
+        await each.beat()
+        assert await in_force(redis) == "2"
+
+
+async def test_a_decode_revision_whose_workers_are_silent_gives_way(
+    beating: Beating, redis_url: str
+) -> None:
+    redis = beating.parts.redis
+    await Beating(beating.parts, redis_url, revision="2").beat()
+    joined(beating)
+    await beating.beat()
+    assert await in_force(redis) == "2"
+    seconds, _ = await redis.time()
+    await redis.hset(KEYS.reuse_policy, "decode_revision_until", 1000 * seconds - 1)
+    await beating.beat()
+    assert await in_force(redis) == REVISION
+
+
+@pytest.mark.parametrize(
+    "fields", [
+        {"decode_revision": "2"}, {"decode_revision_until": "x"},
+        {"decode_revision": "2", "decode_revision_until": "x"},
+    ],
+)  # fmt: skip
+async def test_a_half_written_decode_revision_is_replaced(
+    beating: Beating, fields: dict[str, str]
+) -> None:
+    await beating.parts.redis.hset(KEYS.reuse_policy, mapping=fields)
+    joined(beating)
+    await beating.beat()
+    assert await in_force(beating.parts.redis) == REVISION
 
 
 async def test_one_living_worker_that_trusts_no_digest_decides_for_all(

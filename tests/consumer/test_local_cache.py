@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sensestream_common.contract.alias import Alias, AudioWarning
 from sensestream_common.contract.identity import checksum
 from sensestream_common.contract.transcript import Segment, Transcript, Word
 from sensestream_consumer.cache import local as local_module
@@ -78,9 +79,18 @@ def test_aliases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_module, "_ALIASES", 2)
     cache = LocalCache()
     for digest in ("one", "two", "three"):
-        cache.put_audio(digest, f"audio of {digest}")
-    assert [cache.audio(digest) for digest in ("one", "two", "three")] == [
-        "",
-        "audio of two",
-        "audio of three",
-    ]
+        cache.put_alias(digest, Alias(f"audio of {digest}"))
+    assert [cache.alias(digest) for digest in ("one", "two", "three")] == [
+        None, Alias("audio of two"), Alias("audio of three"),
+    ]  # fmt: skip
+
+
+def test_an_alias_with_long_warnings_takes_the_room_of_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(local_module, "_ALIASES", 10)
+    cache = LocalCache()
+    cache.put_alias("short", Alias("a"))
+    long = Alias("b", (AudioWarning("audio_damaged", "x" * 256 * 7),))
+    cache.put_alias("long", long)
+    assert (cache.alias("short"), cache.alias("long")) == (None, long)

@@ -12,7 +12,7 @@ from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.broker.outbox import CacheWrite
 from sensestream_consumer.cache.results import Cached, Leased, LeasedElsewhere
 
-from tests.consumer.conftest import KEYS, MakeParts, submit, transcript_of
+from tests.consumer.conftest import KEYS, REVISION, MakeParts, submit, transcript_of
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +20,7 @@ KEEP = CacheWrite(
     result="x",
     transcript=Transcript("t").dumps(),
     alias="sha256:0",
-    alias_of="a" * 64,
+    alias_value="a" * 64,
     ttl_ms=10_000,
 )
 
@@ -141,10 +141,10 @@ async def test_keys_of_the_wrong_type_are_replaced_by_the_next_transcription(
     await parts.inbox.create_groups()
     await submit(parts.redis)
     [delivery] = await parts.read()
-    for key in (KEYS.result("x"), KEYS.audio("sha256:0")):
+    for key in (KEYS.result("x"), KEYS.audio("sha256:0", REVISION)):
         await parts.redis.rpush(key, "not yours")
     assert await parts.outbox.commit(delivery, transcript_of(delivery), keep=KEEP)
     assert await parts.cache.result("x") == Transcript("t")
-    assert await parts.redis.get(KEYS.audio("sha256:0")) == b"a" * 64
-    for key in (KEYS.result("x"), KEYS.audio("sha256:0")):
+    assert await parts.redis.get(KEYS.audio("sha256:0", REVISION)) == b"a" * 64
+    for key in (KEYS.result("x"), KEYS.audio("sha256:0", REVISION)):
         assert 0 < await parts.redis.pttl(key) <= 10_000

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from redis import Redis
 from sensestream_common.contract.keys import Keys
+from sensestream_consumer.audio import decode_revision
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from tests.gateway.conftest import CLIPS, JOBS, StartGateway, upload
@@ -87,12 +88,12 @@ def test_cached_recording_is_answered_without_being_stored(http: httpx.Client, r
     assert entry[b"entry"].decode() == hit["entry"]
     assert announced is not None
     assert httpx.Response(200, content=announced["data"]).json() == hit
-    assert redis.ttl(KEYS.audio(hit["digest"])) > 604_800
+    assert redis.ttl(KEYS.audio(hit["digest"], decode_revision())) > 604_800
 
 
 def test_ttl_0_does_not_prolong_the_cached_result(http: httpx.Client, redis: Redis) -> None:
     first = http.post(JOBS, files=upload(104), data={"ttl": "60"}, params={"wait": 30}).json()
-    alias = KEYS.audio(first["outcome"]["digest"])
+    alias = KEYS.audio(first["outcome"]["digest"], decode_revision())
     assert 0 < redis.ttl(alias) <= 60
     assert http.post(JOBS, files=upload(104), data={"ttl": "0"}).json()["status"] == "completed"
     assert 0 < redis.ttl(alias) <= 60

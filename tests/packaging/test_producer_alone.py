@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -37,6 +39,20 @@ async def main():
 receipt = asyncio.run(main())
 installed = [one.metadata["Name"].lower() for one in importlib.metadata.distributions()]
 print(json.dumps({"installed": installed, "loaded": sorted(sys.modules), "id": receipt.id}))
+"""
+
+# Answers a cache hit by itself, on the terms that it finds in Redis.
+HIT = """
+import asyncio, json, sys
+from sensestream_producer import Client
+
+async def main():
+    async with Client(sys.argv[1], pipeline="alone") as client:
+        receipt = await client.submit("file:///gone.wav", digest=sys.argv[2])
+    return receipt.answer
+
+answer = asyncio.run(main())
+print(json.dumps(answer and answer.to_json()))
 """
 
 
@@ -76,6 +92,40 @@ def test_the_client_side_alone_submits_without_the_engines_libraries(
     assert said["id"] == "ticket-7"
     assert request[b"audio"] == b"file:///data/a.wav"
     assert request[b"language"] == b"yue"
+
+
+def test_the_client_side_alone_learns_from_the_workers_terms_which_answers_count(
+    alone: Path, redis_url: str, tmp_path: Path
+) -> None:
+    """Keys and values are written out here as the contract has them, in any language."""
+    digest, audio = f"sha256:{'d' * 64}", "a" * 64
+    identity = hashlib.sha256("\n".join((audio, "model", "auto", "1")).encode()).hexdigest()
+    warning = {"code": "audio_truncated", "message": "its last 0.4 s are missing"}
+    transcript = {
+        "text": "hello", "language": "en", "emotion": "", "events": [], "segments": [],
+        "confidence": 0.9, "duration": 1.5,
+    }  # fmt: skip
+
+    def answer() -> Any:
+        done = subprocess.run(
+            [alone, "-I", "-W", "error", "-c", HIT, redis_url, digest],
+            cwd=tmp_path, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    with Redis.from_url(redis_url) as redis:
+        redis.set(f"{{alone}}:audio:2-18.1.0:{digest}", f"{audio} {json.dumps([warning])}")
+        redis.hset(f"{{alone}}:result:{identity}", "transcript", json.dumps(transcript))
+        terms = {"recogniser": "model", "result_ttl": "60", "request_ttl": "60"}
+        redis.hset("{alone}:reuse-policy", mapping=terms)
+        assert answer() is None  # nothing says which aliases count
+        redis.hset("{alone}:reuse-policy", "decode_revision", "1-18.1.0")
+        assert answer() is None  # other decoders may have read other audio
+        redis.hset("{alone}:reuse-policy", "decode_revision", "2-18.1.0")
+        found = answer()
+    assert (found["text"], found["cache"]) == ("hello", "hit")
+    assert found["warnings"] == [warning]
 
 
 def test_the_environment_has_everything_the_client_side_asks_for(alone: Path) -> None:

@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.connections.pipelined_connection import PipelinedConnection, pack
 from sensestream_common.contract.errors import PipelineError, RedisUnavailable, SubmitRefused
 from sensestream_common.contract.transcript import Segment, Transcript, Word
+from sensestream_consumer.audio import decode_revision
 from sensestream_producer import Client, Outcome, Receipt, Submission
 from sensestream_producer.outcomes.waiter import OutcomeWaiter
 from sensestream_producer.submit.submission import RequestState
@@ -211,6 +212,8 @@ async def test_the_outcome_in_a_receipt_equals_the_one_in_the_stream(
         ("result_ttl", "soon", False),
         ("request_ttl", "x", False),
         ("untrusted_digest_until", "x", False),
+        ("decode_revision", "a:b", False),
+        ("decode_revision", "", False),
     ],
 )
 async def test_a_malformed_reuse_policy_permits_no_cache_hits(
@@ -232,8 +235,9 @@ async def test_the_first_of_two_equal_ids_in_a_batch_counts(heard: Heard, client
     assert (second.duplicate, second.entry) == (True, first.entry)
 
 
+@pytest.mark.parametrize("field", ["recogniser", "decode_revision"])
 async def test_results_from_before_an_upgrade_are_not_sent_after_it(
-    heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
     """Two batches are under way: one reads new terms while the other looks up by the old ones."""
     await client.submit(GONE)
@@ -249,7 +253,7 @@ async def test_results_from_before_an_upgrade_are_not_sent_after_it(
     monkeypatch.setattr(PipelinedConnection, "execute", slow)
     first = asyncio.create_task(client.submit(GONE, digest=heard.digest))
     await entered.wait()
-    pipeline.redis.hset(KEYS.reuse_policy, "recogniser", "another")
+    pipeline.redis.hset(KEYS.reuse_policy, field, "another")
     cached = client._submitter._cached
     assert cached is not None
     cached._look_again = 0.001  # the ten seconds are over
@@ -308,12 +312,20 @@ async def test_an_unreadable_cache_entry_is_left_to_workers(
     assert pipeline.backlog() == 1
 
 
-async def test_results_of_another_recogniser_are_no_cache_hits(
-    heard: Heard, client: Client, pipeline: Pipeline
+@pytest.mark.parametrize("field", ["recogniser", "decode_revision"])
+async def test_results_of_another_recogniser_or_other_decoders_are_no_cache_hits(
+    heard: Heard, client: Client, pipeline: Pipeline, field: str
 ) -> None:
     assert (await client.submit(GONE, digest=heard.digest)).answer
-    pipeline.redis.hset(KEYS.reuse_policy, "recogniser", "another")
+    pipeline.redis.hset(KEYS.reuse_policy, field, "another")
     assert not (await client.submit(GONE, digest=heard.digest)).answer
+    assert not (await client.submit(GONE, digest=heard.digest)).answer
+
+
+async def test_without_a_decode_revision_a_client_answers_no_cache_hits(
+    heard: Heard, client: Client, pipeline: Pipeline
+) -> None:
+    pipeline.redis.hdel(KEYS.reuse_policy, "decode_revision")  # workers that name none
     assert not (await client.submit(GONE, digest=heard.digest)).answer
 
 
@@ -368,10 +380,10 @@ async def test_of_two_retentions_the_longer_one_wins(
     heard: Heard, client: Client, pipeline: Pipeline, ttl: int | None, expected: int
 ) -> None:
     [result] = pipeline.redis.scan_iter(KEYS.result("*"))
-    for key in (result, KEYS.audio(heard.digest)):
+    for key in (result, KEYS.audio(heard.digest, decode_revision())):
         pipeline.redis.expire(key, 500_000)
     await client.transcribe(GONE, digest=heard.digest, ttl=ttl)
-    for key in (result, KEYS.audio(heard.digest)):
+    for key in (result, KEYS.audio(heard.digest, decode_revision())):
         assert expected - 10 <= pipeline.redis.ttl(key) <= expected
 
 
@@ -380,7 +392,7 @@ async def test_a_key_of_another_type_is_not_prolonged(
 ) -> None:
     """A list where an alias was: nobody who remembers it asks for it, and mends it."""
     await client.transcribe(GONE, digest=heard.digest)
-    alias = KEYS.audio(heard.digest)
+    alias = KEYS.audio(heard.digest, decode_revision())
     pipeline.redis.delete(alias)
     pipeline.redis.rpush(alias, "not yours")
     pipeline.redis.expire(alias, 100)
@@ -405,7 +417,7 @@ async def test_a_retention_is_checked_now_and_then_and_when_a_longer_one_is_aske
     assert looks() == before
     await client.transcribe(GONE, digest=heard.digest, ttl=900_000)
     assert looks() == before + 2
-    assert pipeline.redis.ttl(KEYS.audio(heard.digest)) > 890_000
+    assert pipeline.redis.ttl(KEYS.audio(heard.digest, decode_revision())) > 890_000
 
 
 async def test_close_waits_for_a_cache_hit_under_way(heard: Heard, redis_url: str) -> None:

@@ -167,7 +167,7 @@ async def test_a_cleared_result_is_no_hit_any_more(
     digest, clip = _digest(tmp_path), write_clip(tmp_path, 1)
     async with queued(redis_url) as client, connect(redis_url, name="operator") as redis:
         assert (await client.transcribe(clip, digest=digest)).cache == "hit"
-        for key in await redis.keys(KEYS.result("*")) + await redis.keys(KEYS.audio("*")):
+        for key in await redis.keys(KEYS.result("*")) + await redis.keys(KEYS.audio("*", "*")):
             await redis.delete(key)
         assert (await client.transcribe(clip, digest=digest)).cache == "miss"
 

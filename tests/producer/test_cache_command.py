@@ -79,7 +79,7 @@ def test_results_are_counted_and_cleared_by_model_over_many_pages(
             keep(pipe, f"old-{number}", "old")
         pipe.execute()
     keep(redis, "new", "new")
-    redis.set(KEYS.audio("sha256:1"), "a" * 64)
+    redis.set(KEYS.audio("sha256:1", "old"), "a" * 64)
     redis.set(KEYS.result("no-hash"), "what somebody else wrote")
     assert json.loads(invoke("stats", "--json").stdout)["models"] == {
         "old": 2500,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from sensestream_common.contract.alias import Alias, AudioWarning
 from sensestream_common.contract.identity import result_identity
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import Transcript
@@ -26,11 +27,13 @@ def key(number: int) -> ResultKey:
 @pytest.fixture
 async def cached(redis_url: str, redis: Redis, keys: Keys) -> AsyncIterator[CachedAnswers]:
     """Those of a pipeline that keeps three results."""
-    terms: Any = {"recogniser": "r", "result_ttl": "60", "request_ttl": "60"}
+    terms: Any = {
+        "recogniser": "r", "decode_revision": "1", "result_ttl": "60", "request_ttl": "60"
+    }  # fmt: skip
     await redis.hset(keys.reuse_policy, mapping=terms)
     for number in range(3):
         audio = sha256(str(number).encode()).hexdigest()
-        await redis.set(keys.audio(key(number).digest), audio)
+        await redis.set(keys.audio(key(number).digest, "1"), audio)
         result = keys.result(result_identity(audio, "r", "auto", True))
         await redis.hset(result, "transcript", Transcript(f"text {number}").dumps())
     link = RedisTransport(redis_url, retry_timeout=1)
@@ -69,3 +72,24 @@ async def test_the_least_recently_used_result_is_evicted_first(
     assert await look_ups(redis) == before
     await cached.find([key(1)])
     assert await look_ups(redis) == before + 1
+
+
+async def test_the_warnings_of_the_alias_are_fields_of_the_answer(
+    cached: CachedAnswers, redis: Redis, keys: Keys
+) -> None:
+    lost = AudioWarning("audio_truncated", "its last 0.4 s are missing")
+    audio = sha256(b"0").hexdigest()
+    await redis.set(keys.audio(key(0).digest, "1"), Alias(audio, (lost,)).encode())
+    await redis.set(keys.audio(key(1).digest, "1"), Alias(audio).encode())  # of the same samples
+    warned, clean = await cached.find([key(0), key(1)])
+    assert warned is not None
+    assert clean is not None
+    assert (warned.fields["warnings"], clean.fields["warnings"]) == ((lost,), ())
+    assert warned.fields["text"] == clean.fields["text"]
+
+
+async def test_aliases_of_another_decode_revision_lead_nowhere(
+    cached: CachedAnswers, redis: Redis, keys: Keys
+) -> None:
+    await redis.hset(keys.reuse_policy, "decode_revision", "2")
+    assert await cached.find([key(0), key(1)]) == [None, None]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from sensestream_producer import (
+    AudioWarning,
     Client,
     DeadLetters,
     ErrorCode,
@@ -47,6 +48,26 @@ async def text(client: Client, audio: str | Path | bytes, **options: str) -> str
 
 
 # -- answers ---------------------------------------------------------------------------------------
+
+
+async def test_warnings_come_with_every_answer_for_their_recording(
+    pipeline: ScriptedPipeline,
+) -> None:
+    lost = AudioWarning("audio_truncated", "its last 0.4 s are missing")
+    pipeline.contain(AUDIO, b"bytes")
+    pipeline.answer(b"bytes", "hello", warnings=[lost])
+    pipeline.answer(b"others", "hello")
+    async with pipeline.client() as client:
+        with pipeline.recogniser_busy():
+            for number in range(2):
+                await client.submit(AUDIO, id=str(number))
+        outcomes = [await client.wait(str(number)) for number in range(2)]
+        outcomes.append(await client.transcribe(b"bytes"))
+        assert [outcome.cache for outcome in outcomes] == ["miss", "coalesced", "hit"]
+        assert {outcome.warnings for outcome in outcomes} == {(lost,)}
+        assert (await client.transcribe(b"others")).warnings == ()
+        pipeline.answer(b"gone", ErrorCode.AUDIO_EMPTY, warnings=[lost])
+        assert (await client.transcribe(b"gone")).warnings == ()
 
 
 async def test_an_answer_is_found_by_reference_by_digest_by_bytes_or_by_file(

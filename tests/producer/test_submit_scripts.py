@@ -116,7 +116,8 @@ def test_each_part_of_an_answer_is_sent_under_its_name() -> None:
     words = [part for pair in entry.items() for part in pair]
     result = CachedResult(
         recogniser="r",
-        keys=encode_args(KEYS.result("r"), KEYS.audio(DIGEST)),
+        decode_revision="1",
+        keys=encode_args(KEYS.result("r"), KEYS.audio(DIGEST, "1")),
         checksum="e" * 40,
         fields=fields,
         field_count=len(words),

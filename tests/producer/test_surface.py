@@ -13,6 +13,7 @@ import sensestream_producer
 from sensestream_producer import blocking, testing
 
 PUBLIC = {
+    "AudioWarning",
     "BacklogFull",
     "CacheUse",
     "Client",

@@ -10,7 +10,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-__all__ = ["encoded", "tone", "write_clip"]
+__all__ = ["damaged", "encoded", "tone", "write_clip"]
 
 
 def tone(seed: int, seconds: float = 0.5, rate: int = 16_000) -> NDArray[np.int16]:
@@ -33,6 +33,11 @@ def encoded(
             setattr(file, name, value)
         file.write(samples)
     return buffer.getvalue()
+
+
+def damaged(clip: bytes) -> bytes:
+    """A WAV with the same samples that `stubborn_worker` takes for damaged."""
+    return clip + b"DAMAGE" + bytes(2)
 
 
 def write_clip(folder: Path, seed: int, seconds: float = 0.5, name: str = "") -> str:

@@ -7,9 +7,12 @@ Run as a program: `python stubborn_worker.py` with the worker's own settings in 
     STUBBORN_POISON    SHA-256 identities of samples that end the process with SIGKILL
     STUBBORN_LIVES     how many workers follow one another, each when the one before has ended
     STUBBORN_FAULT     a number and a text: so many runs of the graph fail with this message
+    STUBBORN_REVISION  the decode revision, with decoders that know damaged recordings (`damaged`
+                       in tests.support.clips): they give a warning; those of revision `old` lose
+                       the second half of them and do not say so
 
-Everything else is the worker that users run; only what a slow model, a crash in native code or a
-full device would do is played, because none of them can be had at will.
+Everything else is the worker that users run; only what a slow model, a crash in native code, a full
+device or an older decoder would do is played, because none of them can be had at will.
 """
 
 from __future__ import annotations
@@ -26,11 +29,21 @@ from numpy.typing import NDArray
 from sensestream_common.contract.transcript import Transcript
 from sensestream_common.logs import configure_logs
 from sensestream_common.settings import load_settings
-from sensestream_consumer.audio import audio_identity
+from sensestream_consumer import components
+from sensestream_consumer.audio import (
+    AudioPolicy,
+    Decoded,
+    DecodeWarning,
+    Fetched,
+    audio_identity,
+    decode_with_warnings,
+)
 from sensestream_consumer.cli import run_until_stopped
 from sensestream_consumer.engine import Recogniser, resolve_model
+from sensestream_consumer.processing import transcribing
 from sensestream_consumer.settings import WorkerSettings
 
+_DAMAGE = b"DAMAGE"  # as tests.support.clips marks it
 _PR_SET_PDEATHSIG = 1  # prctl(2): no worker outlives the test that started it
 
 
@@ -70,6 +83,22 @@ class StubbornRecogniser:
         return self._real.recognise(samples, language, itn, **options)
 
 
+def _decode_as(revision: str) -> None:
+    """Decode as other libraries, or another version of ours, would."""
+
+    def decode(fetched: Fetched, policy: AudioPolicy) -> Decoded:
+        samples, warnings = decode_with_warnings(fetched, policy)
+        fetched.file.seek(0)
+        if _DAMAGE not in fetched.file.read():
+            return Decoded(samples, warnings)
+        if revision == "old":
+            return Decoded(samples[: samples.size // 2], ())
+        return Decoded(samples, (DecodeWarning("audio_damaged", "lost – \udcff – is some of it"),))
+
+    setattr(transcribing, "decode_with_warnings", decode)  # noqa: B010 - to a type checker it is no
+    setattr(components, "decode_revision", lambda: revision)  # noqa: B010 - part of these modules
+
+
 def _succeed_one_another(lives: int) -> None:
     """Return in as many processes, in each when the one before has ended.
 
@@ -91,6 +120,8 @@ def main() -> None:
     times, _, message = os.environ.get("STUBBORN_FAULT", "").partition(" ")
     if times:
         recogniser.fail(int(times), message)
+    if revision := os.environ.get("STUBBORN_REVISION"):
+        _decode_as(revision)
     _succeed_one_another(int(os.environ.get("STUBBORN_LIVES", "1")))
     run_until_stopped(load_settings(WorkerSettings), lambda: recogniser)
 

@@ -20,11 +20,12 @@ _STUBBORN = Path(__file__).with_name("stubborn_worker.py")
 
 
 class WorkerProcess:
-    """One `sensestream-worker` (or, with a gate, poison or a fault, its stubborn twin)."""
+    """One `sensestream-worker`; with a gate, poison, a fault or a revision its stubborn twin."""
 
     def __init__(
         self, redis_url: str, roots: Path, logs: Path, *,
         gate: Path | None = None, poison: tuple[str, ...] = (), fault: str = "", lives: int = 1,
+        revision: str = "",
         **settings: Any,
     ) -> None:  # fmt: skip
         self.redis_url = redis_url
@@ -38,12 +39,13 @@ class WorkerProcess:
         }
         environment |= {f"SENSESTREAM_{k.upper()}": str(v) for k, v in settings.items()}
         command = [str(Path(sys.executable).with_name("sensestream-worker"))]
-        if gate is not None or poison or fault:
+        if gate is not None or poison or fault or revision:
             command = [sys.executable, str(_STUBBORN)]
             environment["STUBBORN_GATE"] = str(gate or "")
             environment["STUBBORN_POISON"] = " ".join(poison)
             environment["STUBBORN_FAULT"] = fault
             environment["STUBBORN_LIVES"] = str(lives)
+            environment["STUBBORN_REVISION"] = revision
         with logs.open("wb") as stderr:
             self.process = subprocess.Popen(command, env=environment, stderr=stderr)
 

@@ -122,6 +122,11 @@ class Keys:
         """The beginning of the keys of uploaded bytes."""
         return self.prefix + "upload:"
 
+    @property
+    def audio_prefix(self) -> str:
+        """The beginning of all aliases, of any decode revision."""
+        return self.prefix + "audio:"
+
     def lane(self, lane: Lane) -> str:
         """The stream of a lane."""
         return self.requests_high if lane is Lane.HIGH else self.requests
@@ -130,9 +135,9 @@ class Keys:
         """The hash of a cached result."""
         return f"{self.prefix}result:{identity}"
 
-    def audio(self, digest: str) -> str:
-        """The alias that leads from a digest to the identity of the decoded audio."""
-        return f"{self.prefix}audio:{digest}"
+    def audio(self, digest: str, revision: str) -> str:
+        """The alias of the bytes with this digest, as decoders of this revision read them."""
+        return f"{self.audio_prefix}{revision}:{digest}"
 
     def lease(self, identity: str) -> str:
         """The lease of the worker that transcribes it."""

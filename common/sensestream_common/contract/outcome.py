@@ -10,6 +10,12 @@ from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
+from sensestream_common.contract.alias import (
+    AudioWarning,
+    read_warnings,
+    warnings_from_json,
+    write_warnings,
+)
 from sensestream_common.contract.errors import ErrorCode, PipelineError
 from sensestream_common.contract.request import VERSION
 from sensestream_common.contract.transcript import (
@@ -84,6 +90,7 @@ class Outcome:
     segments: tuple[Segment, ...] = _SegmentsField()  # type: ignore[assignment]  # it is the field
     confidence: float | None = None
     duration: float | None = None
+    warnings: tuple[AudioWarning, ...] = ()
     cache: CacheUse | None = None
     digest: str = ""
     model: str = ""
@@ -169,6 +176,8 @@ def outcome_from_entry(raw: Mapping[bytes, bytes], *, defer: bool = False) -> Ou
     try:
         if "events" in value:
             value["events"] = _events(value["events"])
+        if "warnings" in value:
+            value["warnings"] = read_warnings(value["warnings"])
         outcome = _outcome(value)
     except MALFORMED as error:
         raise PipelineError(
@@ -190,6 +199,8 @@ def outcome_from_json(text: str | bytes) -> Outcome:
             value["events"] = tuple(str(event) for event in value["events"])
         if "segments" in value:
             value["segments"] = tuple(map(Segment.from_json, value["segments"]))
+        if "warnings" in value:
+            value["warnings"] = warnings_from_json(value["warnings"])
         return _outcome(value)
     except MALFORMED as error:
         raise PipelineError(f"a message of the channel is no outcome: {error!r}") from None
@@ -213,6 +224,8 @@ def _text(name: str, value: Any) -> str:
         text = (value if isinstance(value, Segments) else Segments(value)).json
     elif name == "events":
         text = _events_text(tuple(value))
+    elif name == "warnings":
+        text = write_warnings(tuple(value)) if value else ""
     else:
         return repr(value)
     return "" if text == "[]" else text
@@ -234,7 +247,7 @@ _ALWAYS = {"text": "", "events": "[]", "segments": "[]"}
 # Fields whose text is JSON already.
 _NATIVE = frozenset(
     (
-        *("events", "segments", "confidence", "duration", "attempt", "metadata"),
+        *("events", "segments", "confidence", "duration", "warnings", "attempt", "metadata"),
         *("submitted_at", "started_at", "finished_at"),
     )
 )

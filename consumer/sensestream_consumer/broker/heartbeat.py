@@ -37,13 +37,14 @@ _RENEW_BATCH = 500  # entries renewed by one script: a script blocks Redis while
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker announces: itself, its recogniser, and the terms of cached answers.
+    """What a worker announces: itself, its recogniser, its decoders, and terms of cached answers.
 
     Clients and gateways answer cache hits themselves, on these terms.
     """
 
     consumer: str
     fingerprint: str
+    decode_revision: str
     facts: dict[str, str]
     trust_digest: bool
     result_ttl: int  # seconds
@@ -211,7 +212,9 @@ class Heartbeat:
         facts = {**info.facts, "in_flight": str(len(self._in_flight))}
         pairs = [part for fact in facts.items() for part in fact]
         trust = 1 if info.trust_digest else 0
+        joining = 1 if self._thread.ident is None else 0
         terms = [info.fingerprint, trust, info.result_ttl, info.request_ttl]
+        terms += [info.decode_revision, joining]
         return [self._expiry, 2 * self._expiry, *terms, *pairs]
 
 

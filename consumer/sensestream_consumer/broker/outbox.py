@@ -32,7 +32,7 @@ _COMMIT = load_script("sensestream_consumer.broker.lua", "commit")
 COMMIT_KEYS = ("lane", "request", "upload", "result", "audio", "lease", "crashes")
 COMMIT_ARGUMENTS = (
     "entry", "must_own", "outcome", "status", "carried_id", "upload_ttl",
-    "result_ttl", "alias_of", "lease_value", "forget_crashes", "expected_sha1",
+    "result_ttl", "alias_value", "lease_value", "forget_crashes", "expected_sha1",
 )  # fmt: skip
 COMMIT_LISTS = ("fields", "dead_letter", "webhook", "stored", "counters")
 # The bytes of an upload whose request became a dead letter stay, so that it can be replayed; with
@@ -45,14 +45,15 @@ class CacheWrite:
     """The writes of a commit to the cache, beside the outcome.
 
     `transcript` (JSON) is stored under `result` for `ttl_ms`; without it (a hit) the retention of
-    the stored one is prolonged. `alias_of` is the audio identity that `alias` leads to. With
-    `expected_sha1` nothing is written unless that is the SHA-1 of the transcript that Redis keeps.
+    the stored one is prolonged. `alias` is the digest of bytes, `alias_value` the value of their
+    alias. With `expected_sha1` nothing is written unless that is the SHA-1 of the transcript that
+    Redis keeps.
     """
 
     result: str = ""
     transcript: str = ""
     alias: str = ""
-    alias_of: str = ""
+    alias_value: str = ""
     ttl_ms: int = 0
     expected_sha1: str = ""
 
@@ -81,9 +82,13 @@ class Commit:
 class Outbox:
     """Publishes outcomes: exactly one for each request entry, however many workers try."""
 
-    def __init__(self, broker: Broker, in_flight: InFlight, *, request_ttl: int) -> None:
+    def __init__(
+        self, broker: Broker, in_flight: InFlight, *, request_ttl: int, decode_revision: str
+    ) -> None:
+        """`request_ttl` is in seconds; `decode_revision` is a part of the aliases' names."""
         self._broker = broker
         self._in_flight = in_flight
+        self._decode_revision = decode_revision
         keys = broker.keys
         self._shared_keys = [keys.transcripts, keys.dead, keys.webhooks, keys.stats]
         self._shared_arguments = [REQUESTS_GROUP, broker.consumer, request_ttl]
@@ -159,7 +164,7 @@ class Outbox:
             names.request(outcome.id),
             _upload(delivery, names) or names.none,
             names.result(keep.result) if keep.result else names.none,
-            names.audio(keep.alias) if keep.alias else names.none,
+            names.audio(keep.alias, self._decode_revision) if keep.alias else names.none,
             commit.lease.key if commit.lease else names.none,
             names.crashes(outcome.digest) if _forgets_crashes(commit) else names.none,
         ]
@@ -182,7 +187,7 @@ class Outbox:
             1 if delivery.fields.get(b"id") else 0,
             upload_ttl,
             keep.ttl_ms,
-            keep.alias_of,
+            keep.alias_value,
             commit.lease.value if commit.lease else "",
             1 if _forgets_crashes(commit) else 0,
             keep.expected_sha1,

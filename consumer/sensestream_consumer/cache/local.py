@@ -1,7 +1,7 @@
 """A worker's local copy of parts of the result cache, for hits without a look-up.
 
-It is trusted only as far as it can be checked. Which audio is in which bytes never changes. Whether
-Redis still keeps the same transcript is checked by the commit that sends it.
+It is trusted only as far as it can be checked. What this worker's decoders make of some bytes never
+changes. Whether Redis still keeps the same transcript is checked by the commit that sends it.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from sys import getsizeof
 
+from sensestream_common.contract.alias import Alias
 from sensestream_common.contract.identity import checksum
 from sensestream_common.contract.transcript import Segments, Transcript
 from sensestream_common.lru_cache import LruCache
 
 __all__ = ["CachedTranscript", "LocalCache"]
 
-_ALIASES = 8192  # two MB
+_ALIASES = 8192  # two MB; one with warnings counts as several
 _TRANSCRIPTS = 16 << 20  # bytes, of all transcripts together
 _OVERHEAD = 1000  # bytes of a transcript beside its text and its segments
 # Bytes of JSON of one that is sent without a look-up: Redis hashes it for each hit.
@@ -35,19 +36,20 @@ class LocalCache:
     """Aliases and transcripts; the least recently used are evicted first."""
 
     def __init__(self) -> None:
-        self._aliases: LruCache[str, str] = LruCache(_ALIASES)
+        self._aliases: LruCache[str, Alias] = LruCache(_ALIASES)
         self._transcripts: LruCache[str, CachedTranscript] = LruCache(_TRANSCRIPTS)
 
     def __contains__(self, identity: str) -> bool:
         return identity in self._transcripts
 
-    def audio(self, digest: str) -> str:
-        """The identity of the audio in the bytes with this digest; empty where it is unknown."""
-        return self._aliases.get(digest) or ""
+    def alias(self, digest: str) -> Alias | None:
+        """The alias of the bytes with this digest; `None` where it is unknown."""
+        return self._aliases.get(digest)
 
-    def put_audio(self, digest: str, audio: str) -> None:
-        """Keep the identity of the audio in the bytes with this digest."""
-        self._aliases.put(digest, audio)
+    def put_alias(self, digest: str, alias: Alias) -> None:
+        """Keep the alias of the bytes with this digest."""
+        size = 1 + sum(2 + len(each.message) // 256 for each in alias.warnings)
+        self._aliases.put(digest, alias, size)
 
     def transcript(self, identity: str) -> CachedTranscript | None:
         """The transcript that was last seen under this identity."""

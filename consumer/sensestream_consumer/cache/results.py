@@ -2,8 +2,9 @@
 
 A result is found by identity: of the recording (its decoded samples), of the recogniser, of the
 language asked for and of inverse text normalisation. An alias leads from the digest of bytes to
-the identity of the audio in them, so that a hit needs no decoding, and no reading where the sender
-names the digest. An alias is stored only for bytes that a worker has hashed itself.
+the identity of the audio in them and to the warnings about them, so that a hit needs no decoding,
+and no reading where the sender names the digest. An alias is stored only for bytes that a worker
+has hashed itself. It is named by the decode revision too: other decoders may read other audio.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from redis.exceptions import ResponseError
 from sensestream_common.connections.connection import is_out_of_memory
 from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
-from sensestream_common.contract.identity import checksum, is_identity, result_identity
+from sensestream_common.contract.alias import Alias, read_alias
+from sensestream_common.contract.identity import checksum, result_identity
 from sensestream_common.contract.transcript import MALFORMED, Transcript, read_transcript
 
 from sensestream_consumer.broker.autopipeline import retry_until_available
@@ -36,9 +38,9 @@ _RELEASE = load_script("sensestream_consumer.broker.lua", "release_key")
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A transcript of some bytes, and the identity of the audio in them."""
+    """A transcript of some bytes, and their alias."""
 
-    audio: str
+    alias: Alias
     transcript: Transcript
     unchecked_sha1: str = ""  # of a transcript that Redis was not asked for: the commit checks it
 
@@ -72,11 +74,18 @@ class Cache:
     """Results, aliases and leases of one pipeline, as one recogniser sees them."""
 
     def __init__(
-        self, broker: Broker, in_flight: InFlight, fingerprint: str, *, lease_ms: int
+        self,
+        broker: Broker,
+        in_flight: InFlight,
+        fingerprint: str,
+        decode_revision: str,
+        *,
+        lease_ms: int,
     ) -> None:
         self._broker = broker
         self._in_flight = in_flight
         self._fingerprint = fingerprint
+        self._decode_revision = decode_revision
         self._lease_ms = lease_ms
         self._local = LocalCache()
 
@@ -88,22 +97,24 @@ class Cache:
 
     async def find(self, digest: str, language: str, itn: bool) -> Lookup | None:
         """Look up the transcript of the bytes with this digest."""
-        audio = self._local.audio(digest) or await self._alias(digest)
-        if not audio:
+        alias = self._local.alias(digest) or await self._alias(digest)
+        if alias is None:
             return None
-        transcript = await self.result(self.identity(audio, language, itn))
-        return Lookup(audio, transcript) if transcript is not None else None
+        transcript = await self.result(self.identity(alias.audio, language, itn))
+        return Lookup(alias, transcript) if transcript is not None else None
 
     def find_locally(self, digest: str, language: str, itn: bool) -> Lookup | None:
         """The transcript of the bytes with this digest, as this worker saw it last.
 
         `None` for a long transcript too: to look it up and compare it here is cheaper.
         """
-        audio = self._local.audio(digest)
-        cached = self._local.transcript(self.identity(audio, language, itn)) if audio else None
+        alias = self._local.alias(digest)
+        if alias is None:
+            return None
+        cached = self._local.transcript(self.identity(alias.audio, language, itn))
         if cached is None or not cached.short:
             return None
-        return Lookup(audio, cached.transcript, cached.checksum)
+        return Lookup(alias, cached.transcript, cached.checksum)
 
     async def result(self, identity: str) -> Transcript | None:
         """The transcript stored under an identity."""
@@ -120,20 +131,19 @@ class Cache:
         return transcript
 
     def put_locally(
-        self, digest: str, audio: str, identity: str, transcript: Transcript, value: str
+        self, digest: str, alias: Alias, identity: str, transcript: Transcript, value: str
     ) -> None:
         """Keep what is about to be stored: `value` is the transcript as JSON."""
-        self._local.put_audio(digest, audio)
+        self._local.put_alias(digest, alias)
         self._local.put_transcript(identity, transcript, value.encode())
 
-    async def _alias(self, digest: str) -> str:
-        """The audio in the bytes with this digest; empty where that is not known."""
-        value = await self._get("GET", self._broker.keys.audio(digest))
-        if value is None or not is_identity(value):
-            return ""
-        audio = str(value.decode())
-        self._local.put_audio(digest, audio)
-        return audio
+    async def _alias(self, digest: str) -> Alias | None:
+        """The alias of the bytes with this digest; `None` where there is none."""
+        value = await self._get("GET", self._broker.keys.audio(digest, self._decode_revision))
+        alias = read_alias(value) if value is not None else None
+        if alias is not None:
+            self._local.put_alias(digest, alias)
+        return alias
 
     async def _get(self, *command: str) -> bytes | None:
         """A value of the cache; one that cannot be read counts as absent."""

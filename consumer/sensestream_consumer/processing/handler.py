@@ -157,6 +157,7 @@ class Handler:
             request,
             Status.COMPLETED,
             **transcript_fields(resolution.transcript),
+            warnings=resolution.warnings,
             cache=resolution.cache,
             digest=resolution.digest,
             model=self._model,

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sensestream_common.contract.alias import Alias, AudioWarning
 from sensestream_common.contract.outcome import CacheUse
 from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import Transcript
@@ -42,9 +43,13 @@ __all__ = ["Resolution", "Resolver"]
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """A transcript, and what its commit writes to the cache; the commit takes the lease along."""
+    """A transcript, and what its commit writes to the cache; the commit takes the lease along.
+
+    The warnings are those about the request's own bytes.
+    """
 
     transcript: Transcript
+    warnings: tuple[AudioWarning, ...]
     cache: CacheUse
     digest: str
     cache_write: CacheWrite
@@ -140,68 +145,73 @@ class Resolver:
                 result = await call.wait()
         if result is None:
             return None
-        found = Lookup(result.audio, result.transcript)
+        found = Lookup(result.alias, result.transcript)
         return self._cached(request, CacheUse.COALESCED, digest, found)
 
     async def _lead(self, delivery: Delivery, request: Request, fetched: Fetched) -> Resolution:
         if request.ttl == 0:  # stores nothing and takes no lease, so there is nothing to lead
-            return await self._transcribe_or_wait(delivery, request, fetched)
+            _, resolution = await self._transcribe_or_wait(delivery, request, fetched)
+            return resolution
         with self._flights.lead(_flight_key(request, fetched.digest), request.audio) as call:
-            resolution = await self._transcribe_or_wait(delivery, request, fetched)
-            call.set_result(FlightResult(resolution.transcript, resolution.cache_write.alias_of))
+            alias, resolution = await self._transcribe_or_wait(delivery, request, fetched)
+            call.set_result(FlightResult(resolution.transcript, alias))
             return resolution
 
     async def _transcribe_or_wait(
         self, delivery: Delivery, request: Request, fetched: Fetched
-    ) -> Resolution:
+    ) -> tuple[Alias, Resolution]:
         digest = fetched.digest
         while True:
-            audio, end = await self._transcribing.transcribe(delivery, request, fetched)
+            alias, end = await self._transcribing.transcribe(delivery, request, fetched)
             match end:
                 case Transcribed():
-                    return self._miss(request, end, digest, audio)
+                    return alias, self._miss(request, end, digest, alias)
                 case Cached(transcript):
-                    return self._cached(request, CacheUse.HIT, digest, Lookup(audio, transcript))
+                    found = Lookup(alias, transcript)
+                    return alias, self._cached(request, CacheUse.HIT, digest, found)
                 case LeasedElsewhere():
-                    if found := await self._wait_for_leaseholder(request, audio):
-                        return self._cached(request, CacheUse.COALESCED, digest, found)
+                    if waited := await self._wait_for_leaseholder(request, alias):
+                        return alias, self._cached(request, CacheUse.COALESCED, digest, waited)
             self._deadlines.check(request)
 
-    async def _wait_for_leaseholder(self, request: Request, audio: str) -> Lookup | None:
-        identity = self._identity(request, audio)
+    async def _wait_for_leaseholder(self, request: Request, alias: Alias) -> Lookup | None:
+        """The other worker's transcript of the same audio, which may be in other bytes."""
+        identity = self._identity(request, alias.audio)
         with self._waiters.acquire(), timed(Stage.FOLLOW):
             async with self._deadlines.within(request):
                 transcript = await self._cache.wait_for_leaseholder(identity)
-        return Lookup(audio, transcript) if transcript is not None else None
+        return Lookup(alias, transcript) if transcript is not None else None
 
     # -- their ends ---------------------------------------------------------------------------
 
     def _miss(
-        self, request: Request, transcribed: Transcribed, digest: str, audio: str
+        self, request: Request, transcribed: Transcribed, digest: str, alias: Alias
     ) -> Resolution:
-        transcript, identity = transcribed.transcript, self._identity(request, audio)
+        transcript, identity = transcribed.transcript, self._identity(request, alias.audio)
         value = transcript.dumps()
         if request.ttl != 0:
-            self._cache.put_locally(digest, audio, identity, transcript, value)
+            self._cache.put_locally(digest, alias, identity, transcript, value)
         write = CacheWrite(
             result=identity,
             transcript=value,
             alias=digest,
-            alias_of=audio,
+            alias_value=alias.encode(),
             ttl_ms=self._ttl_ms(request),
         )
-        return Resolution(transcript, CacheUse.MISS, digest, write, transcribed.lease)
+        return Resolution(
+            transcript, alias.warnings, CacheUse.MISS, digest, write, transcribed.lease
+        )
 
     def _cached(self, request: Request, use: CacheUse, digest: str, found: Lookup) -> Resolution:
         """A transcript that Redis keeps already: its retention is prolonged."""
         write = CacheWrite(
-            result=self._identity(request, found.audio),
+            result=self._identity(request, found.alias.audio),
             alias=digest,
-            alias_of=found.audio,
+            alias_value=found.alias.encode(),
             ttl_ms=self._ttl_ms(request),
             expected_sha1=found.unchecked_sha1,
         )
-        return Resolution(found.transcript, use, digest, write)
+        return Resolution(found.transcript, found.alias.warnings, use, digest, write)
 
     def _identity(self, request: Request, audio: str) -> str:
         return self._cache.identity(audio, request.language, request.itn)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from sensestream_common.contract.alias import Alias
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.transcript import Transcript
 
@@ -34,7 +35,7 @@ class FlightResult:
     """The leader's transcript, for the followers to answer with."""
 
     transcript: Transcript
-    audio: str  # identity of the audio
+    alias: Alias  # of the bytes, which all of them share
 
 
 class FlightCall:

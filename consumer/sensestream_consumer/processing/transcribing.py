@@ -16,11 +16,18 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sensestream_common.connections.retry import Backoff
+from sensestream_common.contract.alias import Alias, AudioWarning
 from sensestream_common.contract.errors import TransientError
 from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import Transcript
 
-from sensestream_consumer.audio import AudioPolicy, Fetched, audio_identity, decode
+from sensestream_consumer.audio import (
+    AudioPolicy,
+    DecodeWarning,
+    Fetched,
+    audio_identity,
+    decode_with_warnings,
+)
 from sensestream_consumer.broker.deliveries import Delivery, Lease
 from sensestream_consumer.cache.results import Cache, Cached, Leased, LeasedElsewhere
 from sensestream_consumer.engine import Engine, NotStarted
@@ -77,10 +84,10 @@ class Transcribing:
 
     async def transcribe(
         self, delivery: Delivery, request: Request, fetched: Fetched
-    ) -> tuple[str, Transcribed | LeasedElsewhere | Cached]:
+    ) -> tuple[Alias, Transcribed | LeasedElsewhere | Cached]:
         """Transcribe bytes, unless their audio turns out to be known, or leased elsewhere.
 
-        Returns the identity of the audio, and what became of it.
+        Returns the alias of the bytes, and what became of their audio.
 
         Raises `AtCapacity` when no slot is available, what `Attempts.begin` raises, and
         `RequestError`, which is `TransientError` when the tries at the engine did not help.
@@ -88,15 +95,18 @@ class Transcribing:
         with self._slots.acquire(delivery):
             async with self._attempts.begin(delivery, request.id, fetched.digest):
                 self._deadlines.check(request)
-                samples, audio = await self._decode(fetched)
-                return audio, await self._transcribe(delivery, request, samples, audio)
+                samples, alias = await self._decode(fetched)
+                return alias, await self._transcribe(delivery, request, samples, alias.audio)
 
-    async def _decode(self, fetched: Fetched) -> tuple[NDArray[np.int16], str]:
-        """The samples, int16[n], 16 kHz mono, and their identity."""
+    async def _decode(self, fetched: Fetched) -> tuple[NDArray[np.int16], Alias]:
+        """The samples, int16[n], 16 kHz mono, and the alias that the bytes get."""
         loop = asyncio.get_running_loop()
         with timed(Stage.DECODE):
-            samples = await loop.run_in_executor(self._decoders, decode, fetched, self._policy)
-            return samples, await loop.run_in_executor(self._decoders, audio_identity, samples)
+            samples, warnings = await loop.run_in_executor(
+                self._decoders, decode_with_warnings, fetched, self._policy
+            )
+            audio = await loop.run_in_executor(self._decoders, audio_identity, samples)
+        return samples, Alias(audio, tuple(map(_audio_warning, warnings)))
 
     async def _transcribe(
         self, delivery: Delivery, request: Request, samples: NDArray[np.int16], audio: str
@@ -134,3 +144,9 @@ class Transcribing:
                 log.warning("engine_retries", tries=backoff.failures + 1, error=error.message)
                 RETRIES.labels("engine").inc()
                 await backoff.wait()
+
+
+def _audio_warning(warning: DecodeWarning) -> AudioWarning:
+    """The warning as it is sent: text of a library or a tag may hold what is no UTF-8."""
+    message = warning.message.encode("utf-8", "replace").decode()
+    return AudioWarning(warning.code, message)

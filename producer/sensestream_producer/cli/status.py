@@ -93,6 +93,7 @@ def _request(found: RequestStatus) -> list[tuple[str, object]]:
     if outcome := found.outcome:
         rows += [("text", outcome.text)] if outcome.completed else []
         rows += [] if outcome.completed else [(str(outcome.error), outcome.message)]
+        rows += [("warning", warning.message) for warning in outcome.warnings]
     return rows
 
 

@@ -213,6 +213,8 @@ def _report(
         if options["form"] == "json" and not name:
             echo_json(result.to_json())
         return False
+    for warning in result.warnings:
+        note(f"sensestream: {job.shown}: warning: {shown(warning.message)}")
     text = _rendered(result, options["form"])
     if name:
         name.parent.mkdir(parents=True, exist_ok=True)

@@ -116,6 +116,8 @@ def _print(outcome: Outcome, as_json: bool, position: str = "") -> None:
     elif outcome.completed:
         use = outcome.cache.value if outcome.cache else ""
         click.echo(f"{shown(outcome.id)}\t{outcome.language}\t{use}\t{shown(outcome.text)}")
+        for warning in outcome.warnings:
+            note(f"sensestream: {shown(outcome.id)}: warning: {shown(warning.message)}")
     else:
         click.echo(f"{shown(outcome.id)}\t{outcome.error}\tfailed\t{shown(outcome.message)}")
     sys.stdout.flush()

@@ -83,6 +83,8 @@ def _details(outcome: Outcome, granularities: Collection[str]) -> dict[str, Any]
             for segment in outcome.segments
             for word in segment.words
         ]
+    if outcome.warnings:  # not OpenAI's
+        content["warnings"] = [warning.to_json() for warning in outcome.warnings]
     return content
 
 

@@ -101,7 +101,7 @@ class Results:
             removed += len(chosen)
             on_page(len(page))
         if not model and not dry_run:
-            async for page in self._pages(self._keys.audio("")):
+            async for page in self._pages(self._keys.audio_prefix):
                 await self._unlink(page)
         return removed
 

@@ -8,8 +8,8 @@
 --      each request
 --      1 request            request:<id>
 --      2 result             result:<identity>
---      3 audio              audio:<digest>, the alias
--- ARGV 1 recogniser  2 request_ttl s, then for each request
+--      3 audio              audio:<decode revision>:<digest>, the alias
+-- ARGV 1 recogniser  2 decode_revision, of the aliases  3 request_ttl s, then for each request
 --      1 lane               normal or high
 --      2 digest_unverified  1: the sender has only named the digest, 0: its process hashed the bytes
 --      3 expected_sha1      of the transcript that must still be kept; empty: of any
@@ -30,7 +30,7 @@
 -- write is an XADD, which fails and leaves nothing where the key is no stream or memory is full.
 
 local requests, requests_high, transcripts, webhooks, stats, reuse_policy = unpack(KEYS, 1, 6)
-local recogniser, request_ttl = ARGV[1], ARGV[2]
+local recogniser, decode_revision, request_ttl = unpack(ARGV, 1, 3)
 local OWN_KEYS, OWN_ARGUMENTS = 3, 8
 
 local function foreign(key, wanted)
@@ -47,9 +47,10 @@ end
 local time = redis.call('TIME')
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = string.format('%.0f', at)  -- a Lua number of this size would print as 1.7e+12
-local policy = redis.pcall('HMGET', reuse_policy, 'recogniser', 'untrusted_digest_until')
-local recogniser_agrees = policy[1] == recogniser
-local digests_untrusted = policy[2] and (tonumber(policy[2]) or at) >= at
+local policy =
+  redis.pcall('HMGET', reuse_policy, 'recogniser', 'decode_revision', 'untrusted_digest_until')
+local policy_agrees = policy[1] == recogniser and policy[2] == decode_revision
+local digests_untrusted = policy[3] and (tonumber(policy[3]) or at) >= at
 local answered, duplicates = 0, 0
 
 -- Of two retentions the longer one wins; what it is longer by, a second at most, is not worth a
@@ -88,7 +89,7 @@ local function answer(k, a)
   local misplaced = webhook_url ~= '' and foreign(webhooks, 'stream')
   if misplaced then return {'refused', misplaced}, following end
   local untrusted = digests_untrusted and digest_unverified == '1'
-  if not recogniser_agrees or untrusted then return {'gone'}, following end
+  if not policy_agrees or untrusted then return {'gone'}, following end
   if expected_sha1 ~= '' then
     local transcript = redis.pcall('HGET', result, 'transcript')
     if type(transcript) ~= 'string' or redis.sha1hex(transcript) ~= expected_sha1 then
@@ -123,7 +124,7 @@ local function answer(k, a)
   return {'answered', entry, written, now}, following
 end
 
-local replies, argument = {}, 3
+local replies, argument = {}, 4
 for key = 7, #KEYS, OWN_KEYS do
   replies[#replies + 1], argument = answer(key, argument)
 end

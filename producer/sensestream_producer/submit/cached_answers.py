@@ -1,10 +1,10 @@
 """Cache hits answered at submit time: the client or gateway writes the outcome a worker would.
 
 A worker would only look the result up and send it back, so these requests are never queued.
-Workers state the reuse policy in `{name}:reuse-policy`: which recogniser's results may be used, and
-whether the digest of bytes that this process has not hashed counts. The client keeps results it
-has looked up in a local cache but never trusts it: the script checks that Redis still holds the
-same transcript.
+Workers state the reuse policy in `{name}:reuse-policy`: which recogniser's results may be used, by
+the aliases of which decode revision, and whether the digest of bytes that this process has not
+hashed counts. The client keeps results it has looked up in a local cache but never trusts it: the
+script checks that Redis still holds the same transcript.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from sensestream_common.connections.pipelined_connection import (
     pack,
 )
 from sensestream_common.connections.scripts import load_script
-from sensestream_common.contract.identity import checksum, is_identity, result_identity
+from sensestream_common.contract.alias import Alias, is_decode_revision, read_alias
+from sensestream_common.contract.identity import checksum, result_identity
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import (
     CacheUse,
@@ -53,6 +54,13 @@ _OVERHEAD = 3000  # bytes of a result beside its text and its segments
 # Bytes of JSON of a transcript in the local cache: for each hit Redis reads it through.
 _LONGEST = 32 << 10
 _CANNOT_ANSWER = b"gone"
+_POLICY_FIELDS = (
+    "recogniser",
+    "decode_revision",
+    "result_ttl",
+    "request_ttl",
+    "untrusted_digest_until",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +68,16 @@ class ReusePolicy:
     """The terms on which workers let cache hits be answered; ages in seconds."""
 
     recogniser: str
+    decode_revision: str
     result_ttl: int
     digests_untrusted: bool  # an unverified digest does not count
-    arguments: EncodedArgs  # recogniser and request_ttl
+    arguments: EncodedArgs  # recogniser, decode revision and request_ttl
+
+    def covers(self, result: CachedResult) -> bool:
+        """Whether a result was looked up for the same recogniser and decode revision."""
+        return (
+            result.recogniser == self.recogniser and result.decode_revision == self.decode_revision
+        )
 
     def refuses(self, key: ResultKey) -> bool:
         """Whether this key's digest does not count."""
@@ -124,7 +139,7 @@ class CachedAnswers:
         changed, or the script's reply for a request that it did not answer.
         """
         policy = self._policy
-        if policy is None or any(r.result.recogniser != policy.recogniser for r in replies):
+        if policy is None or not all(policy.covers(r.result) for r in replies):
             return [None] * len(replies)
         ttls = [reply.ttl(policy.result_ttl) for reply in replies]
         try:
@@ -162,10 +177,8 @@ class CachedAnswers:
         """The policy as it was a moment ago; read sooner where it refuses something."""
         if time.monotonic() < self._look_again:
             return self._policy
-        names = ("recogniser", "result_ttl", "request_ttl", "untrusted_digest_until")
-        [found] = await self._link.connection.execute(
-            [pack("HMGET", self._keys.reuse_policy, *names)]
-        )
+        command = pack("HMGET", self._keys.reuse_policy, *_POLICY_FIELDS)
+        [found] = await self._link.connection.execute([command])
         forbidden = isinstance(found, ResponseError) and _is_forbidden(found)
         self._policy = policy = None if isinstance(found, ResponseError) else _read_policy(found)
         wait = _POLICY_FRESH if policy and not policy.digests_untrusted else _POLICY_RETRY
@@ -174,19 +187,23 @@ class CachedAnswers:
 
     def _local(self, key: ResultKey, policy: ReusePolicy) -> CachedResult | None:
         result = self._results.get(key)
-        return result if result and result.recogniser == policy.recogniser else None
+        return result if result and policy.covers(result) else None
 
     async def _look_up(
         self, keys: Iterable[ResultKey], policy: ReusePolicy
     ) -> dict[ResultKey, CachedResult]:
         asked = list(keys)
-        aliases = await self._link.connection.execute(
-            [pack("GET", self._keys.audio(key.digest)) for key in asked]
+        values = await self._link.connection.execute(
+            [pack("GET", self._keys.audio(key.digest, policy.decode_revision)) for key in asked]
         )
+        aliases = {
+            key: alias
+            for key, value in zip(asked, values, strict=True)
+            if isinstance(value, bytes) and (alias := read_alias(value))
+        }
         identities = {
-            key: result_identity(audio.decode(), policy.recogniser, key.language, key.itn)
-            for key, audio in zip(asked, aliases, strict=True)
-            if isinstance(audio, bytes) and is_identity(audio)
+            key: result_identity(alias.audio, policy.recogniser, key.language, key.itn)
+            for key, alias in aliases.items()
         }
         kept = await self._link.connection.execute(
             [
@@ -197,13 +214,20 @@ class CachedAnswers:
         found = {}
         for (key, identity), fields in zip(identities.items(), kept, strict=True):
             if isinstance(fields, list) and fields[0] and not _is_left_to_workers(fields[0], key):
-                result = self._prepare(key, identity, fields[0], fields[1] or b"", policy)
+                model = fields[1] or b""
+                result = self._prepare(key, identity, aliases[key], fields[0], model, policy)
                 if result is not None:
                     found[key] = result
         return found
 
     def _prepare(
-        self, key: ResultKey, identity: str, value: bytes, model: bytes, policy: ReusePolicy
+        self,
+        key: ResultKey,
+        identity: str,
+        alias: Alias,
+        value: bytes,
+        model: bytes,
+        policy: ReusePolicy,
     ) -> CachedResult | None:
         """The result, encoded once for all its hits; `None`, as in a worker, for one unreadable."""
         name = self._keys.result(identity)
@@ -215,6 +239,7 @@ class CachedAnswers:
         fields = {
             **transcript_fields(transcript),
             "segments": tuple(transcript.segments),
+            "warnings": alias.warnings,
             "status": Status.COMPLETED,
             "cache": CacheUse.HIT,
             "digest": key.digest,
@@ -226,7 +251,8 @@ class CachedAnswers:
         short = len(value) <= _LONGEST
         result = CachedResult(
             recogniser=policy.recogniser,
-            keys=encode_args(name, self._keys.audio(key.digest)),
+            decode_revision=policy.decode_revision,
+            keys=encode_args(name, self._keys.audio(key.digest, policy.decode_revision)),
             checksum=checksum(value) if short else "",
             fields=fields,
             field_count=len(words),
@@ -239,13 +265,19 @@ class CachedAnswers:
 
 def _read_policy(found: list[bytes | None]) -> ReusePolicy | None:
     """The policy in a reply; `None` where no worker lives that has written one."""
-    recogniser, result_ttl, request_ttl, untrusted_digest_until = found
-    if not (recogniser and result_ttl and request_ttl):
+    recogniser, revision, result_ttl, request_ttl, untrusted_digest_until = found
+    if not (recogniser and revision and result_ttl and request_ttl):
         return None
     try:
-        untrusted = int(untrusted_digest_until or 0) > 0
-        arguments = encode_args(recogniser, int(request_ttl))
-        return ReusePolicy(recogniser.decode(), int(result_ttl), untrusted, arguments)
+        if not is_decode_revision(decode_revision := revision.decode()):
+            raise ValueError(f"decode_revision is {decode_revision!r}")
+        return ReusePolicy(
+            recogniser.decode(),
+            decode_revision,
+            int(result_ttl),
+            digests_untrusted=int(untrusted_digest_until or 0) > 0,
+            arguments=encode_args(recogniser, revision, int(request_ttl)),
+        )
     except ValueError as error:
         log.warning("reuse_policy_invalid", error=repr(error))
         return None

@@ -63,6 +63,7 @@ class CachedResult:
     """A result as it answers any request for it."""
 
     recogniser: str
+    decode_revision: str
     keys: EncodedArgs  # of the result, of the alias
     checksum: str  # of the transcript; empty for one that the local cache does not keep
     fields: dict[str, Any]  # of the outcome, without the request's own

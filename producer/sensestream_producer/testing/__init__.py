@@ -6,7 +6,8 @@
     with pipeline.blocking_client() as client:
         assert client.transcribe("file:///data/a.wav").text == "good morning"
 
-An answer is a text, a `Transcript`, an error, or a function of the `Request`. Its clients are
+An answer is a text, a `Transcript`, an error, or a function of the `Request`, with warnings about
+the recording where there are any. Its clients are
 subclasses of the ordinary ones and keep the promises of the contract: idempotent submits, the
 cache, dead letters, positions and gaps.
 """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import Outcome
 from sensestream_common.contract.request import Request
@@ -78,10 +79,19 @@ class ScriptedPipeline:
 
     # -- answers ------------------------------------------------------------------------------
 
-    def answer(self, audio: str | Path | bytes, answer: Answer) -> None:
-        """Script the answer to a reference, to a `sha256:…` digest, or to a file or its bytes."""
+    def answer(
+        self,
+        audio: str | Path | bytes,
+        answer: Answer,
+        *,
+        warnings: Sequence[AudioWarning] = (),
+    ) -> None:
+        """Script the answer to a reference, to a `sha256:…` digest, or to a file or its bytes.
+
+        `warnings` are those about the recording: every completed outcome for it has them.
+        """
         with self._store.lock:
-            self._script.answer(audio, answer)
+            self._script.answer(audio, answer, warnings)
 
     @property
     def default(self) -> Answer:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import Segment, Transcript
 
-__all__ = ["Answer", "Script", "before_start", "digest_of"]
+__all__ = ["Answer", "Script", "ScriptedResult", "before_start", "digest_of"]
 
 Answer: TypeAlias = (
     str | Transcript | ErrorCode | RequestError | Callable[[Request], "str | Transcript"]
@@ -48,17 +50,30 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+@dataclass(frozen=True, slots=True)
+class ScriptedResult:
+    """A transcript, and the warnings about the bytes that it was made from."""
+
+    transcript: Transcript
+    warnings: tuple[AudioWarning, ...] = ()
+
+
 class Script:
     """Looks an answer up by reference, then by content, then takes the default."""
 
     def __init__(self, default: Answer) -> None:
         self.default = default
         self._answers: dict[str, Answer] = {}
+        self._warnings: dict[str, tuple[AudioWarning, ...]] = {}
         self._contents: dict[str, str] = {}
 
-    def answer(self, audio: str | Path | bytes, answer: Answer) -> None:
-        """Set the answer to a reference, a digest, a file or its bytes."""
-        self._answers[audio if isinstance(audio, str) else _content(audio)] = answer
+    def answer(
+        self, audio: str | Path | bytes, answer: Answer, warnings: Sequence[AudioWarning] = ()
+    ) -> None:
+        """Set the answer to a reference, a digest, a file or its bytes, and warnings about them."""
+        key = audio if isinstance(audio, str) else _content(audio)
+        self._answers[key] = answer
+        self._warnings[key] = tuple(warnings)
 
     def contain(self, reference: str, content: Path | bytes) -> None:
         """Set the bytes behind a reference."""
@@ -94,8 +109,8 @@ class Script:
         error = _error(self._find(request, digest))
         return error if error and before_start(error) else None
 
-    def transcribe(self, request: Request, digest: str) -> Transcript:
-        """The scripted transcript; raises the scripted error as a `RequestError`."""
+    def transcribe(self, request: Request, digest: str) -> ScriptedResult:
+        """The scripted result; raises the scripted error as a `RequestError`."""
         answer = self._find(request, digest)
         if error := _error(answer):
             raise error
@@ -108,11 +123,15 @@ class Script:
                 raise RequestError(
                     ErrorCode.INTERNAL, f"the scripted recogniser failed: {error!r}"
                 ) from error
-        return answer if isinstance(answer, Transcript) else _transcript(str(answer), request)
+        if not isinstance(answer, Transcript):
+            answer = _transcript(str(answer), request)
+        return ScriptedResult(answer, self._warnings.get(self._key(request, digest), ()))
 
     def _find(self, request: Request, digest: str) -> Answer:
-        by_content = self._answers.get(digest, self.default)
-        return self._answers.get(request.audio, by_content)
+        return self._answers.get(self._key(request, digest), self.default)
+
+    def _key(self, request: Request, digest: str) -> str:
+        return request.audio if request.audio in self._answers else digest
 
 
 def _content(audio: Path | bytes) -> str:

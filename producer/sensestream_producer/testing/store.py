@@ -18,12 +18,12 @@ from sensestream_common.contract.errors import ErrorCode, RedisUnavailable
 from sensestream_common.contract.keys import Keys, Lane
 from sensestream_common.contract.outcome import Outcome, Status, outcome_from_entry
 from sensestream_common.contract.request import Request
-from sensestream_common.contract.transcript import Transcript
 
 from sensestream_producer.operations.dead_letters import DeadLetter
 from sensestream_producer.outcomes.stream_ids import ORIGIN, StreamId, id_text
 from sensestream_producer.submit.submission import RequestState
 from sensestream_producer.testing.change_notifier import ChangeNotifier
+from sensestream_producer.testing.script import ScriptedResult
 
 __all__ = ["QueuedRequest", "RequestRecord", "Store"]
 
@@ -71,7 +71,7 @@ class Store:
     outcomes: dict[StreamId, Outcome] = field(default_factory=dict)
     trimmed: StreamId = ORIGIN
     letters: dict[str, DeadLetter] = field(default_factory=dict)
-    results: dict[tuple[str, str, bool], tuple[Transcript, float]] = field(default_factory=dict)
+    results: dict[tuple[str, str, bool], tuple[ScriptedResult, float]] = field(default_factory=dict)
     uploads: dict[str, bytes] = field(default_factory=dict)
     upload_ends: dict[str, float] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)

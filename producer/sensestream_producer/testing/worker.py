@@ -13,11 +13,10 @@ from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.keys import Lane
 from sensestream_common.contract.outcome import CacheUse, Outcome, Status
 from sensestream_common.contract.request import Request
-from sensestream_common.contract.transcript import Transcript
 from sensestream_common.redaction import redacted
 
 from sensestream_producer.submit.submission import RequestState
-from sensestream_producer.testing.script import Script
+from sensestream_producer.testing.script import Script, ScriptedResult
 from sensestream_producer.testing.store import QueuedRequest, Store
 
 __all__ = ["MODEL", "WORKER", "ScriptedWorker"]
@@ -96,36 +95,37 @@ class ScriptedWorker:
         self.transcribed.append(request)
         try:
             _check_deadline(request, now)
-            transcript = self._script.transcribe(request, call.identity[0])
+            result = self._script.transcribe(request, call.identity[0])
         except RequestError as error:
             attempt = _MAX_ATTEMPTS if error.code is ErrorCode.ATTEMPTS_EXHAUSTED else 1
             self._fail(leader, error, attempt, now)
             for follower in call.followers:  # each is transcribed on its own
                 follower.picked_up = False
             return True
-        self._store_result(call.identity, transcript, request, now)
-        self._complete(leader, transcript, CacheUse.MISS, call.identity[0], now)
+        self._store_result(call.identity, result, request, now)
+        self._complete(leader, result, CacheUse.MISS, call.identity[0], now)
         for follower in call.followers:
-            self._store_result(call.identity, transcript, follower.request, now)
-            self._complete(follower, transcript, CacheUse.COALESCED, call.identity[0], now)
+            self._store_result(call.identity, result, follower.request, now)
+            self._complete(follower, result, CacheUse.COALESCED, call.identity[0], now)
         return True
 
     def _store_result(
-        self, identity: _Identity, transcript: Transcript, request: Request, now: int
+        self, identity: _Identity, result: ScriptedResult, request: Request, now: int
     ) -> None:
         """Store the result, or lengthen its time to live; never shorten it."""
         if request.ttl == 0:
             return
         ttl = self._store.result_ttl if request.ttl is None else timedelta(seconds=request.ttl)
-        _, ends = self._store.results.get(identity, (transcript, 0.0))
+        _, ends = self._store.results.get(identity, (result, 0.0))
         longest = max(ends, now + ttl / timedelta(milliseconds=1))
-        self._store.results[identity] = (transcript, longest)
+        self._store.results[identity] = (result, longest)
 
     def _complete(
-        self, queued: QueuedRequest, transcript: Transcript, use: CacheUse, digest: str, now: int
+        self, queued: QueuedRequest, result: ScriptedResult, use: CacheUse, digest: str, now: int
     ) -> None:
         outcome = replace(
-            _outline(queued, now).with_transcript(transcript),
+            _outline(queued, now).with_transcript(result.transcript),
+            warnings=result.warnings,
             cache=use,
             digest=digest,
             model=MODEL,

@@ -14,7 +14,7 @@ from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.processing.resolver import Resolution
 from sensestream_consumer.processing.slots import TooManyWaiters
 
-from tests.consumer.conftest import KEYS
+from tests.consumer.conftest import KEYS, REVISION
 from tests.consumer.processing.conftest import NOW, Way, digest_of
 from tests.support.waiting import wait_until
 
@@ -27,7 +27,7 @@ GONE = "file:///gone.wav"
 async def transcribed(way: Way, clip: str) -> Resolution:
     """A clip that a worker has transcribed, and whose result is stored."""
     await way.handle(clip)
-    assert await way.parts.redis.exists(KEYS.audio(digest_of(clip)))
+    assert await way.parts.redis.exists(KEYS.audio(digest_of(clip), REVISION))
     return await way.resolve(clip)
 
 
@@ -54,7 +54,7 @@ async def test_a_new_recording_is_a_miss_with_all_that_the_cache_keeps_of_it(way
     assert (resolution.cache, resolution.digest) == (MISS, digest_of(clip))
     assert resolution.lease is not None
     assert (write.transcript, write.alias) == (resolution.transcript.dumps(), digest_of(clip))
-    assert write.result == way.parts.cache.identity(write.alias_of, "auto", True)
+    assert write.result == way.parts.cache.identity(write.alias_value, "auto", True)
     assert (write.ttl_ms, write.expected_sha1) == (60_000, "")
 
 
@@ -125,7 +125,7 @@ async def test_identical_requests_share_the_transcription_of_the_first(way: Way)
     for resolution in await asyncio.gather(*followers):
         assert (resolution.cache, resolution.transcript.text) == (COALESCED, "transcript 1")
         assert (resolution.lease, resolution.cache_write.transcript) == (None, "")
-        assert resolution.cache_write.alias_of == (await leader).cache_write.alias_of
+        assert resolution.cache_write.alias_value == (await leader).cache_write.alias_value
     assert (way.engine.calls, way.waiters.in_use) == (1, 0)
 
 
@@ -190,7 +190,7 @@ async def test_a_request_waits_for_the_worker_that_holds_the_lease(
     )
     answer = await waiting
     assert (answer.cache, answer.transcript) == (COALESCED, resolution.transcript)
-    assert answer.cache_write.alias_of == resolution.cache_write.alias_of
+    assert answer.cache_write.alias_value == resolution.cache_write.alias_value
 
 
 async def test_a_request_takes_over_from_a_leaseholder_that_gives_up(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from sensestream_common.contract.alias import Alias
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.processing.single_flight import FlightCall, FlightResult, SingleFlight
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 KEY = ("sha256:0", "auto", True)
 REFERENCE = "file:///a.wav"
-RESULT = FlightResult(Transcript("a"), "audio")
+RESULT = FlightResult(Transcript("a"), Alias("audio"))
 
 
 async def test_followers_get_the_result_of_their_leader() -> None:

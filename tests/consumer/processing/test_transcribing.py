@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from sensestream_common.contract.alias import Alias
 from sensestream_common.contract.errors import ErrorCode, RequestError, TransientError
 from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.cache.results import Cached, LeasedElsewhere
@@ -23,14 +24,14 @@ pytestmark = pytest.mark.anyio
 NO_MEMORY = TransientError(ErrorCode.INTERNAL, "the device has no memory left")
 
 
-async def transcribe(way: Way, audio: str, **fields: Any) -> tuple[str, Any]:
+async def transcribe(way: Way, audio: str, **fields: Any) -> tuple[Alias, Any]:
     delivery, request = await way.request(audio, **fields)
     with await way.fetching.fetch(request) as fetched:
         return await way.transcribing.transcribe(delivery, request, fetched)
 
 
 @asynccontextmanager
-async def transcription_in(way: Way, audio: str) -> AsyncIterator[asyncio.Task[tuple[str, Any]]]:
+async def transcription_in(way: Way, audio: str) -> AsyncIterator[asyncio.Task[tuple[Alias, Any]]]:
     """A transcription that is in the engine."""
     way.engine.hold()
     task = asyncio.create_task(transcribe(way, audio))
@@ -39,11 +40,11 @@ async def transcription_in(way: Way, audio: str) -> AsyncIterator[asyncio.Task[t
 
 
 async def test_a_new_recording_is_transcribed_and_its_lease_handed_over(way: Way) -> None:
-    audio, end = await transcribe(way, way.clip(1))
+    alias, end = await transcribe(way, way.clip(1))
     assert isinstance(end, Transcribed)
     assert end.transcript.text == "transcript 1"
     assert end.lease is not None
-    assert end.lease.key == KEYS.lease(way.parts.cache.identity(audio, "auto", True))
+    assert end.lease.key == KEYS.lease(way.parts.cache.identity(alias.audio, "auto", True))
     assert await way.leases() == [end.lease.key]
     assert (way.slots.in_use, len(way.parts.in_flight.snapshot()[1])) == (0, 1)
 
@@ -68,12 +69,12 @@ async def test_a_recording_is_handed_back_where_no_slot_is_available(way: Way) -
 
 async def test_audio_that_is_known_by_its_samples_is_not_transcribed_again(way: Way) -> None:
     clip = way.clip(1)
-    audio, end = await transcribe(way, clip)
-    key = KEYS.result(way.parts.cache.identity(audio, "auto", True))
+    alias, end = await transcribe(way, clip)
+    key = KEYS.result(way.parts.cache.identity(alias.audio, "auto", True))
     await way.parts.redis.hset(key, "transcript", end.transcript.dumps())
     await way.parts.cache.release(end.lease)
     for fields in ({}, {"ttl": "0"}):
-        assert await transcribe(way, clip, **fields) == (audio, Cached(end.transcript))
+        assert await transcribe(way, clip, **fields) == (alias, Cached(end.transcript))
     assert (way.engine.calls, await way.leases()) == (1, [])
 
 
@@ -82,11 +83,11 @@ async def test_audio_that_another_worker_transcribes_leaves_slot_and_engine_at_o
 ) -> None:
     clip = way.clip(1)
     async with transcription_in(other_way, clip) as task:
-        audio, end = await transcribe(way, clip)
+        alias, end = await transcribe(way, clip)
         assert end == LeasedElsewhere()
         assert (way.slots.in_use, way.engine.calls) == (0, 0)
         other_way.engine.go.set()
-        assert (await task)[0] == audio
+        assert (await task)[0] == alias
 
 
 async def test_a_request_that_stores_nothing_takes_no_lease(way: Way) -> None:

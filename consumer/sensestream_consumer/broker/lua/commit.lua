@@ -11,7 +11,7 @@
 --      2 request         request:<id>
 --      3 upload          upload:<id>
 --      4 result          result:<identity>
---      5 audio           audio:<digest>, the alias
+--      5 audio           audio:<decode revision>:<digest>, the alias
 --      6 lease           lease:<identity>
 --      7 crashes         crashes:<digest>
 -- ARGV 1 group  2 consumer  3 request_ttl s, then for each request
@@ -22,7 +22,7 @@
 --      5 carried_id      1: the request carried an id, 0: it did not
 --      6 upload_ttl      ms; 0: delete the upload, empty: there is none
 --      7 result_ttl      ms
---      8 alias_of        the value of the alias
+--      8 alias_value     of the alias: the identity of the audio, and warnings
 --      9 lease_value     with which the lease is ours
 --     10 forget_crashes  1: delete the crash count, 0: keep it
 --     11 expected_sha1   of the transcript that must still be kept, or empty
@@ -76,7 +76,7 @@ end
 
 local function answer(k, a)
   local lane, request, upload, result, audio, lease, crashes = unpack(KEYS, k, k + OWN_KEYS - 1)
-  local entry, must_own, outcome, status, carried_id, upload_ttl, result_ttl, alias_of,
+  local entry, must_own, outcome, status, carried_id, upload_ttl, result_ttl, alias_value,
     lease_value, forget_crashes, expected_sha1 = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
   local position = a + OWN_ARGUMENTS
   local function list()
@@ -114,7 +114,7 @@ local function answer(k, a)
     return got
   end
   result_ttl = tonumber(result_ttl)
-  if result_ttl > 0 then keep(attempt, result, audio, result_ttl, alias_of, stored) end
+  if result_ttl > 0 then keep(attempt, result, audio, result_ttl, alias_value, stored) end
   -- The request's state is this entry's to change, unless the id has since been submitted again.
   local owner = attempt('HGET', request, 'entry')
   if owner == entry or (owner == false and carried_id == '1') then

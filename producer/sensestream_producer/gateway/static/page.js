@@ -30,10 +30,16 @@ function showProblem (message) {
   at('problem').hidden = !message
 }
 
+function showWarnings (warnings) {
+  at('warnings').replaceChildren(...warnings.map((one) => element('li', `Warning: ${one.message}`)))
+  at('warnings').hidden = !warnings.length
+}
+
 function showResult (outcome) {
   const failed = outcome.status === 'failed'
   at('progress').textContent = ''
   at('text').textContent = failed ? '' : outcome.text || '(nothing was said)'
+  showWarnings(outcome.warnings ?? [])
   at('facts').replaceChildren(...chips(outcome))
   at('copy').hidden = failed || !outcome.text
   if (failed) showProblem(outcome.message)
@@ -43,6 +49,7 @@ async function transcribe (file) {
   showProblem('')
   at('result').hidden = false
   at('text').textContent = ''
+  showWarnings([])
   at('facts').replaceChildren()
   at('copy').hidden = true
   at('progress').textContent = `Sending ${file.name}…`
