@@ -49,7 +49,7 @@ def test_precision_is_told_by_the_graph_and_not_by_its_name(demo: Path, tmp_path
     assert Recogniser.load(directory, device="cpu").name == "renamed-int8"
 
 
-def test_pieces_of_text_and_json_vocabularies_give_one_transcript(
+def test_text_and_json_vocabularies_give_one_transcript(
     demo: Path, tmp_path: Path, data: Path
 ) -> None:
     directory = tmp_path / "demo"

@@ -24,7 +24,7 @@ def test_the_same_model_elsewhere_has_the_same_fingerprint(tmp_path: Path) -> No
     assert int(first, 16) >= 0
 
 
-def test_the_form_of_the_vocabulary_does_not_matter_but_every_piece_does(tmp_path: Path) -> None:
+def test_the_form_of_the_vocabulary_does_not_matter_but_every_token_does(tmp_path: Path) -> None:
     directory = TinyModel().write(tmp_path)
     before = _fingerprint(directory)
     (directory / "tokens.json").unlink()

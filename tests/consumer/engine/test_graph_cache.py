@@ -57,6 +57,19 @@ def test_in_a_read_only_folder_an_entry_is_made_elsewhere() -> None:
     assert done.stdout.splitlines()[-2:] == ["False", "False"]
 
 
+def test_on_a_disk_without_locks_an_entry_is_made_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise NotImplementedError("this file system has no locks")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    cache = GraphCache(tmp_path)
+    with cache.making("key") as scratch:
+        assert scratch.parent != cache.folder
+    assert not scratch.exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other folders for caches")
 def test_the_cache_stands_in_the_user_s_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

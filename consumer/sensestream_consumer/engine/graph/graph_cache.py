@@ -13,9 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 import structlog
-from filelock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +43,9 @@ class Facts:
 
 def default_cache_folder() -> Path:
     """`sensestream` in the user's cache folder: `~/.cache/sensestream` on Linux."""
-    return platformdirs.user_cache_path("sensestream", appauthor=False)
+    from platformdirs import user_cache_path  # not needed where the settings name a folder
+
+    return user_cache_path("sensestream", appauthor=False)
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
@@ -96,6 +96,8 @@ class GraphCache:
 
         Where the cache cannot be written it is a temporary folder, which is gone afterwards.
         """
+        from filelock import FileLock  # a worker that finds its entry never loads it
+
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
