@@ -146,7 +146,8 @@ async def test_the_hits_of_a_batch_are_answered_together(way: Way) -> None:
     for delivery in deliveries:
         outcome = await way.outcome(delivery)
         assert (outcome["cache"], outcome["text"]) == ("hit", "transcript 1")
-    assert [line["event"] for line in logs] == ["request_answered"] * 2
+    answered = [line for line in logs if line["event"] == "request_answered"]
+    assert len(answered) == 2
     assert await way.pending() == 0
 
 
