@@ -8,6 +8,7 @@ policy stands here because the spool, the openers and the decoders all keep its 
 from sensestream_consumer.audio.decoding.decode import decode, decode_with_warnings
 from sensestream_consumer.audio.decoding.mixdown import SAMPLE_RATE
 from sensestream_consumer.audio.decoding.result import Decoded, DecodeWarning
+from sensestream_consumer.audio.decoding.revision import DECODE_REVISION, decode_revision
 from sensestream_consumer.audio.identity import audio_identity
 from sensestream_consumer.audio.policy import AudioPolicy
 from sensestream_consumer.audio.sources.fetch import Fetcher, Opener
@@ -15,6 +16,7 @@ from sensestream_consumer.audio.sources.reference import Reference, parse_refere
 from sensestream_consumer.audio.spool import Fetched, Spool
 
 __all__ = [
+    "DECODE_REVISION",
     "SAMPLE_RATE",
     "AudioPolicy",
     "DecodeWarning",
@@ -26,6 +28,7 @@ __all__ = [
     "Spool",
     "audio_identity",
     "decode",
+    "decode_revision",
     "decode_with_warnings",
     "parse_reference",
 ]
