@@ -87,7 +87,7 @@ def test_chunks_and_padding_behind_a_whole_wav_are_no_sound(behind: bytes) -> No
     assert not result.warnings
 
 
-@pytest.mark.parametrize("behind", [b"", LIST, LIST * 300])
+@pytest.mark.parametrize("behind", [b"", LIST, LIST * 300, b"\r\n"])
 @pytest.mark.parametrize("form", ["WAV", "AIFF"])
 def test_a_recording_that_is_truly_empty_stays_so(form: str, behind: bytes) -> None:
     if form == "AIFF":
@@ -285,12 +285,15 @@ def test_an_mp3_with_a_hole_of_damage_says_so() -> None:
     assert codes(result) == {"audio_damaged"}
 
 
-@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "m4a", "mkv", "ogg", "ts"])
+@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "cover", "m4a", "mkv", "ogg", "ts"])
 def test_a_whole_recording_has_no_warnings(name: str) -> None:
+    mp3 = encoded_by_ffmpeg(CLIP, 16_000, "mp3", "libmp3lame")
+    cover = np.random.default_rng(2).bytes(300_000)
     whole: dict[str, bytes] = {
         "wav": encoded(CLIP),
         "flac": encoded(CLIP, form="FLAC") + b"TAG" + b"x" * 125,
-        "mp3": encoded_by_ffmpeg(CLIP, 16_000, "mp3", "libmp3lame") + b"TAG" + b"x" * 125,
+        "mp3": mp3 + b"TAG" + b"x" * 125,
+        "cover": mp3 + b"APETAGEX\xd0\x07\0\0" + cover + b"TAG" + b"x" * 125,
         "m4a": film("ipod", Track(CLIP)),
         "mkv": film("matroska", Track(CLIP)),
         "ogg": encoded(CLIP, form="OGG", subtype="VORBIS"),

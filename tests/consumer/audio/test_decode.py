@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,16 +16,19 @@ import av
 import numpy as np
 import psutil
 import pytest
+import soundfile
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio import (
+    DECODE_REVISION,
     SAMPLE_RATE,
     AudioPolicy,
     audio_identity,
     decode,
+    decode_revision,
 )
 from sensestream_consumer.audio.decoding import mixdown
-from sensestream_consumer.audio.decoding.sniff import FORMATS as FORMATS_TAKEN
+from sensestream_consumer.audio.decoding.containers.sniff import FORMATS as FORMATS_TAKEN
 
 from .recordings import (
     amr,
@@ -359,3 +363,11 @@ def test_a_real_recording_keeps_its_length(name: str, seconds: float) -> None:
     samples = decoded(path.read_bytes())
     assert len(samples) / SAMPLE_RATE == pytest.approx(seconds, abs=0.05)
     assert np.abs(samples.astype(int)).max() > 1000
+
+
+def test_the_revision_is_a_short_part_of_a_key_and_names_the_libraries() -> None:
+    ours, pyav, libsndfile = decode_revision().split("-")
+    assert ours == str(DECODE_REVISION)
+    assert pyav == av.__version__
+    assert libsndfile == soundfile.__libsndfile_version__
+    assert re.fullmatch(r"[A-Za-z0-9.-]{5,40}", decode_revision())

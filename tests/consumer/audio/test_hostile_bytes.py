@@ -1,6 +1,7 @@
 """Whatever bytes come in: samples or a refusal, in bounded time, and the worker lives on.
 
-The same cases on every machine; `SENSESTREAM_FUZZ=5000` tries that many new ones of each.
+The same cases on every machine; `SENSESTREAM_FUZZ=5000` tries that many new ones of each, and
+`python -m tests.consumer.audio.fuzz 100000` counts what comes of many.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio import AudioPolicy, decode
 
-from .recordings import as_fetched, every_format
+from .fuzz import REFUSALS, recordings
+from .recordings import as_fetched
 
 POLICY = AudioPolicy(roots=(), max_seconds=30)
-FORMATS = every_format()
-REFUSALS = {ErrorCode.AUDIO_UNREADABLE, ErrorCode.AUDIO_EMPTY, ErrorCode.AUDIO_TOO_LONG}
+FORMATS = recordings()
 
 # Seconds for one file of some kilobytes on a busy core; the rule is a few milliseconds.
 NEW_CASES = int(os.environ.get("SENSESTREAM_FUZZ", "0"))

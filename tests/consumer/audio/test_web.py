@@ -466,6 +466,101 @@ async def test_a_broken_url_is_a_bad_request(uri: str) -> None:
     assert "\n" not in error.message
 
 
+BROKEN = [
+    "http://127.0.0.1:65536/a",
+    "http://127.0.0.1:99999999/a",
+    "http://127.0.0.1:0/a",
+    "http://127.0.0.1:-1/a",
+    "http://xn--/",
+    "http://xn--a/",
+    "http://xn--\u0101/",
+    "http://a.xn--\u00fc.example/",
+    "http://" + "a" * 64 + ".example/",
+    "http://" + "a." * 130 + "example/",
+    "http://a..example/",
+    "http://\u2024/",
+    "http://%00/",
+    "http://a%00b/",
+    "http://[::1/",
+    "http://[::g]/",
+    "http://1.2.3.4.5.6:1:2/",
+    "http://exa mple/",
+    "http://-/\ud800",
+]
+
+
+@pytest.mark.parametrize("uri", BROKEN)
+async def test_no_address_is_so_broken_that_it_is_an_internal_error(uri: str) -> None:
+    error = await refusal(uri, fetch_timeout=5)
+    assert error.code in {ErrorCode.BAD_REQUEST, ErrorCode.AUDIO_UNAVAILABLE}
+    assert error.message
+
+
+@pytest.mark.parametrize("uri", BROKEN[:6])
+async def test_a_port_or_a_name_that_cannot_be_is_a_bad_request(uri: str) -> None:
+    error = await refusal(uri)
+    assert error.code is ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize("target", BROKEN[:-1])
+async def test_a_redirect_to_a_broken_address_is_told_in_a_sentence(
+    site: Site, target: str
+) -> None:
+    site.pages["/a"] = redirect("http://replaced/").replace(b"http://replaced/", target.encode())
+    error = await refusal(site.url("/a"), fetch_timeout=5)
+    assert error.code in {ErrorCode.BAD_REQUEST, ErrorCode.AUDIO_UNAVAILABLE}
+    if target in BROKEN[:5]:
+        assert error.code is ErrorCode.BAD_REQUEST
+
+
+async def test_a_redirect_written_in_utf_8_is_followed(site: Site) -> None:
+    site.pages["/a"] = redirect("/replaced").replace(b"/replaced", "/größe/音.wav".encode())
+    site.pages["/gr%C3%B6%C3%9Fe/%E9%9F%B3.wav"] = answer(b"sound")
+    with await fetch(site.url("/a")) as fetched:
+        assert fetched.file.read() == b"sound"
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["aws-chunked", "identity", "UTF-8", "binary", "none", "utf-8, aws-chunked", "", ", ", "8bit"],
+)
+async def test_words_that_are_no_content_coding_are_passed_over(site: Site, encoding: str) -> None:
+    site.pages["/a"] = answer(b"sound", Content_Encoding=encoding)
+    with await fetch(site.url("/a")) as fetched:
+        assert fetched.file.read() == b"sound"
+
+
+@pytest.mark.parametrize("encoding", ["aws-chunked,gzip", "gzip, identity", "GZIP , utf-8"])
+async def test_a_coding_among_such_words_is_undone(site: Site, encoding: str) -> None:
+    site.pages["/a"] = answer(gzip.compress(b"sound"), Content_Encoding=encoding)
+    with await fetch(site.url("/a")) as fetched:
+        assert fetched.file.read() == b"sound"
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip", "aws-chunked, br"])
+async def test_a_coding_that_cannot_be_undone_is_named(site: Site, encoding: str) -> None:
+    site.pages["/a"] = answer(b"sound", Content_Encoding=encoding)
+    error = await refusal(site.url("/a"))
+    assert error.code is ErrorCode.AUDIO_UNAVAILABLE
+    assert encoding.removeprefix("aws-chunked, ") in error.message
+
+
+@pytest.mark.parametrize(
+    "told", ["bytes 0-4/10", "bytes 5-9/10", "bytes 0-4/*", "", "bytes */10", "items 0-4/5"]
+)
+async def test_a_part_of_a_file_is_not_taken_for_the_whole(site: Site, told: str) -> None:
+    site.pages["/a"] = answer(b"sound", "206 Partial Content", Content_Range=told)
+    error = await refusal(site.url("/a"))
+    assert error.code is ErrorCode.AUDIO_UNAVAILABLE
+    assert "part of the file" in error.message
+
+
+async def test_a_part_that_is_the_whole_file_is_taken(site: Site) -> None:
+    site.pages["/a"] = answer(b"sound", "206 Partial Content", Content_Range="bytes 0-4/5")
+    with await fetch(site.url("/a")) as fetched:
+        assert fetched.file.read() == b"sound"
+
+
 async def test_the_environments_proxies_are_not_asked(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

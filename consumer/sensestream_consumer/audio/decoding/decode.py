@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
+from sensestream_consumer.audio.decoding.containers.links import find_links
+from sensestream_consumer.audio.decoding.containers.sniff import FORMATS, Container, Foreign, sniff
 from sensestream_consumer.audio.decoding.link import decode_link
-from sensestream_consumer.audio.decoding.links import find_links
 from sensestream_consumer.audio.decoding.mixdown import Correction, Mixdown, ProcessorTime
 from sensestream_consumer.audio.decoding.result import Decoded, DecodeWarning
-from sensestream_consumer.audio.decoding.sniff import FORMATS, Container, Foreign, sniff
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed
 from sensestream_consumer.audio.decoding.window import SeekableView
 from sensestream_consumer.audio.policy import AudioPolicy

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
-from sensestream_consumer.audio.decoding.chunks import find_sound
+from sensestream_consumer.audio.decoding.containers.chunks import find_sound
+from sensestream_consumer.audio.decoding.containers.links import is_multiplexed
+from sensestream_consumer.audio.decoding.containers.promise import missing_bytes
+from sensestream_consumer.audio.decoding.containers.sniff import begins_container
 from sensestream_consumer.audio.decoding.flac_frames import read_flac_frames
-from sensestream_consumer.audio.decoding.links import is_multiplexed
 from sensestream_consumer.audio.decoding.losses import losses
-from sensestream_consumer.audio.decoding.promise import missing_bytes
 from sensestream_consumer.audio.decoding.result import Attempt, DecodeWarning, ReadReport
-from sensestream_consumer.audio.decoding.sniff import begins_container
 from sensestream_consumer.audio.decoding.through_pyav import read_pyav
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed, read_soundfile
 
 if TYPE_CHECKING:
+    from sensestream_consumer.audio.decoding.containers.sniff import Container
     from sensestream_consumer.audio.decoding.mixdown import Mixdown, ProcessorTime
     from sensestream_consumer.audio.decoding.result import Block
-    from sensestream_consumer.audio.decoding.sniff import Container
     from sensestream_consumer.audio.decoding.window import SeekableView
 
 __all__ = ["decode_link"]
@@ -107,7 +107,6 @@ class _Link:
 
     def _attempt(self, reader: Reader) -> Attempt:
         report, before = ReadReport(), copy(self.mixdown.taken)
-        holes, ignored = len(before.holes), len(before.ignored)
         self.view.seek(0)
         self.view.furthest = 0
         blocks = reader(report)
@@ -121,8 +120,8 @@ class _Link:
             begin=before.seconds,
             decoded=taken.decoded - before.decoded,
             silence=taken.silence - before.silence,
-            holes=taken.holes[holes:],
-            ignored=taken.ignored[ignored:],
+            holes=taken.holes,
+            ignored=taken.ignored,
             unread=self.end - self.view.furthest,
         )
 

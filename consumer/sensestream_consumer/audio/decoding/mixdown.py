@@ -91,7 +91,7 @@ class Correction:
 
 @dataclass(slots=True)
 class Taken:
-    """What a mixdown has taken so far, in seconds of the recording.
+    """What a mixdown has taken so far, in seconds; holes and levels since the last `begin`.
 
     Attributes:
         decoded: of decoded audio.
@@ -141,6 +141,7 @@ class Mixdown:
         self._flush()
         self._correction = correction
         self.taken.levels = Levels()
+        self.taken.holes, self.taken.ignored = [], []
         self._base = self.taken.seconds
         self._begin = len(self._samples)
         self._before = copy.deepcopy(self.taken)

@@ -10,12 +10,12 @@ import soundfile
 __all__ = ["DECODE_REVISION", "decode_revision"]
 
 # Raised when a fix changes the samples or the warnings that some bytes give.
-DECODE_REVISION = 1
+DECODE_REVISION = 2
 
 
 @cache
 def decode_revision() -> str:
-    """Return our revision, PyAV's version and libsndfile's, such as `1-18.1.0-1.2.2`.
+    """Return our revision, PyAV's version and libsndfile's, such as `2-18.1.0-1.2.2`.
 
     Letters, digits, dots and hyphens only: it becomes a part of keys. PyAV is not imported for it.
     """

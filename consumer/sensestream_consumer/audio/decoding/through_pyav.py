@@ -87,14 +87,15 @@ def read_pyav(
             timed = demuxer in _TIMED
             report.promised, report.inexact = _length(container, stream, demuxer, start), _INEXACT
             unbounded = stream.codec_context.name.startswith("pcm_f")
-            failed = 0
+            failed, in_tag = 0, False
             for packet in container.demux(stream):
                 check_time()
                 try:
                     frames = list(packet.decode())
                 except av.InvalidDataError:
                     # One damaged packet: a decoder of compressed speech goes on behind it.
-                    if not bytes(packet)[:8].startswith(_TAGS):
+                    in_tag = in_tag or bytes(packet)[:8].startswith(_TAGS)
+                    if not in_tag:
                         failed += 1
                         report.lost_bytes += packet.size
                     continue
@@ -102,6 +103,7 @@ def read_pyav(
                     if done:
                         report.damaged += failed
                     failed = report.lost_bytes = 0
+                    in_tag = False
                     done += frame.samples
                     time = frame.time if timed else None  # None where there is no time stamp
                     at = None if time is None else time - start

@@ -13,6 +13,13 @@ from sensestream_consumer.audio.spool import CHUNK, Spool
 __all__ = ["DecompressingWriter"]
 
 _ZLIB_OR_GZIP = 47  # zlib's window bits: the largest window, with either header
+_INFLATED = {"", "gzip", "x-gzip", "deflate"}
+# IANA's registry of content codings without `identity`, and a dialect. Stores put much else into
+# the header that changes no byte: `aws-chunked`, `UTF-8`, `binary`.
+_CODINGS = {
+    *("aes128gcm", "br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip"),
+    *("x-compress", "x-gzip", "zstd", "bzip2", "x-bzip2", "lzma", "xz"),
+}
 
 
 class DecompressingWriter:
@@ -23,16 +30,16 @@ class DecompressingWriter:
     """
 
     def __init__(self, reference: Reference, spool: Spool, encoding: str) -> None:
-        encoding = encoding.lower()
-        if encoding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+        coding = _coding(encoding)
+        if coding not in _INFLATED:
             message = (
-                f"{reference} answered with Content-Encoding {encoding[:40]!r} though none was "
+                f"{reference} answered with Content-Encoding {coding[:40]!r} though none was "
                 "asked for; have it serve the file as it is"
             )
             raise RequestError(ErrorCode.AUDIO_UNAVAILABLE, message)
         self._reference = reference
         self._spool = spool
-        self._compressed = encoding not in {"", "identity"}
+        self._compressed = bool(coding)
         self._inflater = zlib.decompressobj(_ZLIB_OR_GZIP)
         self._received = 0
 
@@ -65,3 +72,9 @@ class DecompressingWriter:
         if self._compressed and self._received and not self._inflater.eof:
             message = f"{self._reference} ended in the middle of its compressed answer"
             raise TransientError(ErrorCode.AUDIO_UNAVAILABLE, message)
+
+
+def _coding(header: str) -> str:
+    """Return the codings in a Content-Encoding, without the words in it that are none."""
+    tokens = (token.strip().lower() for token in header.split(","))
+    return ", ".join(token for token in tokens if token in _CODINGS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import re
 import ssl
 from contextlib import suppress
 from functools import cache
@@ -36,6 +37,9 @@ _REDIRECTS = {301, 302, 303, 307, 308}
 _GONE = {404, 410}
 _FORBIDDEN = {401, 403}
 _PASSING = {408, 425, 429}
+_PARTIAL = 206
+_MAX_PORT = 65535
+_RANGE = re.compile(r"bytes 0-(\d{1,18})/(\d{1,18})")
 
 
 class Web:
@@ -97,6 +101,7 @@ class Web:
             ) as response:
                 if response.status not in _REDIRECTS:
                     _require_success(here, response.status)
+                    _require_whole(here, response)
                     return await self._receive(here, response)
                 here, url = _next(here, url, response)
         limit = self._policy.max_redirects
@@ -141,11 +146,15 @@ def trusted() -> ssl.SSLContext:
 def _url_of(reference: Reference) -> httpx.URL:
     try:
         url = httpx.URL(reference.uri)
+        host, port = url.host, url.port  # an internationalised name is decoded only when asked for
     except (httpx.InvalidURL, ValueError) as error:
         message = f"{reference} is not a valid URL; check its host, its port and its escapes"
         raise RequestError(ErrorCode.BAD_REQUEST, message) from error
-    if not url.host:
+    if not host:
         raise RequestError(ErrorCode.BAD_REQUEST, f"{reference} names no host")
+    if port is not None and not 0 < port <= _MAX_PORT:
+        message = f"{reference} names the port {port}; ports go from 1 to {_MAX_PORT}"
+        raise RequestError(ErrorCode.BAD_REQUEST, message)
     return url
 
 
@@ -166,7 +175,7 @@ def _next(
     here: Reference, url: httpx.URL, response: httpcore.Response
 ) -> tuple[Reference, httpx.URL]:
     """Where a redirect leads; its address is checked like any other when it is connected to."""
-    location = _header(response, b"location")
+    location = _location(response)
     target = None
     with suppress(httpx.InvalidURL, ValueError):
         target = url.join(location) if location else None
@@ -179,6 +188,7 @@ def _next(
             "give the final address"
         )
         raise RequestError(ErrorCode.AUDIO_FORBIDDEN, message)
+    _url_of(parse_reference(str(target)))
     same_origin = (url.scheme, url.netloc) == (target.scheme, target.netloc)
     if same_origin and not target.userinfo:
         target = target.copy_with(userinfo=url.userinfo)
@@ -189,6 +199,29 @@ def _next(
 def _header(response: httpcore.Response, name: bytes) -> str:
     found = (value for key, value in response.headers if key.lower() == name)
     return next(found, b"").decode("latin-1").strip()
+
+
+def _location(response: httpcore.Response) -> str:
+    """Return where a redirect leads; sites write it in UTF-8 although the header is Latin-1."""
+    raw = _header(response, b"location").encode("latin-1")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _require_whole(reference: Reference, response: httpcore.Response) -> None:
+    """Refuse a part of a file, which was not asked for; a part that is all of it will do."""
+    if response.status != _PARTIAL:
+        return
+    told = _header(response, b"content-range")
+    match = _RANGE.fullmatch(told.lower())
+    if match is None or int(match[1]) + 1 != int(match[2]):
+        message = (
+            f"{reference} answered 206 with a part of the file ({told[:60] or 'no range'}) though "
+            "all of it was asked for; have it serve the whole file"
+        )
+        raise RequestError(ErrorCode.AUDIO_UNAVAILABLE, message)
 
 
 def _require_success(reference: Reference, status: int) -> None:

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sensestream_consumer.audio.decoding.sniff import begins_container
+from sensestream_consumer.audio.decoding.containers.sniff import begins_container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +25,7 @@ __all__ = ["Sound", "find_sound"]
 _MAX_CHUNKS = 10_000  # a header of more is a trap
 _TAIL = 1024 * 1024  # bytes before the end in which chunks behind the sound are looked for
 _LEAST = 4096  # bytes behind the sound; fewer that are no chunks are padding or somebody's tag
+_LEAST_OF_ALL = 64  # bytes behind a sound of size 0; fewer are padding as well
 _STREAMED = 0x7FFF_0000  # sizes from here on are those that writers into pipes put down
 
 _KNOWN = (
@@ -150,7 +151,7 @@ def _measured(view: SeekableView, at: int, size: int, layout: _Layout) -> Sound:
 def _goes_on(view: SeekableView, end: int, declared: int, layout: _Layout) -> bool:
     """Tell whether the bytes from `end` on are more sound."""
     left = view.size - end
-    if declared and left < _LEAST:
+    if left < (_LEAST if declared else _LEAST_OF_ALL):
         return False
     head = _read(view, end, 4096)
     if head.startswith(_TAGS) or begins_container(head) or (declared and not any(head)):

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from sensestream_consumer.audio.decoding.foreign import name_of, piece_of
-from sensestream_consumer.audio.decoding.frames import begins_with_frame, find_frame
+from sensestream_consumer.audio.decoding.containers.foreign import name_of, piece_of
+from sensestream_consumer.audio.decoding.containers.frames import begins_with_frame, find_frame
 
 __all__ = ["FORMATS", "Container", "Foreign", "begins_container", "sniff"]
 

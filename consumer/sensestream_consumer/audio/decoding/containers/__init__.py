@@ -1,0 +1,1 @@
+"""Tell containers apart, and find recordings and their sound in them."""
