@@ -69,7 +69,7 @@ def ask(pipeline: Pipeline, audio: str, **fields: Any) -> dict[str, str]:
 def test_a_worker_warns_of_the_damaged_bytes_and_of_no_others(
     pipeline: Pipeline, start_worker: StartWorker, recordings: Recordings, first: str
 ) -> None:
-    start_worker(revision=REVISION)
+    worker = start_worker(revision=REVISION)
     second = "damaged" if first == "clean" else "clean"
     uses = []
     for name in (first, second, first, second):  # transcribed, same samples, then by their aliases
@@ -83,6 +83,7 @@ def test_a_worker_warns_of_the_damaged_bytes_and_of_no_others(
     assert uses == ["miss"] + 7 * ["hit"]
     assert len({outcome["text"] for outcome in pipeline.outcomes()}) == 1
 
+    worker.terminate()
     start_worker(revision=REVISION)  # knows them from their aliases alone
     for name in (first, second):
         assert warned(ask(pipeline, recordings.uri(name))) == (name == "damaged")
