@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from surroundings import (
+from machine import (
     ROOT,
     busy_seconds,
     environment,
@@ -50,9 +50,13 @@ class Contender:
         script = Path(__file__).with_name("contender.py")
         command = [str(python), str(script), kind, str(model), ",".join(map(str, cores))]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, cwd=tempfile.gettempdir(),
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tempfile.gettempdir(),
+        )
         self.loaded = self._answer()
         self.one: list[dict[str, Any]] = []
         self.all: list[dict[str, Any]] = []
@@ -114,8 +118,15 @@ def measure(contenders: list[Contender], clips: list[str], rounds: int, cores: i
 
 
 def table(contenders: list[Contender], clips: int) -> list[str]:
-    head = ("", "audio s per CPU s", "clips/s, 1 core", "clips/s, all cores", "peak MB", "load s",
-            "ms a clip: " + " / ".join(STAGES))  # fmt: skip
+    head = (
+        "",
+        "audio s per CPU s",
+        "clips/s, 1 core",
+        "clips/s, all cores",
+        "peak MB",
+        "load s",
+        "ms a clip: " + " / ".join(STAGES),
+    )
     rows = [head]
     for contender in contenders:
         stages = shares(contender.one, clips)

@@ -1,10 +1,10 @@
-"""What the gateway adds to a hit: the same recording by HTTP and by the client, in turns.
+"""The time that the gateway adds to a cache hit: HTTP and the client, in turns.
 
     make bench-gateway          or: python benchmarks/gateway.py [--rounds 5]
 
-One worker with the embedded model, one gateway, a recording of ten seconds that was heard before.
-By HTTP as an upload (which the gateway hashes and answers from the cache), and as a reference whose
-digest is named (which goes through the stream, as the client's does); connections stay open.
+One worker with the embedded model, one gateway, a cached recording of ten seconds. HTTP calls send
+it as an upload, which the gateway hashes and answers from the cache, and as a reference with its
+digest, which takes the way of the client's request. Connections stay open.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from machine import ROOT, environment, free_port, keep, listens
 from redis import Redis
 from sensestream_common.contract.keys import Keys
 from sensestream_producer import Client
 from sensestream_producer.local.redis_server import EmbeddedRedis
-from surroundings import ROOT, environment, free_port, keep, listens
 
 from tests.support.clips import encoded, tone
 
 KEYS = Keys("sensestream")
-BAR = 0.005  # seconds that the gateway may add to the median of a hit, one at a time
+BAR = 0.005  # seconds that the gateway may add to the median of a hit, one in flight
 DEPTHS = (1, 8, 64)
 READY = 60.0
 Call = Callable[[], Awaitable[None]]
 
 
-class Door:
-    """The gateway by HTTP, on connections that stay."""
+class HttpClient:
+    """Calls of the gateway on connections that stay open."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -65,10 +65,8 @@ class Door:
 
 
 def upload(recording: bytes) -> bytes:
-    body = (
-        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
-        + recording + b"\r\n--x--\r\n"
-    )  # fmt: skip
+    part = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + recording
+    body = b"--x\r\n" + part + b"\r\n--x--\r\n"
     return _post("/v1/audio/transcriptions", "multipart/form-data; boundary=x", body)
 
 
@@ -97,10 +95,10 @@ async def services(folder: Path) -> AsyncIterator[tuple[str, int]]:
     """The URL of Redis, and the gateway's port."""
     port = free_port()
     with EmbeddedRedis(appendonly=True, appendfsync="everysec", tcp=True) as server:
-        worker = start(["sensestream-worker", "--model", "demo", "--audio-roots", folder],
-                       redis_url=server.url)  # fmt: skip
-        gateway = start(["sensestream", "gateway"], redis_url=server.url, http_port=str(port),
-                        references="file")  # fmt: skip
+        flags = ["--model", "demo", "--audio-roots", folder]
+        worker = start(["sensestream-worker", *flags], redis_url=server.url)
+        settings = {"redis_url": server.url, "http_port": str(port), "references": "file"}
+        gateway = start(["sensestream", "gateway"], **settings)
         try:
             deadline = time.monotonic() + READY
             with Redis.from_url(server.url) as redis:
@@ -136,20 +134,25 @@ async def run(options: argparse.Namespace) -> dict[tuple[str, int], list[tuple[f
         clip = Path(name) / "known.wav"
         clip.write_bytes(encoded(tone(1, seconds=10)))
         digest = f"sha256:{hashlib.sha256(clip.read_bytes()).hexdigest()}"
-        by_upload, by_reference = upload(clip.read_bytes()), reference(clip.as_uri(), digest)
+        upload_call = upload(clip.read_bytes())
+        reference_call = reference(clip.as_uri(), digest)
         async with services(Path(name)) as (url, port), Client(url) as client:
-            door = Door(port)
+            http = HttpClient(port)
 
-            async def directly() -> None:
+            async def by_client() -> None:
                 await client.transcribe(clip.as_uri(), digest=digest)
 
-            async def uploaded() -> None:
-                await door.send(by_upload)
+            async def by_upload() -> None:
+                await http.send(upload_call)
 
-            async def referred() -> None:
-                await door.send(by_reference)
+            async def by_reference() -> None:
+                await http.send(reference_call)
 
-            calls = {"client": directly, "HTTP, reference": referred, "HTTP, upload": uploaded}
+            calls = {
+                "client": by_client,
+                "HTTP, reference": by_reference,
+                "HTTP, upload": by_upload,
+            }
             for call in calls.values():
                 await call()
             for _, depth, (name, call) in itertools.product(
@@ -157,7 +160,7 @@ async def run(options: argparse.Namespace) -> dict[tuple[str, int], list[tuple[f
             ):
                 rate, took = await measure(call, depth, options.seconds)
                 found.setdefault((name, depth), []).append((rate, statistics.median(took)))
-            door.close()
+            http.close()
     return found
 
 

@@ -6,8 +6,8 @@ Wants onnxruntime-gpu, a CUDA device and a model directory with a float graph (m
 `--device cpu` it measures the same on the processor, which tells nothing about a GPU and is how
 the script itself is tested. What it said of an H100 is in docs/gpu.md.
 
-Clips are noise, all different, so that no result comes from the cache; what is said in a clip
-does not change the time it takes. Every case runs `--rounds` times in turns; the table has the
+Clips are noise, all different, so that no result comes from the cache; timing does
+not depend on the words spoken. Every case runs `--rounds` times in turns; the table has the
 median round, with the slowest and fastest beside it.
 """
 
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class CachedReply:
+class Case:
     """One line of the table."""
 
     name: str
@@ -60,14 +60,14 @@ class CachedReply:
     latencies: list[float] = field(default_factory=list)  # seconds a clip, of all rounds
     note: str = ""
 
-    async def run(self, hear: Callable[[T], Awaitable[None]], clips: Sequence[T]) -> None:
+    async def run(self, transcribe: Callable[[T], Awaitable[None]], clips: Sequence[T]) -> None:
         """One round: all clips, in whatever form, `in_flight` of them at a time."""
-        room = asyncio.Semaphore(self.in_flight)
+        limit = asyncio.Semaphore(self.in_flight)
 
         async def one(clip: T) -> None:
-            async with room:
+            async with limit:
                 began = time.perf_counter()
-                await hear(clip)
+                await transcribe(clip)
                 self.latencies.append(time.perf_counter() - began)
 
         began = time.perf_counter()
@@ -124,30 +124,30 @@ def measure_engine(options: argparse.Namespace, directory: Path) -> None:
         f"warmed up in {time.perf_counter() - loaded:.1f} s",
         flush=True,
     )
-    cases = [CachedReply("engine, 10 s, one by one", _noises(options.clips // 4, 10.0), 1)]
+    cases = [Case("engine, 10 s, one by one", _noises(options.clips // 4, 10.0), 1)]
     cases += [
-        CachedReply(f"engine, {seconds:g} s", _noises(options.clips, seconds), 64)
+        Case(f"engine, {seconds:g} s", _noises(options.clips, seconds), 64)
         for seconds in (5.0, 10.0, 30.0)
     ]
-    cases.append(CachedReply("engine, 2 to 20 s", _noises(options.clips, MIXED), 64))
+    cases.append(Case("engine, 2 to 20 s", _noises(options.clips, MIXED), 64))
     asyncio.run(_engine_rounds(recogniser, cases, options.rounds))
     for case in cases:
         print(case.line(), flush=True)
     recogniser.close()
 
 
-async def _engine_rounds(recogniser: Recogniser, cases: Sequence[CachedReply], rounds: int) -> None:
+async def _engine_rounds(recogniser: Recogniser, cases: Sequence[Case], rounds: int) -> None:
     engine = Engine(recogniser, concurrency=os.cpu_count() or 1)
     batch_stats = recogniser.batch_stats
     assert batch_stats is not None  # it batches
 
-    async def hear(clip: Samples) -> None:
+    async def transcribe(clip: Samples) -> None:
         await engine.transcribe(clip, "auto", True)
 
     for _ in range(rounds):
         for case in cases:
             before = dataclasses.replace(batch_stats)
-            await case.run(hear, case.clips)
+            await case.run(transcribe, case.clips)
             recent = batch_stats.since(before)
             case.note = f"of {recent.clips / recent.batches:.1f} clips, {recent.waste:.0%} padding"
     await engine.aclose()
@@ -156,8 +156,8 @@ async def _engine_rounds(recogniser: Recogniser, cases: Sequence[CachedReply], r
 def measure_worker(options: argparse.Namespace, directory: Path, scratch: Path) -> None:
     """Everything: files, a Redis of its own, `sensestream-worker`, a client that waits."""
     cases = [
-        CachedReply("worker, 10 s", _noises(options.clips, 10.0, seed=1000), 128),
-        CachedReply("worker, 2 to 20 s", _noises(options.clips, MIXED, seed=2000), 128),
+        Case("worker, 10 s", _noises(options.clips, 10.0, seed=1000), 128),
+        Case("worker, 2 to 20 s", _noises(options.clips, MIXED, seed=2000), 128),
     ]
     with EmbeddedRedis() as redis:
         worker, log = _start_worker(options, directory, scratch, redis.url)
@@ -171,12 +171,10 @@ def measure_worker(options: argparse.Namespace, directory: Path, scratch: Path) 
         print(case.line(), flush=True)
 
 
-async def _worker_rounds(
-    url: str, cases: Sequence[CachedReply], rounds: int, scratch: Path
-) -> None:
+async def _worker_rounds(url: str, cases: Sequence[Case], rounds: int, scratch: Path) -> None:
     async with Client(url) as client:
 
-        async def hear(audio: str) -> None:
+        async def transcribe(audio: str) -> None:
             outcome = await client.transcribe(audio, timeout=READY_TIMEOUT)
             if outcome.error:
                 raise SystemExit(f"{audio} failed: {outcome.error}: {outcome.message}")
@@ -189,7 +187,7 @@ async def _worker_rounds(
                     path = scratch / f"{place}-{index}.wav"
                     soundfile.write(path, np.append(clip, np.int16(number)), RATE, "PCM_16")
                     files.append(path.as_uri())
-                await case.run(hear, files)
+                await case.run(transcribe, files)
 
 
 def _start_worker(

@@ -25,10 +25,14 @@ def spoken(seconds: float) -> Transcript:
     )
     text = " ".join(said)
     return Transcript(
-        text=text, language="en", emotion="NEUTRAL", events=("Speech",),
+        text=text,
+        language="en",
+        emotion="NEUTRAL",
+        events=("Speech",),
         segments=(Segment(words[0].start, words[-1].end, text, words),),
-        confidence=0.9731, duration=seconds,
-    )  # fmt: skip
+        confidence=0.9731,
+        duration=seconds,
+    )
 
 
 def digest_of(number: int) -> str:

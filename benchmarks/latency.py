@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import ROOT, environment, keep
 from redis.asyncio import Redis
 from sensestream_common.contract.keys import Keys
 from sensestream_producer.local.redis_server import EmbeddedRedis
-from surroundings import ROOT, environment, keep
 
 KEYS = Keys("sensestream")
 READY = 60.0  # seconds

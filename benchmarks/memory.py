@@ -3,8 +3,8 @@
     make bench-memory            or: python benchmarks/memory.py [--model DIR] [--vad DIR]
 
 The embedded model without arguments, in under two minutes. A model of full size is built by
-`python -m training.full_size DIR`; an hour of audio then takes minutes. Each recording is heard
-in a process of its own (see hearing.py). Linux only: it reads /proc.
+`python -m training.full_size DIR`; an hour of audio then takes minutes. Each recording is
+transcribed in a process of its own (see transcribing.py). Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from machine import RESULTS, busy_seconds, environment, keep
 from sensestream_consumer.engine import resolve_model
 from sensestream_producer.local.redis_server import EmbeddedRedis
-from surroundings import RESULTS, busy_seconds, environment, keep
 
 READY_TIMEOUT = 300.0  # seconds: a model of full size may be converted first
 KILOBYTE, MEGABYTE = 1024, 1e6
 
 
-def hear(options: argparse.Namespace, cores: int) -> list[dict[str, Any]]:
+def transcribe(options: argparse.Namespace, cores: int) -> list[dict[str, Any]]:
     """Every length with a thread a core, and all but the longest with one thread, too."""
     lengths = sorted(options.minutes)
     cases = [(minutes, 1) for minutes in lengths[:-1]] + [(minutes, cores) for minutes in lengths]
     rows = []
     for minutes, threads in cases:
-        script = str(Path(__file__).with_name("hearing.py"))
+        script = str(Path(__file__).with_name("transcribing.py"))
         seconds = str(round(minutes * 60))
         command = [sys.executable, script, str(options.model), options.vad, seconds, str(threads)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
-            sys.exit(f"hearing {minutes:g} minutes failed")
+            sys.exit(f"transcribing {minutes:g} minutes failed")
         rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"heard {minutes:g} min with {threads} thread(s)", flush=True)
+        print(f"transcribed {minutes:g} min with {threads} thread(s)", flush=True)
     return rows
 
 
@@ -65,9 +65,12 @@ def ready_workers(options: argparse.Namespace) -> list[dict[str, Any]]:
 def _worker(options: argparse.Namespace, url: str, log: Path) -> Iterator[int]:
     """The process of a worker that is ready."""
     settings = {
-        "REDIS_URL": url, "MODEL": str(options.model), "VAD": options.vad, "DEVICE": "cpu",
+        "REDIS_URL": url,
+        "MODEL": str(options.model),
+        "VAD_MODEL": options.vad,
+        "DEVICE": "cpu",
         "AUDIO_ROOTS": str(log.parent),
-    }  # fmt: skip
+    }
     variables = os.environ | {f"SENSESTREAM_{name}": text for name, text in settings.items()}
     command = [str(Path(sys.executable).with_name("sensestream-worker"))]
     with log.open("wb") as sink:
@@ -103,17 +106,17 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def hearing_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+def recordings_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     head = (
-        f"{'recording':>10}{'threads':>9}{'pieces':>8}{'cutting MB':>12}{'hearing MB':>12}"
+        f"{'recording':>10}{'threads':>9}{'pieces':>8}{'cutting MB':>12}{'transcribing MB':>17}"
         f"{'samples MB':>12}{'CPU s':>9}{'audio s per CPU s':>19}"
     )
     lines = [head]
     for row in rows:
-        cpu = row["hearing"]["cpu"]
+        cpu = row["transcribing"]["cpu"]
         lines.append(
             f"{row['seconds'] / 60:>6g} min{row['threads']:>9}{row['pieces']:>8}"
-            f"{row['cutting']['mb']:>12.0f}{row['hearing']['mb']:>12.0f}"
+            f"{row['cutting']['mb']:>12.0f}{row['transcribing']['mb']:>17.0f}"
             f"{row['samples_mb']:>12.0f}{cpu:>9.1f}{row['seconds'] / cpu:>19.1f}"
         )
     return lines
@@ -123,12 +126,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     cores = sorted(os.sched_getaffinity(0))
     busy, began, load = busy_seconds(), time.monotonic(), os.getloadavg()[0]
     workers = ready_workers(options)
-    rows = hear(options, len(cores))
+    rows = transcribe(options, len(cores))
     mine = sum(os.times()[2:4]) + sum(os.times()[:2])
     others = max(0.0, busy_seconds() - busy - mine) / ((time.monotonic() - began) * len(cores))
     facts = {**environment(cores), "load": load, "others_share": others}
     print(f"\n{rows[0]['model']}, cut {rows[0]['cut']}; memory beyond the model and the samples:\n")
-    print("\n".join(hearing_table(rows)) + "\n")
+    print("\n".join(recordings_table(rows)) + "\n")
     first, second = workers
     print(
         f"A ready worker holds {first['mb']} MB (another one {second['mb']}), of which two share "
@@ -140,7 +143,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         f"ONNX Runtime {facts['onnxruntime']}, Python {facts['python']}. Load {load:.1f} to "
         f"{os.getloadavg()[0]:.1f}; others took {others:.0%} of the machine."
     )
-    return {"environment": facts, "hearing": rows, "workers": workers}
+    return {"environment": facts, "recordings": rows, "workers": workers}
 
 
 def main() -> int:

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from contest import CONTENDERS, Contender, peers_python
+from machine import RESULTS, ROOT, busy_seconds, environment, keep
 from picture import bars
 from redis import Redis
-from surroundings import RESULTS, ROOT, busy_seconds, environment, keep
 
 DEPTHS = (1, 8, 64, 256)
 OWN = ("ours", "queued", "bare")  # run in the project's own environment

@@ -29,11 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from redis import Redis
-from sensestream_common.contract.keys import Keys
-from sensestream_producer import Client
-from sensestream_producer.local.redis_server import EmbeddedRedis
-from surroundings import (
+from machine import (
     ROOT,
     environment,
     free_port,
@@ -43,6 +39,10 @@ from surroundings import (
     make_clips,
     peers_python,
 )
+from redis import Redis
+from sensestream_common.contract.keys import Keys
+from sensestream_producer import Client
+from sensestream_producer.local.redis_server import EmbeddedRedis
 
 from training.full_size import default_folder
 

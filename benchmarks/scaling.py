@@ -23,8 +23,8 @@ from typing import Any
 
 from contest import KEYS, Ours, Process, Queued
 from known import spoken
+from machine import ROOT, environment, keep
 from redis import Redis
-from surroundings import ROOT, environment, keep
 
 from chaos.backlog import measure as measure_backlog
 from tests.support.clips import encoded, tone

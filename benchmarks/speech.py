@@ -37,23 +37,23 @@ class Speaker:
         self._rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, path, 0)
         if self._rate <= 0:
             raise RuntimeError("espeak-ng does not start")
-        self._heard: list[np.ndarray] = []
-        self._callback = _CALLBACK(self._hear)  # kept: C code holds a pointer to it
+        self._chunks: list[np.ndarray] = []
+        self._callback = _CALLBACK(self._collect)  # kept: C code holds a pointer to it
         self._library.espeak_SetSynthCallback(self._callback)
 
     def say(self, text: str) -> np.ndarray:
         """int16 at 16 kHz."""
-        self._heard.clear()
+        self._chunks.clear()
         content = text.encode()
         self._library.espeak_Synth(content, len(content) + 1, 0, 1, 0, _UTF8, None, None)
         self._library.espeak_Synchronize()
-        audio = np.concatenate(self._heard).astype(np.float64)
+        audio = np.concatenate(self._chunks).astype(np.float64)
         places = np.arange(0, audio.size - 1, self._rate / RATE)
         return np.interp(places, np.arange(audio.size), audio).astype(np.int16)
 
-    def _hear(self, samples: object, count: int, _: object) -> int:
+    def _collect(self, samples: object, count: int, _: object) -> int:
         if samples and count > 0:
-            self._heard.append(np.ctypeslib.as_array(samples, (count,)).copy())
+            self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
 

@@ -1,8 +1,8 @@
-"""Hold the gateway to its own OpenAPI document with schemathesis: requests made up by the thousand.
+"""Test the gateway against its own OpenAPI document with schemathesis: thousands of made-up calls.
 
-Every answer must have a status, a content type and a shape that the document has for it, a request
-that the document forbids must be refused, and none may end in a fault of the gateway's own. Redis,
-worker and gateway are real. Installs schemathesis into a throw-away folder, never into the
+Every response must have a status, a content type and a shape that the document names. A request
+that the document forbids must be refused. None may end in a fault of the gateway. Redis, worker and
+gateway are real. Installs schemathesis into a throw-away folder, never into the
 environment.
 
     python tools/try_gateway.py [--examples 40] [--seed 1]
@@ -28,15 +28,15 @@ from tests.support.gateways import GatewayProcess  # noqa: E402 - found through 
 from tests.support.workers import WorkerProcess  # noqa: E402
 
 SCHEMATHESIS = "schemathesis==4.32.5"
-# Whether a recording can be read, no document can say: what is valid by it may be refused.
+# A document cannot say whether a recording is readable, so valid requests may be refused.
 _UNFIT = "positive_data_acceptance"
-# What is invalid must be refused, also for its size; of several jobs each has an answer of its own.
+# An invalid request may be refused for its size, and an invalid job of several within a 207.
 _CHECKS = """
 [checks.negative_data_rejection]
 expected-statuses = [207, 400, 401, 403, 404, 405, 406, 408, 413, 415, 422, 428, 429, "5xx"]
 """
 SETTINGS = {
-    "wait_timeout": 5,  # a wait would last as long as it is told to
+    "wait_timeout": 5,  # seconds; made-up calls ask for much longer waits
     "webhook_secret": "whsec_" + base64.b64encode(bytes(32)).decode(),
 }
 
@@ -69,16 +69,20 @@ def main() -> int:
 
 
 def run(gateway: GatewayProcess, key: str, folder: Path, options: argparse.Namespace) -> int:
-    command = [
-        sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json",
-        "--max-examples", options.examples, "--seed", options.seed, "--checks", "all",
-        "--exclude-checks", _UNFIT,
-        "--header", f"Authorization: Bearer {key}", "--exclude-path", "/v1/events",  # it has no end
-        "--continue-on-failure",
-    ]  # fmt: skip
+    flags = {
+        "--max-examples": options.examples,
+        "--seed": options.seed,
+        "--checks": "all",
+        "--exclude-checks": _UNFIT,
+        "--header": f"Authorization: Bearer {key}",
+        "--exclude-path": "/v1/events",  # an endless response
+    }
+    program = [sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.url}/openapi.json"]
+    pairs = [str(word) for flag in flags.items() for word in flag]
+    command = [*program, *pairs, "--continue-on-failure"]
     (folder / "schemathesis.toml").write_text(_CHECKS)
     environment = {**os.environ, "PYTHONPATH": str(folder / "site")}
-    return subprocess.run(list(map(str, command)), cwd=folder, env=environment).returncode
+    return subprocess.run(command, cwd=folder, env=environment).returncode
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Look at the gateway's page in a real Chromium; with --screenshot take the README's picture of it.
+"""Test the gateway's page in a real Chromium; with --screenshot take the README's picture of it.
 
 Installs playwright into a throw-away folder, never into the environment: it is 130 MB that no other
 test needs. The browser is the machine's own (Debian: apt-get install chromium), or the one that
-SENSESTREAM_CHROMIUM names; with --install it is installed, where that is allowed. Without a browser
-this fails, and so does a test that is skipped.
+SENSESTREAM_CHROMIUM names; --install installs it, where that is allowed. A missing browser and a
+skipped test are failures.
 """
 
 from __future__ import annotations
@@ -37,10 +37,8 @@ def main(arguments: list[str]) -> int:
         program = [sys.executable, "-m", "pytest", "-q", "-rs", TESTS]
         if "--screenshot" in arguments:
             program = [sys.executable, "-m", "tools.screenshot"]
-        done = subprocess.run(
-            program, cwd=ROOT, env={**os.environ, "PYTHONPATH": folder}, stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     print(done.stdout, end="")
     return done.returncode or int(" skipped" in done.stdout)
 

@@ -1,7 +1,7 @@
-"""Read audio from a whole S3 server on this machine: moto's, as it comes from the index.
+"""Run the tests that need an S3 server against moto's, on this machine.
 
 Installs it into a throw-away folder, never into the environment: it is 115 MB that no other test
-needs. Then runs the tests that skip without it.
+needs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Named one by one: moto's own extra [server] brings 290 MB for services that nobody asks here.
+# Named one by one: moto's own extra [server] brings 290 MB for services that no test uses.
 SERVER = ("moto==5.2.5", "flask==3.1.3", "flask-cors==6.0.5", "py-partiql-parser==0.6.3")
 TESTS = ("tests/consumer/audio/test_s3_server.py", "tests/gateway/test_uploads.py")
 

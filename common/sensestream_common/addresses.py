@@ -1,7 +1,7 @@
 """Connecting to public addresses only, and to the very address that was checked.
 
-Whoever may submit a request could otherwise reach, through the worker or a sender of webhooks,
-what only their network can: a cloud's metadata service, a database's status page. Checking a name
+A sender of requests could otherwise reach, through the worker or a sender of webhooks, hosts that
+only their network can: a cloud's metadata service, a database's status page. Checking a name
 and then connecting by name leaves a gap, since the second look-up may answer otherwise (DNS
 rebinding); here one look-up is checked and the connection is made to its result.
 
@@ -85,6 +85,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
+        """Connect to an address of `host` after it was checked; `refuse`'s error if not public."""
         addresses = await self._resolve(host, port)
         if not self._allow_private:
             self._require_public(host, addresses)
@@ -104,9 +105,11 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,  # noqa: ARG002 - the base class's signature
         socket_options: Iterable[SocketOption] | None = None,  # noqa: ARG002
     ) -> httpcore.AsyncNetworkStream:
+        """Refuse: only TCP is spoken."""
         raise httpcore.UnsupportedProtocol(f"{path!r}: only TCP is spoken")
 
     async def sleep(self, seconds: float) -> None:
+        """Wait for so many seconds."""
         await self._backend.sleep(seconds)
 
     def _require_public(self, host: str, addresses: list[str]) -> None:

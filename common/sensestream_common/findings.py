@@ -32,6 +32,7 @@ class Finding:
     fix: str = ""
 
     def to_json(self) -> dict[str, str]:
+        """The finding as a JSON object."""
         return asdict(self)
 
     @classmethod
@@ -42,14 +43,17 @@ class Finding:
 
 
 def fine(check: str, observed: str, fix: str = "") -> Finding:
+    """A finding with nothing wrong."""
     return Finding(check, Level.OK, observed, fix)
 
 
 def warning(check: str, observed: str, fix: str) -> Finding:
+    """A finding of what may be lost, or soon is."""
     return Finding(check, Level.WARNING, observed, fix)
 
 
 def fault(check: str, observed: str, fix: str) -> Finding:
+    """A finding of what keeps requests from being answered."""
     return Finding(check, Level.FAULT, observed, fix)
 
 

@@ -1,4 +1,4 @@
-"""What is remembered, within a bound: what was used longest ago is forgotten first."""
+"""A bounded cache that evicts the least recently used values first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LruCache(Generic[K, V]):
         return key in self._values
 
     def get(self, key: K) -> V | None:
-        """The value, which is used thereby."""
+        """The value, which becomes the most recently used one; `None` where there is none."""
         kept = self._values.get(key)
         if kept is None:
             return None
@@ -31,6 +31,7 @@ class LruCache(Generic[K, V]):
         return kept[0]
 
     def put(self, key: K, value: V, size: int = 1) -> None:
+        """Keep `value`, and evict others while all sizes together exceed the limit."""
         self.evict(key)
         self._values[key] = value, size
         self._size += size
@@ -39,5 +40,6 @@ class LruCache(Generic[K, V]):
             self._size -= oldest
 
     def evict(self, key: K) -> None:
+        """Drop the value of `key`, if there is one."""
         _, size = self._values.pop(key, (None, 0))
         self._size -= size

@@ -1,4 +1,4 @@
-"""Speaking of a reference or an address without what may be secret in it."""
+"""References and addresses as they may be shown: without the parts that may be secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def redacted(reference: str) -> str:
     As outcomes, logs and commands repeat it. A path keeps its `?` only where it has no query
     (`file:`, `redis:<key>`). Where it cannot be told where a password ends, nothing of it is left.
     """
-    if reference.startswith("file:///"):  # of nobody, and mostly what is asked
+    if reference.startswith("file:///"):  # it has no host, and is the usual case
         return reference
     match = _SCHEME.fullmatch(reference)
     if match is None:
@@ -25,7 +25,7 @@ def redacted(reference: str) -> str:
     if scheme == "data":
         return f"data:{re.split('[;,]', rest, maxsplit=1)[0]}"
     if scheme in ("file", "redis"):
-        # Neither has a user, but somebody may have written redis://user:password@host.
+        # Neither has a user, but the sender may have written redis://user:password@host.
         return f"{scheme}:{_without_user(rest) if rest.startswith('//') else rest}"
     if not rest.startswith("//"):
         return f"{scheme}:…"

@@ -59,6 +59,7 @@ class PipelineSettings(BaseSettings):
 
     @property
     def keys(self) -> Keys:
+        """The keys of the pipeline."""
         return Keys(self.pipeline)
 
 

@@ -3,8 +3,8 @@
     async with Client("redis://127.0.0.1:6379/0") as client:
         outcome = await client.transcribe("file:///data/a.wav")
 
-Code without an event loop takes `sensestream_producer.blocking.Client`, tests without Redis take
-`sensestream_producer.testing`. Importing it reads no environment and opens no connection.
+Code without an event loop uses `sensestream_producer.blocking.Client`; tests without Redis use
+`sensestream_producer.testing`. The import reads no environment and opens no connection.
 """
 
 from sensestream_common import __version__

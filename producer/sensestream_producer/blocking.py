@@ -3,8 +3,8 @@
     with Client("redis://127.0.0.1:6379/0") as client:
         outcome = client.transcribe("file:///data/a.wav")
 
-The asyncio client does the work, on an event loop in a thread that this one starts with its
-first call. So any number of threads share one client, its connections and its pipelines.
+The asyncio client does the work, on an event loop in a thread that starts with the first call. So
+any number of threads share one client, its connections and its pipelines.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Client:
 
     Arguments and errors are those of the asyncio `Client`. Use it as `with Client(url) as
     client:`, or keep one for as long as the process lives. After `os.fork` (Celery, gunicorn
-    with preload) the child's first call makes connections of its own. A wait ends at once with
-    Ctrl-C. In an event loop use the asyncio client: this one would hold the loop up.
+    with preload) the child's first call opens connections of its own. Ctrl-C ends a wait at once.
+    In an event loop use the asyncio client: this one would block the loop.
     """
 
     def __init__(
@@ -73,14 +73,15 @@ class Client:
         _clients.add(self)
 
     def _begin(self) -> None:
-        """Anew in a fork's child, where nothing of the parent's may be touched, nor closed."""
+        """Make the engine; again in a fork's child, which must not touch or close its parent's."""
         self._engine = _Engine(self._make())
-        weakref.finalize(self, self._engine.close)  # a client that is forgotten, not closed
+        weakref.finalize(self, self._engine.close)  # closes a client that is dropped
 
     @classmethod
     def from_settings(
         cls, settings: ProducerSettings, *, retry_timeout: float = asynchronous.RETRY_TIMEOUT
     ) -> Self:
+        """A client with these settings; an outage is retried for `retry_timeout` seconds."""
         return cls(
             settings.redis_url,
             settings.pipeline,
@@ -106,28 +107,32 @@ class Client:
         self._engine.close()
 
     def ping(self) -> None:
-        """Return when Redis answers; `RedisUnavailable` if it does not."""
+        """Return when Redis answers; raise `RedisUnavailable` if it does not."""
         self._engine.run(lambda client: client.ping())
 
     def submit(
         self, audio: str | Path | bytes | Submission, **options: Unpack[SubmitOptions]
     ) -> Receipt:
-        """Hand in one recording; `options` are the fields of `Submission`.
+        """Submit one recording; `options` are the fields of `Submission`.
 
-        Returns when Redis holds the request. Raises `RequestError` for a value that no request
-        takes (before anything is sent), `BacklogFull` and other `SubmitRefused` when it was not
-        taken, `PipelineError` when a key holds something foreign.
+        Returns when Redis holds the request. Raises `RequestError` for an invalid value (before
+        anything is sent), `BacklogFull` or another `SubmitRefused` when Redis refuses the
+        request, and `PipelineError` when a key has a foreign type.
         """
         return self._engine.run(lambda client: client.submit(audio, **options))
 
     def submit_file(self, file: str | Path | bytes, **options: Unpack[SubmitOptions]) -> Receipt:
-        """Upload a file, or bytes, and hand it in: for workers that cannot open it themselves."""
+        """Upload a file or bytes, and submit it: for files that workers cannot open.
+
+        Raises what `submit` does, and `RequestError` for a file that is missing, empty or larger
+        than `max_upload_bytes`.
+        """
         return self._engine.run(lambda client: client.submit_file(file, **options))
 
     def submit_many(
         self, submissions: Iterable[Submission | str]
     ) -> list[Receipt | SensestreamError]:
-        """Hand in many, pipelined; each has its receipt or its own error, in the order given."""
+        """Submit many, pipelined; returns a receipt or an error for each, in the order given."""
         given = list(submissions)  # a generator of the caller's may block: not on the loop
         return self._engine.run(lambda client: client.submit_many(given))
 
@@ -138,41 +143,41 @@ class Client:
         timeout: float | None = 60.0,
         **options: Unpack[SubmitOptions],
     ) -> Outcome:
-        """Hand in one recording and wait for its outcome, which may be a failed one.
+        """Submit one recording and wait for its outcome, which may be a failed one.
 
         Raises what `submit` does, and `WaitTimeout` after `timeout` seconds (`None`: never); the
-        request stands all the same.
+        request stays in the queue then.
         """
         return self._engine.run(lambda client: client.transcribe(audio, timeout=timeout, **options))
 
     def wait(self, request_id: str, *, timeout: float | None = 60.0) -> Outcome:
-        """The outcome of a request that a client submitted; `WaitTimeout` after `timeout` s."""
+        """Wait for the outcome of a submitted request; `WaitTimeout` after `timeout` seconds."""
         return self._engine.run(lambda client: client.wait(request_id, timeout=timeout))
 
     def follow(self, position: str = "$") -> Generator[FollowedOutcome | Gap]:
-        """All outcomes behind `position`, until the client is closed, from the stream.
+        """Yield all outcomes behind `position` from the stream, until the client is closed.
 
         `"0"` begins with the oldest that is kept, `"$"` with the next. Keep the `position` of
-        what you have dealt with and hand it in again to go on there: nothing is lost across
-        reconnects and restarts, and where it must be, a `Gap` says so. `close()` of the iterator
-        gives its connection back, and so does the end of the `for` loop that holds it alone.
+        the last outcome that you have handled and pass it to go on there: nothing is lost across
+        reconnects and restarts, and outcomes that were trimmed are reported as a `Gap`. `close()`
+        of the iterator gives its connection back, as does the end of a `for` loop over it.
         """
         yield from self._engine.iterate(lambda client: client.follow(position))
 
     def position(self) -> str:
-        """The position of now: to follow what comes from here on, later."""
+        """The current end of the stream, from which to follow later outcomes."""
         return self._engine.run(lambda client: client.position())
 
     def listen(self) -> Generator[Outcome]:
-        """Outcomes as they are announced: a live hint that misses what it is not there for."""
+        """Yield outcomes as they are announced: live, and lost while it is not connected."""
         yield from self._engine.iterate(lambda client: client.listen())
 
     def status(self, request_id: str) -> RequestStatus | None:
-        """Where a request stands; `None` for an id that is not known (any more)."""
+        """The state of a request; `None` for an unknown or expired id."""
         return self._engine.run(lambda client: client.status(request_id))
 
     def pipeline_status(self) -> PipelineStatus:
-        """Backlog, workers and counters."""
+        """The backlog, the workers and the counters."""
         return self._engine.run(lambda client: client.pipeline_status())
 
 
@@ -183,26 +188,26 @@ class DeadLetters:
         self._client = client
 
     def select(self, selection: DeadLetterFilter | None = None) -> Generator[DeadLetter]:
-        """The letters of a selection, oldest first."""
+        """Yield the selected letters, oldest first."""
         yield from self._client._engine.iterate(lambda client: client.dead.select(selection))
 
     def find(self, letter: str) -> DeadLetter | None:
-        """The letter with this id of its own."""
+        """The letter with this stream id, or `None`."""
         return self._client._engine.run(lambda client: client.dead.find(letter))
 
     def replay(self, letter: DeadLetter, *, ignore_deadline: bool = False) -> ReplayResult:
-        """Send the request again as it was; the letter goes in the same step."""
+        """Queue the request again as it was sent, and remove the letter, in one step."""
         return self._client._engine.run(
             lambda client: client.dead.replay(letter, ignore_deadline=ignore_deadline)
         )
 
     def purge(self, letter: DeadLetter) -> bool:
-        """Remove a letter for good; whether it was still there."""
+        """Remove a letter and its uploaded bytes; returns whether it still existed."""
         return self._client._engine.run(lambda client: client.dead.purge(letter))
 
 
 class _Engine:
-    """One process's asyncio client, and the thread that it works in from the first call on."""
+    """One process's asyncio client, and its thread, which starts with the first call."""
 
     def __init__(self, client: asynchronous.Client) -> None:
         self.client = client

@@ -77,6 +77,7 @@ class Client:
     def from_settings(
         cls, settings: ProducerSettings, *, retry_timeout: float = RETRY_TIMEOUT
     ) -> Self:
+        """A client of the pipeline that `settings` name."""
         return cls(
             settings.redis_url,
             settings.pipeline,
@@ -240,6 +241,7 @@ class Client:
 
 
 def submission_of(audio: str | Path | bytes | Submission, options: SubmitOptions) -> Submission:
+    """The submission with `options` in place of its own fields; made where `audio` is none yet."""
     if not isinstance(audio, Submission):
         return Submission(audio=audio, **options)
     return replace(audio, **options) if options else audio

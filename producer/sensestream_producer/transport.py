@@ -1,6 +1,7 @@
-"""The client's way to Redis: commands with patience in an outage, and errors in our own words.
+"""The client's way to Redis: commands are retried in an outage, and errors are our own.
 
-Only what may run twice goes through `RedisTransport.run`: it is tried again when a reply was lost.
+Only operations that may run twice go through `RedisTransport.run`: it tries again after a
+lost reply.
 """
 
 from __future__ import annotations
@@ -71,17 +72,19 @@ class RedisTransport:
         self.url = url
         self.retry_timeout = retry_timeout
         self.redis: Redis = connect(url, name="sensestream-client")
-        self.line = PipelinedConnection(self.redis)
+        self.connection = PipelinedConnection(self.redis)
 
     def reader(self, name: str) -> Redis:
         """A connection of its own, for reads that block; the caller closes it."""
         return connect(self.url, name=f"sensestream-{name}", connections=1)
 
     async def run(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """The result of `operation`, tried again while Redis is away.
+        """The result of `operation`, which is tried again while Redis is away.
 
-        Raises `RedisUnavailable` when patience runs out, `SubmitRefused` when Redis is full,
-        `PipelineError` for any other refusal.
+        Raises:
+            RedisUnavailable: Redis was away for longer than `retry_timeout`.
+            SubmitRefused: Redis has no memory left.
+            PipelineError: Redis refused it for another reason.
         """
         before = cancellations()
         try:
@@ -117,7 +120,8 @@ class RedisTransport:
         return PipelineError(f"{where}: {error}")
 
     async def close(self) -> None:
-        await self.line.close()
+        """Close all connections; commands under way fail."""
+        await self.connection.close()
         await self.redis.aclose()
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, strategies as st
+from pydantic import TypeAdapter
 from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.errors import ErrorCode, PipelineError
 from sensestream_common.contract.outcome import (
@@ -125,6 +130,37 @@ COMPLETED = Outcome(
 
 
 @pytest.mark.parametrize(
+    "look",
+    [
+        lambda outcome: outcome == COMPLETED,
+        lambda outcome: hash(outcome) == hash(COMPLETED),
+        lambda outcome: repr(outcome) == repr(COMPLETED),
+        lambda outcome: isinstance(outcome.segments, tuple),
+        lambda outcome: outcome.segments is outcome.segments,
+        lambda outcome: outcome.to_json() == COMPLETED.to_json(),
+        lambda outcome: asdict(outcome) == asdict(COMPLETED),
+        lambda outcome: pickle.loads(pickle.dumps(outcome)) == COMPLETED,
+        lambda outcome: copy.deepcopy(outcome) == COMPLETED,
+        lambda outcome: replace(outcome, text="c") == replace(COMPLETED, text="c"),
+        lambda outcome: (
+            TypeAdapter(Outcome).dump_json(outcome) == TypeAdapter(Outcome).dump_json(COMPLETED)
+        ),
+    ],
+)
+def test_segments_that_are_not_read_yet_are_those_of_any_outcome(
+    look: Callable[[Outcome], bool],
+) -> None:
+    assert look(outcome_from_entry(raw(COMPLETED), defer=True))
+
+
+def test_an_outcome_has_no_other_attribute() -> None:
+    outcome = outcome_from_entry(raw(COMPLETED), defer=True)
+    for name in ("nothing", "_nothing"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(outcome, name)
+
+
+@pytest.mark.parametrize(
     "segments",
     ["[garbage]", "[1]", "{}", "1", '[],"status":"failed","x":[]', '[{"start":1}]',
      '[{"start":1' + "0" * 400 + ',"end":1,"text":""}]', "[" * 100_000],
@@ -133,3 +169,7 @@ def test_an_entry_whose_segments_are_none_is_refused(segments: str) -> None:
     entry = raw(COMPLETED) | {b"segments": segments.encode()}
     with pytest.raises(PipelineError, match="segments"):
         outcome_from_entry(entry)
+    outcome = outcome_from_entry(entry, defer=True)
+    assert outcome.text == "a b"
+    with pytest.raises(PipelineError, match="segments"):
+        outcome.to_json()

@@ -8,6 +8,7 @@ import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,8 +19,9 @@ from redis.exceptions import (
     ResponseError,
     TimeoutError as RedisTimeoutError,
 )
-from sensestream_common.connections import pipelined_connection
+from sensestream_common.connections import exchanges
 from sensestream_common.connections.connection import connect
+from sensestream_common.connections.exchanges import FallbackExchanges, transport_of
 from sensestream_common.connections.pipelined_connection import (
     PipelinedConnection,
     encode_args,
@@ -28,7 +30,7 @@ from sensestream_common.connections.pipelined_connection import (
 from sensestream_common.connections.scripts import Script
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.consumer.audio.test_web import CERTIFICATE
+from tests.support.certificate import CERTIFICATE
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +47,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How replies are read: from the transport of redis-py, or, where it has none, by redis-py."""
     if request.param == "fallback":
-        monkeypatch.setattr(pipelined_connection, "transport_of", lambda _: None)
+        monkeypatch.setattr(exchanges, "transport_of", lambda _: None)
     return str(request.param)
 
 
@@ -62,10 +64,10 @@ def echo(text: str) -> list[bytes]:
 
 
 def _under_way(line: PipelinedConnection) -> bool:
-    exchanges = line._exchanges
-    if isinstance(exchanges, pipelined_connection._Fallback):
-        return exchanges._turn.locked()
-    return exchanges is not None and bool(exchanges._pending)
+    opened = line._exchanges
+    if isinstance(opened, FallbackExchanges):
+        return opened._turn.locked()
+    return opened is not None and bool(opened._pending)
 
 
 async def waiting(line: PipelinedConnection) -> asyncio.Task[list[object]]:
@@ -85,6 +87,23 @@ async def test_each_has_its_own_replies(line: PipelinedConnection) -> None:
     texts = [str(n) for n in range(200)]
     replies = await asyncio.gather(*(line.execute([*echo(text), *echo("+")]) for text in texts))
     assert replies == [[text.encode(), b"+"] for text in texts]
+
+
+@pytest.mark.parametrize("missing", ["", "set_protocol", "writelines"])
+async def test_a_transport_is_known_by_its_methods(missing: str) -> None:
+    """Those of uvloop are no subclasses of asyncio's."""
+    names = {"abort", "get_protocol", "is_closing", "set_protocol", "writelines"} - {missing}
+    transport = SimpleNamespace(**dict.fromkeys(names))
+    connection = SimpleNamespace(_writer=SimpleNamespace(transport=transport))
+    found: object = transport_of(connection)
+    assert found is (None if missing else transport)
+
+
+@pytest.mark.parametrize("connection", [SimpleNamespace(), SimpleNamespace(_writer=None)])
+async def test_a_connection_without_a_transport_has_the_fallback(
+    connection: SimpleNamespace,
+) -> None:
+    assert transport_of(connection) is None
 
 
 async def test_a_refusal_is_an_element_and_spoils_no_other(line: PipelinedConnection) -> None:
@@ -123,7 +142,7 @@ async def test_a_connection_that_idled_away_is_replaced(
     before = await identity(line)
     assert line._exchanges is not None
     await redis.client_kill_filter(_id=str(before))
-    if isinstance(line._exchanges, pipelined_connection._Fallback):
+    if isinstance(line._exchanges, FallbackExchanges):
         with pytest.raises(RedisConnectionError):  # only a command notices
             await line.execute(echo("lost"))
     else:

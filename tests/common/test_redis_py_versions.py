@@ -72,5 +72,5 @@ def test_the_transport_is_found_at_both_ends_of_the_supported_range(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     version, reading = done.stdout.split()
-    assert reading == "_Protocol"
+    assert reading == "ReplyProtocol"
     assert version.startswith(f"{OLDEST}." if "==" in requirement else f"{int(TOO_NEW) - 1}.")

@@ -25,8 +25,15 @@ KEEP = CacheWrite(
 )
 
 
-WHOLE: dict[str, Any] = {"text": "a", "language": "", "emotion": "", "events": [], "segments": [],
-         "confidence": None, "duration": 1}  # fmt: skip
+WHOLE: dict[str, Any] = {
+    "text": "a",
+    "language": "",
+    "emotion": "",
+    "events": [],
+    "segments": [],
+    "confidence": None,
+    "duration": 1,
+}
 
 
 @pytest.mark.parametrize(
@@ -35,9 +42,11 @@ WHOLE: dict[str, Any] = {"text": "a", "language": "", "emotion": "", "events": [
         json.dumps(WHOLE | {"text": "?"}).encode().replace(b"?", b"\xed\xa0\x80"),  # a surrogate
         json.dumps(WHOLE | {"segments": [1]}).encode(),
         json.dumps(WHOLE | {"confidence": 10**400}).encode(),
-        b"[]", b"1", b"nothing",
+        b"[]",
+        b"1",
+        b"nothing",
     ],
-)  # fmt: skip
+)
 async def test_a_malformed_cached_transcript_is_a_miss(make_parts: MakeParts, value: bytes) -> None:
     parts = make_parts("one")
     await parts.redis.hset(KEYS.result("x"), "transcript", json.dumps(WHOLE))
@@ -131,10 +140,10 @@ async def test_keys_of_the_wrong_type_are_replaced_by_the_next_transcription(
     parts = make_parts("one")
     await parts.inbox.create_groups()
     await submit(parts.redis)
-    [held] = await parts.read()
+    [delivery] = await parts.read()
     for key in (KEYS.result("x"), KEYS.audio("sha256:0", REVISION)):
         await parts.redis.rpush(key, "not yours")
-    assert await parts.outbox.commit(held, transcript_of(held), keep=KEEP)
+    assert await parts.outbox.commit(delivery, transcript_of(delivery), keep=KEEP)
     assert await parts.cache.result("x") == Transcript("t")
     assert await parts.redis.get(KEYS.audio("sha256:0", REVISION)) == b"a" * 64
     for key in (KEYS.result("x"), KEYS.audio("sha256:0", REVISION)):

@@ -74,7 +74,7 @@ def test_every_python_block_of_the_pages_is_run_somewhere() -> None:
     assert all(f'"{name}"' in here for name in EXAMPLES)
 
 
-def test_the_script_prints_what_was_said_in_each_file(
+def test_the_script_prints_the_transcript_of_each_file(
     write: Write, tmp_path: Path, redis_url: str
 ) -> None:
     for name in ("a.wav", "b.wav"):
@@ -93,7 +93,7 @@ def test_the_script_prints_what_was_said_in_each_file(
     assert done.returncode == 1
 
 
-def test_the_follower_goes_on_where_it_was_interrupted(
+def test_the_follower_resumes_where_it_was_interrupted(
     write: Write, tmp_path: Path, redis_url: str
 ) -> None:
     path, seen = write("follower.py"), tmp_path / "seen"

@@ -1,4 +1,4 @@
-"""A gateway, a worker and a Redis for all tests of this folder: starting them takes seconds."""
+"""A gateway, a worker and a Redis that the tests of this folder share."""
 
 from __future__ import annotations
 
@@ -13,26 +13,45 @@ from redis import Redis
 from sensestream_consumer import clips as bundled
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
+from tests.support.clips import encoded, tone
 from tests.support.gateways import GatewayProcess
 from tests.support.workers import WorkerProcess
 
 StartGateway = Callable[..., GatewayProcess]
 CLIPS = Path(next(iter(bundled.__path__)))
+JOBS = "/v1/transcriptions"
+TRANSCRIBE = "/v1/audio/transcriptions"
+
+
+def upload(seed: int) -> dict[str, Any]:
+    """The files of a form with one recording; each `seed` makes another one."""
+    return {"file": (f"{seed}.wav", encoded(tone(seed)))}
+
+
+def submit(
+    gateway: GatewayProcess, content: bytes, *, wait: float = 30, **fields: Any
+) -> dict[str, Any]:
+    """The job made of an upload, with its outcome if that comes within `wait` seconds."""
+    files = {"file": ("a.wav", content)}
+    url = f"{gateway.url}{JOBS}?wait={wait:g}"
+    response = httpx.post(url, files=files, data=fields, timeout=60)
+    assert response.is_success, response.text
+    return dict(response.json())
 
 
 @pytest.fixture(scope="session")
-def heard_redis(redis_executable: str) -> Iterator[EmbeddedRedis]:
-    """A Redis with a worker; it is not emptied, so tests here take recordings of their own."""
+def shared_redis(redis_executable: str) -> Iterator[EmbeddedRedis]:
+    """A Redis with a worker. It is never emptied, so each test uses recordings of its own."""
     with EmbeddedRedis(executable=redis_executable) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def worker(
-    heard_redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
+    shared_redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerProcess]:
     folder = tmp_path_factory.mktemp("gateway-worker")
-    process = WorkerProcess(heard_redis.url, folder, folder / "worker.log", reclaim_after=2)
+    process = WorkerProcess(shared_redis.url, folder, folder / "worker.log", reclaim_after=2)
     process.wait_ready()
     yield process
     process.kill()
@@ -40,7 +59,7 @@ def worker(
 
 @pytest.fixture(scope="session")
 def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartGateway]:
-    """A factory of gateways, which end with the tests; a test that is through may end its own."""
+    """A factory of gateways with settings; they stop with the session at the latest."""
     folder = tmp_path_factory.mktemp("gateways")
     with ExitStack() as stack:
         count = 0
@@ -56,10 +75,10 @@ def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartGat
 
 @pytest.fixture(scope="session")
 def gateway(
-    heard_redis: EmbeddedRedis, worker: WorkerProcess, start_gateway: StartGateway
+    shared_redis: EmbeddedRedis, worker: WorkerProcess, start_gateway: StartGateway
 ) -> GatewayProcess:
-    """The gateway in front of the worker, without keys."""
-    return start_gateway(heard_redis.url)
+    """A gateway in front of the worker, without keys."""
+    return start_gateway(shared_redis.url)
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +88,6 @@ def http(gateway: GatewayProcess) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def redis(heard_redis: EmbeddedRedis) -> Iterator[Redis]:
-    with heard_redis.client() as client:
+def redis(shared_redis: EmbeddedRedis) -> Iterator[Redis]:
+    with shared_redis.client() as client:
         yield client

@@ -1,4 +1,4 @@
-"""Jobs as their callers meet them: handed in, looked at, waited for; one or many."""
+"""/v1/transcriptions: jobs submitted, waited for and looked up, one or many."""
 
 from __future__ import annotations
 
@@ -12,23 +12,18 @@ from sensestream_common.contract.keys import Keys
 from sensestream_consumer.audio import decode_revision
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.gateway.conftest import CLIPS, StartGateway
+from tests.gateway.conftest import CLIPS, JOBS, StartGateway, upload
 from tests.support.clips import encoded, tone
 
 KEYS = Keys("sensestream")
-JOBS = "/v1/transcriptions"
-
-
-def file_of(seed: int) -> dict[str, Any]:
-    return {"file": (f"{seed}.wav", encoded(tone(seed)))}
 
 
 def data_of(seed: int) -> str:
     return f"data:audio/wav;base64,{base64.b64encode(encoded(tone(seed))).decode()}"
 
 
-def test_a_job_is_taken_and_found_again_by_any_gateway(
-    http: httpx.Client, heard_redis: EmbeddedRedis, start_gateway: StartGateway
+def test_job_is_accepted_and_found_by_any_gateway(
+    http: httpx.Client, shared_redis: EmbeddedRedis, start_gateway: StartGateway
 ) -> None:
     clip = CLIPS / "zh-stereo.mp3"
     options = {"language": "zh", "metadata": '{"ticket": 7}', "ttl": "600"}
@@ -43,12 +38,12 @@ def test_a_job_is_taken_and_found_again_by_any_gateway(
     assert done["outcome"]["text"] == "20481357"
     assert done["outcome"]["metadata"] == {"ticket": 7}
 
-    another = start_gateway(heard_redis.url)
+    another = start_gateway(shared_redis.url)
     assert httpx.get(another.url + job["location"]).json() == done
     assert another.terminate() == 0
 
 
-def test_a_reference_is_waited_for_in_the_same_call(http: httpx.Client) -> None:
+def test_call_waits_for_the_outcome_of_a_reference(http: httpx.Client) -> None:
     request = {"audio": data_of(101), "id": "call/17 ü", "itn": False, "metadata": ["any", None]}
     answer = http.post(JOBS, json=request, params={"wait": 30})
     assert answer.status_code == 200
@@ -58,10 +53,10 @@ def test_a_reference_is_waited_for_in_the_same_call(http: httpx.Client) -> None:
     assert http.get(job["location"]).json()["outcome"] == job["outcome"]
 
 
-def test_the_same_id_again_adds_nothing(http: httpx.Client, redis: Redis) -> None:
-    first = http.post(JOBS, files=file_of(102), data={"id": "same"}, params={"wait": 30}).json()
+def test_same_id_again_adds_nothing(http: httpx.Client, redis: Redis) -> None:
+    first = http.post(JOBS, files=upload(102), data={"id": "same"}, params={"wait": 30}).json()
     submitted = redis.hget(KEYS.stats, "submitted")
-    again = http.post(JOBS, files=file_of(102), data={"id": "same"})
+    again = http.post(JOBS, files=upload(102), data={"id": "same"})
     assert again.status_code == 200
     assert again.json() == {**first, "duplicate": True}
     by_header = http.post(JOBS, json={"audio": data_of(1)}, headers={"Idempotency-Key": "same"})
@@ -69,42 +64,42 @@ def test_the_same_id_again_adds_nothing(http: httpx.Client, redis: Redis) -> Non
     assert redis.hget(KEYS.stats, "submitted") == submitted
 
 
-def test_known_audio_is_answered_without_being_stored(http: httpx.Client, redis: Any) -> None:
-    first = http.post(JOBS, files=file_of(103), params={"wait": 30}).json()
+def test_cached_recording_is_answered_without_being_stored(http: httpx.Client, redis: Any) -> None:
+    first = http.post(JOBS, files=upload(103), params={"wait": 30}).json()
     assert first["outcome"]["cache"] == "miss"
     redis.config_set("notify-keyspace-events", "K$xg")
-    with redis.pubsub(ignore_subscribe_messages=True) as seen, redis.pubsub() as live:
-        seen.psubscribe(f"__keyspace@0__:{KEYS.upload_prefix}*")
+    with redis.pubsub(ignore_subscribe_messages=True) as uploads, redis.pubsub() as live:
+        uploads.psubscribe(f"__keyspace@0__:{KEYS.upload_prefix}*")
         live.subscribe(KEYS.channel)
         live.get_message(timeout=5)
-        again = http.post(JOBS, files=file_of(103), data={"ttl": "900000"})
+        again = http.post(JOBS, files=upload(103), data={"ttl": "900000"})
         announced = live.get_message(timeout=5)
-        assert seen.get_message(timeout=0.1) is None
+        assert uploads.get_message(timeout=0.1) is None
     redis.config_set("notify-keyspace-events", "")
     assert again.status_code == 200  # at once: nothing was queued
-    known = again.json()["outcome"]
-    assert known["cache"] == "hit"
-    assert known["text"] == first["outcome"]["text"]
-    assert known["digest"] == first["outcome"]["digest"]
-    assert http.get(again.json()["location"]).json()["outcome"] == known
+    hit = again.json()["outcome"]
+    assert hit["cache"] == "hit"
+    assert hit["text"] == first["outcome"]["text"]
+    assert hit["digest"] == first["outcome"]["digest"]
+    assert http.get(again.json()["location"]).json()["outcome"] == hit
 
-    # What a worker's own hit leaves: an entry of the stream, a message, a longer retention.
+    # The same traces as a worker's cache hit: a stream entry, a message, a longer retention.
     [(_, entry)] = redis.xrevrange(KEYS.transcripts, count=1)
-    assert entry[b"entry"].decode() == known["entry"]
+    assert entry[b"entry"].decode() == hit["entry"]
     assert announced is not None
-    assert httpx.Response(200, content=announced["data"]).json() == known
-    assert redis.ttl(KEYS.audio(known["digest"], decode_revision())) > 604_800
+    assert httpx.Response(200, content=announced["data"]).json() == hit
+    assert redis.ttl(KEYS.audio(hit["digest"], decode_revision())) > 604_800
 
 
-def test_what_ttl_0_asks_for_is_not_kept_longer(http: httpx.Client, redis: Redis) -> None:
-    first = http.post(JOBS, files=file_of(104), data={"ttl": "60"}, params={"wait": 30}).json()
+def test_ttl_0_does_not_prolong_the_cached_result(http: httpx.Client, redis: Redis) -> None:
+    first = http.post(JOBS, files=upload(104), data={"ttl": "60"}, params={"wait": 30}).json()
     alias = KEYS.audio(first["outcome"]["digest"], decode_revision())
     assert 0 < redis.ttl(alias) <= 60
-    assert http.post(JOBS, files=file_of(104), data={"ttl": "0"}).json()["status"] == "completed"
+    assert http.post(JOBS, files=upload(104), data={"ttl": "0"}).json()["status"] == "completed"
     assert 0 < redis.ttl(alias) <= 60
 
 
-def test_many_in_one_call_are_answered_in_their_order(http: httpx.Client) -> None:
+def test_jobs_in_one_call_are_answered_in_their_order(http: httpx.Client) -> None:
     jobs = [{"audio": data_of(105), "id": "many-1"}, {"audio": "file:///etc/passwd"}, 7]
     mixed = http.post(JOBS, json=jobs, params={"wait": 30})
     assert mixed.status_code == 207
@@ -121,7 +116,7 @@ def test_many_in_one_call_are_answered_in_their_order(http: httpx.Client) -> Non
     assert len({job["outcome"]["digest"] for job in several.json()}) == 3
 
 
-def test_a_job_that_failed_says_why(http: httpx.Client) -> None:
+def test_failed_job_has_its_error(http: httpx.Client) -> None:
     job = http.post(JOBS, files={"file": b"no audio at all"}, params={"wait": 30}).json()
     assert job["status"] == "failed"
     assert job["outcome"]["error"] == "audio_unreadable"
@@ -129,7 +124,7 @@ def test_a_job_that_failed_says_why(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         ({}, 422, "audio: Field required"),
         ({"audio": "data:,x", "itm": True}, 422, "itm: Extra inputs are not permitted"),
@@ -142,19 +137,19 @@ def test_a_job_that_failed_says_why(http: httpx.Client) -> None:
         ({"audio": "data:,x", "metadata": "x" * 70_000}, 400, "JSON of at most 65536 bytes"),
     ],
 )
-def test_a_wrong_job_is_told_its_mend(
-    http: httpx.Client, body: dict[str, Any], status: int, said: str
+def test_invalid_job_is_refused_with_a_fix(
+    http: httpx.Client, body: dict[str, Any], status: int, message: str
 ) -> None:
     answer = http.post(JOBS, json=body)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert said in problem["detail"]
+    assert message in problem["detail"]
     assert (problem["type"], problem["status"]) == ("about:blank", status)
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "status", "said"),
+    ("content", "kind", "status", "message"),
     [
         (b"{", "application/json", 400, "the body is not JSON"),
         (b'{"audio": NaN}', "application/json", 400, "NaN is not JSON"),
@@ -164,21 +159,21 @@ def test_a_wrong_job_is_told_its_mend(
         (b"", "multipart/form-data", 415, "multipart/form-data"),
     ],
 )
-def test_a_body_that_is_none_is_told_so(
-    http: httpx.Client, content: bytes, kind: str, status: int, said: str
+def test_invalid_body_is_refused(
+    http: httpx.Client, content: bytes, kind: str, status: int, message: str
 ) -> None:
     answer = http.post(JOBS, content=content, headers={"Content-Type": kind})
     assert answer.status_code == status
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]
 
 
-def test_an_unknown_job_is_not_found(http: httpx.Client) -> None:
+def test_unknown_job_is_not_found(http: httpx.Client) -> None:
     answer = http.get(f"{JOBS}/nobody", params={"wait": 30})
     assert answer.status_code == 404
     assert "'nobody' is known" in answer.json()["detail"]
 
 
-def test_a_form_field_or_a_body_beyond_its_bounds_is_refused(http: httpx.Client) -> None:
+def test_field_body_or_form_above_its_limit_is_refused(http: httpx.Client) -> None:
     field = http.post(JOBS, files={"metadata": (None, "x" * 200_000)})
     assert field.status_code == 413
     assert "'metadata' has more than" in field.json()["detail"]

@@ -1,4 +1,4 @@
-"""What OpenAI's own client makes of the gateway: every format, and every error."""
+"""OpenAI's API through OpenAI's own client: every format, and every error."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.gateway.conftest import CLIPS
 from tests.support.gateways import GatewayProcess
 
 CLIP = CLIPS / "en-wideband.wav"
-SAID = "314159"
-SPOKEN = "three one four one five nine"
+WITH_ITN = "314159"
+WITHOUT_ITN = "three one four one five nine"
 
 
 @pytest.fixture(scope="module")
@@ -23,21 +23,21 @@ def sdk(gateway: GatewayProcess) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def test_json_is_the_text(sdk: openai.OpenAI) -> None:
+def test_json_has_the_text_and_the_duration(sdk: openai.OpenAI) -> None:
     with CLIP.open("rb") as file:
         answer = sdk.audio.transcriptions.create(model="whisper-1", file=file, language="en")
-    assert answer.text == SAID
+    assert answer.text == WITH_ITN
     assert answer.usage is not None
     assert answer.usage.type == "duration"
     assert answer.usage.seconds == pytest.approx(3.18, abs=0.1)
 
 
-def test_text_is_the_text_and_nothing_else(sdk: openai.OpenAI) -> None:
+def test_text_is_only_the_text(sdk: openai.OpenAI) -> None:
     answer = sdk.audio.transcriptions.create(model="x", file=CLIP, response_format="text")
-    assert answer == SAID + "\n"
+    assert answer == WITH_ITN + "\n"
 
 
-def test_verbose_json_has_segments_and_where_they_are_asked_for_words(sdk: openai.OpenAI) -> None:
+def test_verbose_json_has_segments_and_words_on_request(sdk: openai.OpenAI) -> None:
     answer = sdk.audio.transcriptions.create(
         model="whisper-1",
         file=CLIP,
@@ -45,13 +45,13 @@ def test_verbose_json_has_segments_and_where_they_are_asked_for_words(sdk: opena
         timestamp_granularities=["segment", "word"],
         extra_body={"itn": "false"},
     )
-    assert answer.text == SPOKEN
+    assert answer.text == WITHOUT_ITN
     assert answer.language == "english"
     assert answer.duration == pytest.approx(3.18, abs=0.1)
     assert answer.segments is not None
     assert answer.words is not None
-    assert " ".join(segment.text for segment in answer.segments) == SPOKEN
-    assert [word.word for word in answer.words] == SPOKEN.split()
+    assert " ".join(segment.text for segment in answer.segments) == WITHOUT_ITN
+    assert [word.word for word in answer.words] == WITHOUT_ITN.split()
     times = [time for word in answer.words for time in (word.start, word.end)]
     assert times == sorted(times)
     assert answer.segments[0].avg_logprob < 0
@@ -65,22 +65,22 @@ def test_verbose_json_has_segments_and_where_they_are_asked_for_words(sdk: opena
 def test_subtitles_are_srt_and_vtt(sdk: openai.OpenAI) -> None:
     srt = sdk.audio.transcriptions.create(model="x", file=CLIP, response_format="srt")
     assert srt.startswith("1\n00:00:00,")
-    assert SAID in srt
+    assert WITH_ITN in srt
     vtt = sdk.audio.transcriptions.create(model="x", file=CLIP, response_format="vtt")
     assert vtt.startswith("WEBVTT\n\n00:00:00.")
-    assert SAID in vtt
+    assert WITH_ITN in vtt
 
 
-def test_a_stream_brings_deltas_and_then_the_whole(sdk: openai.OpenAI) -> None:
+def test_stream_has_deltas_and_then_the_whole_text(sdk: openai.OpenAI) -> None:
     with sdk.audio.transcriptions.create(model="x", file=CLIP, stream=True) as stream:
         events = list(stream)
     deltas = [event.delta for event in events if event.type == "transcript.text.delta"]
-    assert "".join(deltas) == SAID
+    assert "".join(deltas) == WITH_ITN
     assert events[-1].type == "transcript.text.done"
-    assert events[-1].text == SAID
+    assert events[-1].text == WITH_ITN
 
 
-def test_what_means_nothing_here_is_taken_and_ignored(sdk: openai.OpenAI) -> None:
+def test_unsupported_options_are_ignored(sdk: openai.OpenAI) -> None:
     answer = sdk.audio.transcriptions.create(
         model="gpt-4o-transcribe",
         file=CLIP,
@@ -89,10 +89,10 @@ def test_what_means_nothing_here_is_taken_and_ignored(sdk: openai.OpenAI) -> Non
         include=["logprobs"],
         chunking_strategy="auto",
     )
-    assert answer.text == SAID
+    assert answer.text == WITH_ITN
 
 
-def test_the_models_are_those_of_living_workers(sdk: openai.OpenAI) -> None:
+def test_models_are_those_of_living_workers(sdk: openai.OpenAI) -> None:
     names = [model.id for model in sdk.models.list()]
     assert names == ["demo-int8"]
     assert sdk.models.retrieve("demo-int8").object == "model"
@@ -101,7 +101,7 @@ def test_the_models_are_those_of_living_workers(sdk: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options", "said", "param"),
+    ("name", "content", "options", "message", "param"),
     [
         ("noise.wav", b"this is no audio", {}, "no decoder reads the audio", "file"),
         ("empty.wav", b"", {}, "the file is empty", "file"),
@@ -116,15 +116,15 @@ def test_the_models_are_those_of_living_workers(sdk: openai.OpenAI) -> None:
         ),
     ],
 )
-def test_a_wrong_request_is_a_bad_request_with_a_sentence_that_mends_it(
+def test_invalid_request_is_refused_with_a_fix(
     sdk: openai.OpenAI,
     name: str,
     content: bytes,
     options: dict[str, object],
-    said: str,
+    message: str,
     param: str,
 ) -> None:
-    with pytest.raises(openai.BadRequestError, match=said) as caught:
+    with pytest.raises(openai.BadRequestError, match=message) as caught:
         sdk.audio.transcriptions.create(  # type: ignore[call-overload]
             model="x", file=(name, io.BytesIO(content)), **options
         )
@@ -132,12 +132,12 @@ def test_a_wrong_request_is_a_bad_request_with_a_sentence_that_mends_it(
     assert caught.value.type == "invalid_request_error"
 
 
-def test_a_streamed_failure_is_an_error_as_well(sdk: openai.OpenAI) -> None:
+def test_failure_of_a_streamed_call_is_an_error(sdk: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="no decoder reads"):
         sdk.audio.transcriptions.create(model="x", file=("a.wav", b"no audio either"), stream=True)
 
 
-def test_a_form_without_its_file_or_with_no_form_at_all_says_so(http: httpx.Client) -> None:
+def test_missing_file_or_form_is_refused(http: httpx.Client) -> None:
     missing = http.post("/v1/audio/transcriptions", files={"model": (None, "x")})
     assert missing.status_code == 400
     assert "the file is missing" in missing.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""The page, in a real Chromium: what a person does with it, and sees."""
+"""The page in a real Chromium: what a user does and sees."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sensestream_common.contract.alias import Alias, AudioWarning
 from sensestream_common.contract.keys import Keys
@@ -16,7 +15,7 @@ from sensestream_consumer.audio import decode_revision
 from sensestream_producer.gateway.auth import Scope, new_key
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.gateway.conftest import CLIPS, StartGateway
+from tests.gateway.conftest import CLIPS, StartGateway, submit
 from tests.support.browser import browser, missing
 from tests.support.clips import encoded, tone
 from tests.support.gateways import GatewayProcess
@@ -65,7 +64,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(chromium: Any) -> Iterator[Any]:
-    """A factory of pages; one that logs an error or asks elsewhere for anything has failed."""
+    """A factory of pages; the test fails if one logs an error or calls another origin."""
     contexts: list[Any] = []
     faults: list[str] = []
 
@@ -85,16 +84,11 @@ def open_page(chromium: Any) -> Iterator[Any]:
     assert not faults
 
 
-def hand_in(gateway: GatewayProcess, seed: int) -> None:
-    files = {"file": ("a.wav", encoded(tone(seed)))}
-    httpx.post(f"{gateway.url}/v1/transcriptions?wait=30", files=files, timeout=60)
-
-
 def wait_live(page: Any) -> None:
     page.locator("#connection[data-state=live]").wait_for()
 
 
-def test_an_uploaded_recording_is_read_and_seen_among_the_outcomes(
+def test_uploaded_recording_shows_its_text_and_appears_among_the_outcomes(
     gateway: GatewayProcess, open_page: Any
 ) -> None:
     page = open_page(gateway.url)
@@ -114,9 +108,9 @@ def test_warnings_about_a_recording_stand_below_its_transcript(
     files = [tmp_path / f"{name}.wav" for name in ("clean", "damaged")]
     for seed, file in zip((451, 452), files, strict=True):
         file.write_bytes(encoded(tone(seed)))
-        hand_in(gateway, seed)
+        submit(gateway, file.read_bytes())
     digest = f"sha256:{hashlib.sha256(files[1].read_bytes()).hexdigest()}"
-    alias = Keys("sensestream").audio(digest, decode_revision())
+    alias = KEYS.audio(digest, decode_revision())
     lost = AudioWarning("audio_truncated", "its last <b>0.4 s</b> are missing")
     redis.set(alias, Alias(redis.get(alias).decode(), (lost,)).encode(), ex=600)
     page = open_page(gateway.url)
@@ -128,7 +122,7 @@ def test_warnings_about_a_recording_stand_below_its_transcript(
     page.locator("#warnings").wait_for(state="hidden")
 
 
-def test_the_microphone_is_heard(gateway: GatewayProcess, open_page: Any) -> None:
+def test_microphone_recording_is_transcribed(gateway: GatewayProcess, open_page: Any) -> None:
     page = open_page(gateway.url)
     wait_live(page)
     page.get_by_role("button", name="Record", exact=True).click()
@@ -139,7 +133,7 @@ def test_the_microphone_is_heard(gateway: GatewayProcess, open_page: Any) -> Non
     assert page.locator("#text").inner_text()
 
 
-def test_where_the_microphone_is_not_lent_the_page_says_what_it_takes(
+def test_page_says_when_the_microphone_needs_a_secure_context(
     gateway: GatewayProcess, open_page: Any, chromium: Any
 ) -> None:
     context = chromium.new_context()
@@ -151,13 +145,13 @@ def test_where_the_microphone_is_not_lent_the_page_says_what_it_takes(
     context.close()
 
 
-def test_outcomes_of_others_appear_and_the_figures_move(
+def test_other_clients_outcomes_appear_and_the_figures_change(
     gateway: GatewayProcess, open_page: Any
 ) -> None:
     page = open_page(gateway.url)
     wait_live(page)
     before = page.locator("#live > li").count()
-    hand_in(gateway, 501)
+    submit(gateway, encoded(tone(501)))
     wait_until_sync(lambda: page.locator("#live > li").count() > before, what="a new outcome")
     page.locator("figure", has_text="Workers").get_by_text("1", exact=True).wait_for()
     page.locator("figure", has_text="Hit rate").get_by_text(re.compile(r"\d+ %")).wait_for()
@@ -165,25 +159,26 @@ def test_outcomes_of_others_appear_and_the_figures_move(
     assert page.locator("svg[aria-label^='Queue: 0']").count() == 1
 
 
-def test_after_the_gateway_restarts_the_page_goes_on_and_misses_nothing(
-    heard_redis: EmbeddedRedis, gateway: GatewayProcess, start_gateway: StartGateway, open_page: Any
+def test_page_misses_no_outcome_while_the_gateway_restarts(
+    shared_redis: EmbeddedRedis,
+    gateway: GatewayProcess,
+    start_gateway: StartGateway,
+    open_page: Any,
 ) -> None:
     port = free_port()
-    first = start_gateway(heard_redis.url, http_port=port)
+    first = start_gateway(shared_redis.url, http_port=port)
     page = open_page(first.url)
     wait_live(page)
     assert first.terminate() == 0
     page.locator("#connection[data-state=away]").wait_for()
     before = page.locator("#live > li").count()
-    hand_in(gateway, 502)  # meanwhile, by another gateway
-    start_gateway(heard_redis.url, http_port=port)
+    submit(gateway, encoded(tone(502)))  # meanwhile, by another gateway
+    start_gateway(shared_redis.url, http_port=port)
     wait_live(page)
     wait_until_sync(lambda: page.locator("#live > li").count() == before + 1, what="the missed one")
 
 
-def test_an_error_is_shown_in_words(
-    gateway: GatewayProcess, open_page: Any, tmp_path: Path
-) -> None:
+def test_error_is_shown_in_words(gateway: GatewayProcess, open_page: Any, tmp_path: Path) -> None:
     page = open_page(gateway.url)
     broken = tmp_path / "broken.wav"
     broken.write_bytes(b"this is no audio")
@@ -195,7 +190,7 @@ def test_an_error_is_shown_in_words(
     page.get_by_role("alert").get_by_text("the file is empty").wait_for()
 
 
-def test_a_key_is_asked_for_and_an_operator_replays_a_dead_letter(
+def test_page_asks_for_a_key_and_replays_a_dead_letter(
     own_redis: Any, start_gateway: StartGateway, open_page: Any
 ) -> None:
     key, kept = new_key("operator", list(Scope), None)
@@ -211,17 +206,17 @@ def test_a_key_is_asked_for_and_an_operator_replays_a_dead_letter(
         wait_live(page)
         page.get_by_text("<b>a</b>.wav").wait_for()
         page.get_by_role("button", name="Replay dead-1").click()
-        page.locator("#dead-said", has_text="dead-1 was sent again.").wait_for()
+        page.locator("#dead-status", has_text="dead-1 was sent again.").wait_for()
         assert redis.xlen(KEYS.dead) == 0
         assert redis.xlen(KEYS.requests) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_on_a_phone_nothing_is_cut_off_and_all_text_can_be_read(
+def test_page_fits_a_phone_and_its_text_has_contrast(
     gateway: GatewayProcess, open_page: Any, scheme: str, path: str
 ) -> None:
-    hand_in(gateway, 503)
+    submit(gateway, encoded(tone(503)))
     page = open_page(gateway.url, viewport=PHONE, color_scheme=scheme)
     page.goto(gateway.url + path)
     if path == "/":
@@ -235,7 +230,7 @@ def test_on_a_phone_nothing_is_cut_off_and_all_text_can_be_read(
     assert dark == (scheme == "dark")
 
 
-def test_all_of_it_is_reached_by_keyboard_and_has_a_name(
+def test_controls_have_names_and_are_reached_by_keyboard(
     gateway: GatewayProcess, open_page: Any
 ) -> None:
     page = open_page(gateway.url)

@@ -1,4 +1,4 @@
-"""Uploads: where they wait, that they go with their outcome, and what bounds them."""
+"""Uploads: their stores, their removal with the outcome, and their limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.request import Request, decode_request
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.gateway.conftest import CLIPS, StartGateway
+from tests.gateway.conftest import CLIPS, JOBS, StartGateway, submit, upload
 from tests.support.background import complete
 from tests.support.clips import encoded, tone
 from tests.support.gateways import GatewayProcess
@@ -31,36 +31,28 @@ from tests.support.waiting import wait_until_sync
 from tests.support.workers import WorkerProcess
 
 KEYS = Keys("sensestream")
-JOBS = "/v1/transcriptions"
 MOTO = os.environ.get("SENSESTREAM_MOTO", "")  # the folder that tools/try_s3.py installs it into
 
 
-def hand_in(gateway: GatewayProcess, content: bytes, wait: float = 30) -> dict[str, Any]:
-    files = {"file": ("a.wav", content)}
-    answer = httpx.post(f"{gateway.url}{JOBS}?wait={wait}", files=files, timeout=60)
-    assert answer.is_success, answer.text
-    return dict(answer.json())
-
-
-def test_a_large_upload_goes_through_redis_whole_and_is_gone_with_its_outcome(
+def test_large_upload_passes_through_redis_and_is_deleted_with_its_outcome(
     gateway: GatewayProcess, redis: Any
 ) -> None:
     content = encoded(tone(301, seconds=300))  # 9.6 MB: on disk on its way, in several pieces
-    job = hand_in(gateway, content)
+    job = submit(gateway, content)
     assert job["status"] == "completed"
     assert job["outcome"]["digest"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
     assert not redis.exists(KEYS.upload(job["id"]))
 
 
-def test_what_was_handed_in_twice_is_stored_once(
+def test_upload_with_the_same_id_is_stored_once(
     own_redis: Any, start_gateway: StartGateway
 ) -> None:
     server: EmbeddedRedis = own_redis()
     gateway = start_gateway(server.url)
 
     def send() -> httpx.Response:
-        files = {"file": ("a.wav", encoded(tone(302)))}
-        return httpx.post(gateway.url + JOBS, files=files, data={"id": "twice"}, timeout=30)
+        data = {"id": "twice"}
+        return httpx.post(gateway.url + JOBS, files=upload(302), data=data, timeout=30)
 
     first, second = send(), send()
     assert (first.status_code, second.status_code) == (202, 202)
@@ -75,10 +67,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sharing(
+def folder_gateway(
     redis_executable: str, folder: Path, start_gateway: StartGateway, tmp_path_factory: Any
 ) -> Iterator[tuple[GatewayProcess, EmbeddedRedis]]:
-    """A gateway and a worker that share a folder; and a Redis of theirs."""
+    """A gateway and a worker that share a folder, and their Redis."""
     with EmbeddedRedis(executable=redis_executable) as server:
         worker = WorkerProcess(server.url, folder, tmp_path_factory.mktemp("log") / "w.log")
         gateway = start_gateway(server.url, uploads=folder)
@@ -87,19 +79,19 @@ def sharing(
         worker.kill()
 
 
-def test_uploads_in_a_shared_folder_are_read_there_and_removed(
-    sharing: tuple[GatewayProcess, EmbeddedRedis], folder: Path
+def test_upload_in_a_shared_folder_is_read_and_removed(
+    folder_gateway: tuple[GatewayProcess, EmbeddedRedis], folder: Path
 ) -> None:
-    gateway, server = sharing
+    gateway, server = folder_gateway
     clip = (CLIPS / "en-wideband.flac").read_bytes()
-    job = hand_in(gateway, clip)
+    job = submit(gateway, clip)
     assert (job["status"], job["outcome"]["text"]) == ("completed", "314159")
     assert job["outcome"]["audio"] == "upload:"
     assert str(folder) not in str(job)
     wait_until_sync(lambda: not list(folder.iterdir()), what="the upload removed")
 
-    # One that nobody can read is kept, to be replayed; and its message names no path.
-    failed = hand_in(gateway, b"not audio")
+    # The upload of a dead letter is kept for a replay, and its message names no path.
+    failed = submit(gateway, b"not audio")
     assert failed["outcome"]["error"] == "audio_unreadable"
     assert str(folder) not in str(failed)
     assert len(list(folder.iterdir())) == 1
@@ -107,10 +99,10 @@ def test_uploads_in_a_shared_folder_are_read_there_and_removed(
         assert redis.xlen(KEYS.dead) == 1
 
 
-def test_what_a_gateway_left_behind_is_removed_by_the_next(
-    sharing: tuple[GatewayProcess, EmbeddedRedis], folder: Path, start_gateway: StartGateway
+def test_next_gateway_removes_the_uploads_that_a_dead_one_left(
+    folder_gateway: tuple[GatewayProcess, EmbeddedRedis], folder: Path, start_gateway: StartGateway
 ) -> None:
-    _, server = sharing
+    _, server = folder_gateway
     left = folder / f"upload-{'0' * 32}"
     left.write_bytes(b"answered while no gateway lived")
     old = folder / f"upload-{'1' * 32}"
@@ -130,7 +122,7 @@ def test_what_a_gateway_left_behind_is_removed_by_the_next(
 @pytest.mark.skipif(
     not MOTO, reason="moto is not installed: .venv/bin/python tools/try_s3.py installs and runs"
 )
-def test_uploads_in_an_object_store_are_read_there_and_removed(
+def test_upload_in_an_object_store_is_read_and_removed(
     own_redis: Any, start_gateway: StartGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import botocore.session
@@ -140,9 +132,13 @@ def test_uploads_in_an_object_store_are_read_there_and_removed(
     server: EmbeddedRedis = own_redis()
     program = Path(__file__).parents[1] / "support" / "s3_server.py"
     with subprocess.Popen(
-        [sys.executable, str(program)], env={**os.environ, "PYTHONPATH": MOTO}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    ) as store:  # fmt: skip
+        [sys.executable, str(program)],
+        env={**os.environ, "PYTHONPATH": MOTO},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as store:
         assert store.stdin
         assert store.stdout
         use_store(
@@ -154,7 +150,7 @@ def test_uploads_in_an_object_store_are_read_there_and_removed(
         gateway = start_gateway(server.url, uploads="s3://calls/in")
         worker.wait_ready()
         clip = (CLIPS / "en-wideband.flac").read_bytes()
-        job = hand_in(gateway, clip)
+        job = submit(gateway, clip)
         assert (job["status"], job["outcome"]["text"]) == ("completed", "314159")
         assert job["outcome"]["audio"] == "upload:"
         wait_until_sync(
@@ -165,10 +161,10 @@ def test_uploads_in_an_object_store_are_read_there_and_removed(
         store.stdin.close()
 
 
-def test_a_recording_of_too_many_seconds_is_a_413(
+def test_recording_of_too_many_seconds_is_a_413(
     own_redis: Any, start_gateway: StartGateway
 ) -> None:
-    """The worker's word, written by hand: a recording of hours would take them."""
+    """The test answers in the worker's place: a recording of hours would take too long."""
     server: EmbeddedRedis = own_redis()
     gateway = start_gateway(server.url, wait_timeout=20)
     with (
@@ -181,48 +177,38 @@ def test_a_recording_of_too_many_seconds_is_a_413(
     assert caught.value.code == "audio_too_long"
 
 
-def test_a_body_that_stops_coming_is_a_408(
-    heard_redis: EmbeddedRedis, hasty: GatewayProcess
+def test_body_that_stops_coming_is_a_408(
+    shared_redis: EmbeddedRedis, start_gateway: StartGateway
 ) -> None:
+    gateway = start_gateway(shared_redis.url, receive_timeout=0.3)
     head = (
         f"POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
     )
-    with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         connection.sendall(head.encode())
-        said = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()  # until it is closed
-    assert said.startswith("HTTP/1.1 408")
-    assert "nothing came for 0.3 seconds" in said
+        response = b"".join(
+            iter(lambda: connection.recv(65_536), b"")
+        ).decode()  # until it is closed
+    assert response.startswith("HTTP/1.1 408")
+    assert "nothing came for 0.3 seconds" in response
 
 
-def test_a_head_that_stops_coming_is_cut_off(hasty: GatewayProcess) -> None:
-    with socket.create_connection(("127.0.0.1", hasty.port), timeout=20) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: local")
-        assert connection.recv(1024) == b""
-
-
-@pytest.fixture(scope="module")
-def hasty(heard_redis: EmbeddedRedis, start_gateway: StartGateway) -> GatewayProcess:
-    return start_gateway(heard_redis.url, receive_timeout=0.3)
-
-
-def test_a_folder_that_is_none_is_refused_at_the_start(redis_url: str, tmp_path: Path) -> None:
+def test_gateway_refuses_to_start_with_an_invalid_store(redis_url: str, tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("sensestream")), "--redis-url", redis_url]
-    for uploads, said in (
+    for uploads, message in (
         (tmp_path / "none", "is no folder that this gateway may write to"),
         ("here", "must be redis, an absolute folder or s3://BUCKET/FOLDER"),
     ):
-        done = subprocess.run(
-            [*command, "gateway", "--http-port", "0", "--uploads", uploads],
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        flags = ["gateway", "--http-port", "0", "--uploads", uploads]
+        done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1
-        assert said in done.stderr
+        assert message in done.stderr
 
 
 @contextmanager
 def answered_with(url: str, error: ErrorCode) -> Iterator[None]:
-    """The next request is answered with this error, by nobody in particular."""
+    """Answer the next request with this error."""
 
     async def answer_next() -> None:
         connection = connect(url, name="test")

@@ -1,4 +1,4 @@
-"""Webhooks: signed as others' are, tried again, and lost by no gateway's death."""
+"""Webhooks: signatures, further tries, private addresses, and gateways that die."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from sensestream_common.contract.keys import WEBHOOKS_GROUP, Keys
 from sensestream_producer.gateway.signing import new_secret
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.gateway.conftest import StartGateway
-from tests.support.clips import encoded, tone
+from tests.gateway.conftest import JOBS, StartGateway, upload
 from tests.support.gateways import GatewayProcess
 from tests.support.receiver import Receiver, receiving
 from tests.support.waiting import wait_until_sync
 
 KEYS = Keys("sensestream")
-JOBS = "/v1/transcriptions"
 OLD, SECRET = new_secret(), new_secret()
 SENDING = {
     "webhook_secret": f"{OLD},{SECRET}",
@@ -33,10 +31,10 @@ SENDING = {
 
 
 @pytest.fixture(scope="module")
-def sending(
-    heard_redis: EmbeddedRedis, worker: object, start_gateway: StartGateway
+def webhook_gateway(
+    shared_redis: EmbeddedRedis, worker: object, start_gateway: StartGateway
 ) -> GatewayProcess:
-    return start_gateway(heard_redis.url, **SENDING)
+    return start_gateway(shared_redis.url, **SENDING)
 
 
 @pytest.fixture
@@ -45,10 +43,11 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def hand_in(gateway: GatewayProcess, seed: int, callback: str, **fields: Any) -> dict[str, Any]:
-    files = {"file": ("a.wav", encoded(tone(seed)))}
+def submit_with_callback(
+    gateway: GatewayProcess, seed: int, callback: str, **fields: Any
+) -> dict[str, Any]:
     data = {"callback_url": callback, **fields}
-    answer = httpx.post(gateway.url + JOBS, files=files, data=data, timeout=30)
+    answer = httpx.post(gateway.url + JOBS, files=upload(seed), data=data, timeout=30)
     assert answer.is_success, answer.text
     return dict(answer.json())
 
@@ -62,11 +61,13 @@ def settled(redis: Redis, event: str, before: int) -> bool:
     return int(redis.hget(KEYS.stats, event) or 0) > before and not redis.xlen(KEYS.webhooks)
 
 
-def test_the_outcome_is_sent_and_openais_client_verifies_its_signature(
-    sending: GatewayProcess, receiver: Receiver, redis: Redis
+def test_outcome_is_sent_and_openais_client_verifies_its_signature(
+    webhook_gateway: GatewayProcess, receiver: Receiver, redis: Redis
 ) -> None:
-    job = hand_in(sending, 201, f"{receiver.url}/heard?a=1", metadata='{"ticket": 7}')
-    [delivery] = arrived(receiver, "/heard?a=1")
+    job = submit_with_callback(
+        webhook_gateway, 201, f"{receiver.url}/first?a=1", metadata='{"ticket": 7}'
+    )
+    [delivery] = arrived(receiver, "/first?a=1")
     sent = json.loads(delivery.body)
     assert sent["type"] == "transcription.completed"
     assert (sent["data"]["id"], sent["data"]["metadata"]) == (job["id"], {"ticket": 7})
@@ -77,42 +78,44 @@ def test_the_outcome_is_sent_and_openais_client_verifies_its_signature(
                 sdk.webhooks.verify_signature(delivery.body + b" ", delivery.headers)
     wait_until_sync(lambda: not redis.xlen(KEYS.webhooks), what="the webhook settled")
 
-    # A hit that the gateway answers itself, and a failure, are told as well.
-    hand_in(sending, 201, f"{receiver.url}/again")
+    # Cache hits that the gateway answers, and failures, are sent as well.
+    submit_with_callback(webhook_gateway, 201, f"{receiver.url}/again")
     assert json.loads(arrived(receiver, "/again")[0].body)["data"]["cache"] == "hit"
     httpx.post(
-        sending.url + JOBS, files={"file": b"none"}, data={"callback_url": f"{receiver.url}/bad"}
+        webhook_gateway.url + JOBS,
+        files={"file": b"none"},
+        data={"callback_url": f"{receiver.url}/bad"},
     )
     assert json.loads(arrived(receiver, "/bad")[0].body)["type"] == "transcription.failed"
 
 
-def test_a_delivery_that_fails_is_tried_again_under_the_same_id(
-    sending: GatewayProcess, receiver: Receiver, redis: Redis
+def test_failed_delivery_is_tried_again_under_the_same_id(
+    webhook_gateway: GatewayProcess, receiver: Receiver, redis: Redis
 ) -> None:
     before = int(redis.hget(KEYS.stats, "webhooks_delivered") or 0)
     receiver.statuses.extend([500, 302])
-    hand_in(sending, 202, f"{receiver.url}/stubborn")
+    submit_with_callback(webhook_gateway, 202, f"{receiver.url}/stubborn")
     tries = arrived(receiver, "/stubborn", 3)
     assert len({delivery.headers["webhook-id"] for delivery in tries}) == 1
     wait_until_sync(lambda: settled(redis, "webhooks_delivered", before), what="delivered")
 
 
-def test_it_is_given_up_after_so_many_tries_and_at_once_where_it_is_unwanted(
-    sending: GatewayProcess, receiver: Receiver, redis: Redis
+def test_delivery_is_given_up_after_a_410_or_too_many_tries(
+    webhook_gateway: GatewayProcess, receiver: Receiver, redis: Redis
 ) -> None:
     before = int(redis.hget(KEYS.stats, "webhooks_given_up") or 0)
     receiver.statuses.append(410)
-    hand_in(sending, 203, f"{receiver.url}/gone")
+    submit_with_callback(webhook_gateway, 203, f"{receiver.url}/gone")
     wait_until_sync(lambda: settled(redis, "webhooks_given_up", before), what="given up")
     assert len(receiver.at("/gone")) == 1
 
     receiver.statuses.extend([500] * 9)
-    hand_in(sending, 203, f"{receiver.url}/broken")
+    submit_with_callback(webhook_gateway, 203, f"{receiver.url}/broken")
     wait_until_sync(lambda: settled(redis, "webhooks_given_up", before + 1), what="given up")
     assert len(receiver.at("/broken")) == SENDING["webhook_tries"]
 
 
-def test_what_a_gateway_died_on_is_delivered_by_another(
+def test_another_gateway_finishes_the_delivery_of_a_dead_one(
     own_redis: Any, start_gateway: StartGateway, receiver: Receiver
 ) -> None:
     server: EmbeddedRedis = own_redis()
@@ -131,7 +134,7 @@ def test_what_a_gateway_died_on_is_delivered_by_another(
         wait_until_sync(lambda: not redis.xlen(KEYS.webhooks), what="the webhook settled")
 
 
-def test_what_was_written_before_any_gateway_came_is_delivered(
+def test_webhooks_older_than_every_gateway_are_delivered(
     own_redis: Any, start_gateway: StartGateway, receiver: Receiver
 ) -> None:
     server: EmbeddedRedis = own_redis()
@@ -146,7 +149,7 @@ def test_what_was_written_before_any_gateway_came_is_delivered(
 
 
 @pytest.mark.parametrize(
-    ("callback", "said"),
+    ("callback", "message"),
     [
         ("http://127.0.0.1/hook", "'127.0.0.1', which is, or resolves to, an address that is not"),
         ("http://169.254.169.254/latest", "not public"),
@@ -158,32 +161,32 @@ def test_what_was_written_before_any_gateway_came_is_delivered(
         ("http://example.org:99999/", "http:// or https://"),
     ],
 )
-def test_a_private_address_is_refused_when_it_is_handed_in(
-    heard_redis: EmbeddedRedis, guarded: GatewayProcess, callback: str, said: str
+def test_private_callback_url_is_refused_at_submit(
+    public_only_gateway: GatewayProcess, callback: str, message: str
 ) -> None:
     body = {"audio": "data:,x", "callback_url": callback}
-    answer = httpx.post(guarded.url + JOBS, json=body, timeout=30)
+    answer = httpx.post(public_only_gateway.url + JOBS, json=body, timeout=30)
     assert answer.status_code == 400
-    assert said in answer.json()["detail"]
+    assert message in answer.json()["detail"]
     assert "pass" not in answer.text
 
 
-def test_a_private_address_that_came_another_way_is_not_connected_to(
-    guarded: GatewayProcess, own_redis: Any, start_gateway: StartGateway, receiver: Receiver
+def test_private_address_from_a_plain_xadd_is_not_connected_to(
+    own_redis: Any, start_gateway: StartGateway, receiver: Receiver
 ) -> None:
     server: EmbeddedRedis = own_redis()
-    careful = start_gateway(server.url, **SENDING | {"webhook_allow_private": 0})
+    gateway = start_gateway(server.url, **SENDING | {"webhook_allow_private": 0})
     with server.client() as redis:
         write_webhook(redis, f"{receiver.url}/secret")
         wait_until_sync(lambda: not redis.xlen(KEYS.webhooks), what="given up")
     assert not receiver.deliveries
-    [reason] = {e["reason"] for e in careful.events() if e["event"].startswith("webhook_")}
+    [reason] = {e["reason"] for e in gateway.events() if e["event"].startswith("webhook_")}
     assert reason == "'127.0.0.1' is not a public address"
 
 
 @pytest.fixture(scope="module")
-def guarded(heard_redis: EmbeddedRedis, start_gateway: StartGateway) -> GatewayProcess:
-    return start_gateway(heard_redis.url, webhook_secret=SECRET)
+def public_only_gateway(shared_redis: EmbeddedRedis, start_gateway: StartGateway) -> GatewayProcess:
+    return start_gateway(shared_redis.url, webhook_secret=SECRET)
 
 
 def write_webhook(redis: Redis, url: str) -> None:

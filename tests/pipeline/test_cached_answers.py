@@ -404,7 +404,7 @@ async def test_a_retention_is_checked_now_and_then_and_when_a_longer_one_is_aske
     heard: Heard, client: Client, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A while, however slow this machine is.
-    monkeypatch.setattr("sensestream_producer.submit.cached_answers._RETENTION_LAG", 60.0)
+    monkeypatch.setattr("sensestream_producer.submit.cached_result._RETENTION_LAG", 60.0)
 
     def looks() -> int:
         statistics: Any = pipeline.redis.info("commandstats")

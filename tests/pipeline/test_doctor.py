@@ -25,8 +25,11 @@ def run(command: str, *arguments: str, **environment: str) -> tuple[int, str]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SENSESTREAM_")}
     done = subprocess.run(
         [Path(sys.executable).with_name(command), *arguments],
-        env=clean | environment, capture_output=True, text=True, timeout=90,
-    )  # fmt: skip
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout
 
@@ -35,7 +38,7 @@ def by_check(findings: list[dict[str, str]]) -> Findings:
     return {finding["check"]: finding for finding in findings}
 
 
-def test_the_doctor_sees_redis_queue_and_this_machines_worker_at_once(
+def test_doctor_checks_redis_queue_and_this_machines_worker(
     own_redis: OwnRedis, start_worker: StartWorker, clips: Path
 ) -> None:
     server = own_redis(appendonly=True, maxmemory=256 * 2**20)
@@ -45,10 +48,14 @@ def test_the_doctor_sees_redis_queue_and_this_machines_worker_at_once(
         pipeline.submit(write_clip(clips, 1))
         pipeline.wait_for(1)
     status, output = run(
-        "sensestream", "doctor", "--json",
-        SENSESTREAM_REDIS_URL=server.url, SENSESTREAM_MODEL="demo", SENSESTREAM_DEVICE="cpu",
+        "sensestream",
+        "doctor",
+        "--json",
+        SENSESTREAM_REDIS_URL=server.url,
+        SENSESTREAM_MODEL="demo",
+        SENSESTREAM_DEVICE="cpu",
         SENSESTREAM_AUDIO_ROOTS=str(clips),
-    )  # fmt: skip
+    )
     diagnosis = json.loads(output)
     assert (status, diagnosis["status"]) == (0, "ok"), output
     found = by_check(diagnosis["findings"])
@@ -72,9 +79,11 @@ def test_a_shell_without_a_model_is_a_warning_though_a_worker_would_refuse_to_st
 
 def test_a_wrong_setting_is_a_finding_like_any_other() -> None:
     status, output = run(
-        "sensestream-worker", "--check",
-        SENSESTREAM_AUDIO_ROOTS="/nowhere/at/all", SENSESTREAM_MAX_ATTEMPTS="many",
-    )  # fmt: skip
+        "sensestream-worker",
+        "--check",
+        SENSESTREAM_AUDIO_ROOTS="/nowhere/at/all",
+        SENSESTREAM_MAX_ATTEMPTS="many",
+    )
     found = [json.loads(line) for line in output.splitlines()]
     assert status == 1
     assert [finding["level"] for finding in found] == ["fault", "fault"]

@@ -49,7 +49,7 @@ class Counted:
 
     def watch(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         """Count what a client sends."""
-        line = client._link.line
+        line = client._link.connection
         ask = line.execute
 
         async def counting(packed: Sequence[bytes]) -> list[Any]:

@@ -13,8 +13,8 @@ from sensestream_common.contract.errors import RedisUnavailable, SensestreamErro
 from sensestream_producer import Client
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
-from tests.consumer.audio.test_web import CERTIFICATE
 from tests.pipeline.conftest import StartWorker
+from tests.support.certificate import CERTIFICATE
 from tests.support.clips import write_clip
 
 pytestmark = pytest.mark.anyio

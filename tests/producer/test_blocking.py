@@ -81,7 +81,7 @@ def test_many_threads_share_one_client_and_its_connections(
     assert names.count("sensestream-wait") == 1
 
 
-def test_making_one_connects_to_nothing_and_starts_no_thread() -> None:
+def test_a_new_client_opens_no_connection_and_starts_no_thread() -> None:
     before = threads()
     client = blocking.Client("redis://127.0.0.1:1/0", retry_timeout=0.1)
     assert threads() == before
@@ -102,7 +102,9 @@ def connected(redis: Redis) -> set[str]:
     return {str(each["id"]) for each in redis.client_list()}
 
 
-def test_a_closed_client_says_so_and_leaves_nothing_behind(redis: Redis, redis_url: str) -> None:
+def test_calls_of_a_closed_client_raise_and_nothing_stays_open(
+    redis: Redis, redis_url: str
+) -> None:
     before = connected(redis)  # an earlier test's may still be going
     with blocking.Client(redis_url) as client:
         client.submit(AUDIO)
@@ -115,7 +117,7 @@ def test_a_closed_client_says_so_and_leaves_nothing_behind(redis: Redis, redis_u
     wait_until_sync(lambda: connected(redis) <= before)
 
 
-def test_a_client_that_is_forgotten_is_closed(redis: Redis, redis_url: str) -> None:
+def test_a_client_without_references_is_closed(redis: Redis, redis_url: str) -> None:
     before = connected(redis)
     blocking.Client(redis_url).ping()
     gc.collect()
@@ -132,7 +134,7 @@ def test_an_iterator_keeps_the_client_it_came_from(redis_url: str) -> None:
             assert next(events).position
 
 
-def test_a_loop_that_is_left_gives_its_connection_back(
+def test_leaving_a_for_loop_closes_its_connection(
     client: blocking.Client, redis: Redis, redis_url: str
 ) -> None:
     with answered(redis_url, KEYS):

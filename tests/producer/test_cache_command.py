@@ -46,7 +46,7 @@ def keep(redis: Redis, name: str, model: str) -> None:
 
 
 @pytest.mark.usefixtures("redis")
-def test_what_was_warmed_is_a_hit_from_then_on(
+def test_warmed_recordings_are_cache_hits(
     invoke: Invoke, redis_url: str, redis: Redis, tmp_path: Path
 ) -> None:
     worker = WorkerProcess(redis_url, tmp_path, tmp_path / "worker.log").wait_ready()
@@ -71,7 +71,7 @@ def test_what_was_warmed_is_a_hit_from_then_on(
     assert found["evicted"] == 0
 
 
-def test_results_are_counted_and_forgotten_by_model_over_many_pages(
+def test_results_are_counted_and_cleared_by_model_over_many_pages(
     invoke: Invoke, redis: Redis
 ) -> None:
     with redis.pipeline() as pipe:
@@ -82,8 +82,10 @@ def test_results_are_counted_and_forgotten_by_model_over_many_pages(
     redis.set(KEYS.audio("sha256:1", "old"), "a" * 64)
     redis.set(KEYS.result("no-hash"), "what somebody else wrote")
     assert json.loads(invoke("stats", "--json").stdout)["models"] == {
-        "old": 2500, "new": 1, "unknown": 1,
-    }  # fmt: skip
+        "old": 2500,
+        "new": 1,
+        "unknown": 1,
+    }
     assert invoke("clear", "--model", "old", "--dry-run").stdout == "2500 would be removed\n"
     assert results(redis) == 2502
     assert invoke("clear", "--model", "old").stdout == "2500 removed\n"
@@ -92,7 +94,7 @@ def test_results_are_counted_and_forgotten_by_model_over_many_pages(
     assert (results(redis), results(redis, "audio")) == (0, 0)
 
 
-def test_nothing_but_results_is_forgotten(invoke: Invoke, redis: Redis) -> None:
+def test_clear_removes_only_results(invoke: Invoke, redis: Redis) -> None:
     redis.xadd(KEYS.requests, {"audio": "file:///a.wav"})
     redis.set(KEYS.upload("a"), "bytes")
     redis.hset(KEYS.request("a"), "state", "queued")
@@ -110,7 +112,7 @@ def test_nothing_but_results_is_forgotten(invoke: Invoke, redis: Redis) -> None:
         (("--fail-results-above", "0"), "1 results are kept, more than 0"),
     ],
 )
-def test_a_cache_out_of_bounds_is_an_exit_status_and_a_sentence(
+def test_stats_outside_the_limits_exit_with_status_1(
     invoke: Invoke, redis: Redis, arguments: tuple[str, str], told: str
 ) -> None:
     keep(redis, "a", "model")
@@ -125,7 +127,9 @@ def test_a_cache_out_of_bounds_is_an_exit_status_and_a_sentence(
 
 
 @pytest.mark.parametrize("arguments", [("clear",), ("clear", "--all", "--model", "a"), ("warm",)])
-def test_what_is_not_said_is_not_guessed(invoke: Invoke, arguments: tuple[str, ...]) -> None:
+def test_clear_and_warm_without_a_choice_are_usage_errors(
+    invoke: Invoke, arguments: tuple[str, ...]
+) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert "--" in result.stderr

@@ -1,7 +1,7 @@
 """Cache and failures as a caller sees them: a real worker, and the pipeline in memory.
 
-The worker has the embedded model, so what it hears in a chirp is no matter here; that the double
-answers with the same use of the cache, attempts, digests, errors and letters is.
+The worker has the embedded model, so its text for a chirp does not matter here. The double must
+answer with the same use of the cache, attempts, digests, errors and letters.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @pytest.fixture
 def recording() -> bytes:
-    """A recording that no other test has heard."""
+    """A recording that no other test uses."""
     return encoded(tone(next(SEEDS), 0.3))
 
 
@@ -160,7 +160,7 @@ def test_equal_requests_at_once_are_transcribed_once(world: World, recording: by
     assert {use(outcome) for outcome in outcomes} <= {("coalesced", 0), ("hit", 0)}
 
 
-def test_another_language_or_form_is_another_result(world: World, recording: bytes) -> None:
+def test_language_and_itn_are_part_of_the_cache_key(world: World, recording: bytes) -> None:
     audio = world.write("a.wav", recording)
     outcomes = [
         world.client.transcribe(audio),
@@ -180,13 +180,13 @@ def test_ttl_0_stores_nothing_and_may_be_answered_from_the_cache(
     assert uses == ["miss", "miss", "miss", "hit"]
 
 
-def test_a_promised_digest_that_is_known_needs_no_audio(world: World, recording: bytes) -> None:
+def test_a_known_digest_is_answered_without_the_audio(world: World, recording: bytes) -> None:
     world.client.transcribe(world.write("a.wav", recording))
     gone = world.missing("gone.wav")
     assert use(world.client.transcribe(gone, digest=digest(recording))) == ("hit", 0)
 
 
-def test_a_broken_promise_is_told_and_leaves_no_letter(world: World, recording: bytes) -> None:
+def test_a_wrong_digest_is_a_mismatch_and_leaves_no_letter(world: World, recording: bytes) -> None:
     audio = world.write("a.wav", recording)
     outcome = world.client.transcribe(audio, id="promise", digest=digest(b"another"))
     assert (outcome.status, outcome.error) == (Status.FAILED, ErrorCode.DIGEST_MISMATCH)
@@ -194,7 +194,7 @@ def test_a_broken_promise_is_told_and_leaves_no_letter(world: World, recording: 
     assert list(world.client.dead.select(DeadLetterFilter(ids=frozenset({"promise"})))) == []
 
 
-def test_a_failure_is_not_cached_and_its_letter_is_replayed_when_mended(
+def test_a_failure_is_not_cached_and_its_letter_can_be_replayed(
     world: World, recording: bytes
 ) -> None:
     failed = world.client.transcribe(world.missing("late.wav"), id="late")
@@ -214,7 +214,7 @@ def test_a_deadline_that_has_passed_is_expired(world: World, recording: bytes) -
     assert list(world.client.dead.select(DeadLetterFilter(ids=frozenset({"old"})))) == []
 
 
-def test_a_scheme_that_nobody_opens_is_a_bad_request(world: World) -> None:
+def test_an_unknown_scheme_is_a_bad_request(world: World) -> None:
     outcome = world.client.transcribe("gopher://example.org/a.wav")
     assert outcome.error is ErrorCode.BAD_REQUEST
     assert "gopher" in outcome.message
@@ -241,9 +241,7 @@ def test_an_upload_that_failed_is_kept_for_its_letter(world: World) -> None:
     assert again.entry != failed.entry
 
 
-def test_a_completed_outcome_has_every_field_that_subscribers_may_read(
-    world: World, recording: bytes
-) -> None:
+def test_a_completed_outcome_has_every_field(world: World, recording: bytes) -> None:
     audio = world.write("a.wav", recording)
     outcome = world.client.transcribe(audio, metadata={"ticket": 7}, traceparent="00-1-2-00")
     assert outcome.audio == audio

@@ -13,7 +13,8 @@ from sensestream_common.contract.identity import result_identity
 from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.transcript import Transcript
 from sensestream_producer.submit import cached_answers as module
-from sensestream_producer.submit.cached_answers import CachedAnswers, ResultKey
+from sensestream_producer.submit.cached_answers import CachedAnswers
+from sensestream_producer.submit.cached_result import ResultKey
 from sensestream_producer.transport import RedisTransport
 
 pytestmark = pytest.mark.anyio

@@ -89,14 +89,14 @@ def test_by_reference_sends_the_file_url_alone(
     assert redis.keys("*upload*") == []
 
 
-def test_a_trace_begun_by_a_script_goes_on_in_the_request(
+def test_traceparent_of_the_environment_is_sent_with_the_request(
     invoke: Invoke, redis: Redis, keys: Keys
 ) -> None:
     assert invoke("submit", URL, env={"TRACEPARENT": "00-1-2-01"}).exit_code == 0
     assert waiting(redis, keys.requests)[0][b"traceparent"] == b"00-1-2-01"
 
 
-def test_a_webhook_to_nowhere_is_refused_before_anything_is_sent(
+def test_an_invalid_callback_url_is_refused_before_anything_is_sent(
     invoke: Invoke, redis: Redis, keys: Keys
 ) -> None:
     for url in ("ftp://user:hunter2@h/", "https://?t=hunter2", "h/hook"):
@@ -252,7 +252,7 @@ def test_dead_letters_are_listed_shown_replayed_and_purged(
     assert redis.xlen(keys.dead) == 0
 
 
-def test_a_letter_that_cannot_be_replayed_is_said_and_is_status_1(
+def test_a_refused_replay_is_reported_with_status_1(
     invoke: Invoke, redis: Redis, keys: Keys
 ) -> None:
     bury(redis, keys, "x", "audio_not_found", 0)
@@ -327,7 +327,7 @@ def test_watch_goes_on_where_its_position_file_says_and_ends_cleanly_on_ctrl_c(
     assert [path.name for path in tmp_path.iterdir()] == ["seen.txt"]
 
 
-def test_watch_ends_by_itself_after_the_outcomes_that_were_asked_for(
+def test_watch_ends_after_count_outcomes(
     invoke: Invoke, redis: Redis, keys: Keys, tmp_path: Path
 ) -> None:
     ids = [write(redis, keys, number) for number in range(3)]
@@ -351,7 +351,7 @@ def test_watch_reports_a_gap_on_standard_error(start: Start, redis: Redis, keys:
     assert f"gap: outcomes after {ids[0]} and up to {ids[2]}" in errors
 
 
-def test_watch_ends_quietly_when_nobody_reads_it_any_more(
+def test_watch_ends_quietly_when_its_output_is_closed(
     start: Start, redis: Redis, keys: Keys
 ) -> None:
     for number in range(3000):
@@ -394,9 +394,7 @@ def test_a_position_file_that_cannot_be_written_is_one_sentence(
     assert str(kept.parent) in result.stderr
 
 
-def test_a_bar_is_drawn_on_standard_error_only_at_a_terminal(
-    redis_url: str, recording: Path
-) -> None:
+def test_a_progress_bar_is_drawn_only_at_a_terminal(redis_url: str, recording: Path) -> None:
     arguments = [*MAIN, "--redis-url", redis_url, "submit", str(recording), str(recording)]
     ours, theirs = pty.openpty()
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, text=True) as submit:
@@ -426,25 +424,25 @@ def test_the_codes_that_dead_letters_may_have_are_offered() -> None:
     assert ErrorCode.AUDIO_NOT_FOUND.value in shown.stderr
 
 
-def test_results_come_in_order_or_as_they_are_known() -> None:
+def test_results_are_yielded_in_order_or_as_completed() -> None:
     async def collect(*, as_completed: bool) -> list[str]:
         known = asyncio.Event()
 
-        async def hear(job: str) -> str:
+        async def handle(job: str) -> str:
             if job == "new":
                 await known.wait()  # the hit after it is known first
             else:
                 known.set()
             return job
 
-        results = handled(["new", "known"], hear, as_completed=as_completed)
+        results = handled(["new", "known"], handle, as_completed=as_completed)
         return [job async for job, result in results if job == result]
 
     assert asyncio.run(collect(as_completed=False)) == ["new", "known"]
     assert asyncio.run(collect(as_completed=True)) == ["known", "new"]
 
 
-def test_as_completed_waits(invoke: Invoke, redis_url: str, keys: Keys) -> None:
+def test_as_completed_implies_wait(invoke: Invoke, redis_url: str, keys: Keys) -> None:
     with answered(redis_url, keys, text="hello"):
         result = invoke("submit", "--as-completed", URL, f"{URL}?2")
     assert sorted(line.split("\t")[1] for line in result.stdout.splitlines()) == ["hello"] * 2

@@ -71,7 +71,7 @@ async def backlog(client: Client) -> int:
 # -- submitting -----------------------------------------------------------------------------------
 
 
-async def test_a_receipt_says_where_the_request_stands(world: World) -> None:
+async def test_a_receipt_names_entry_and_lane(world: World) -> None:
     async with world.client() as client:
         receipt = await client.submit(AUDIO, id="x", language="en", priority="high")
         status = await client.status("x")
@@ -101,7 +101,7 @@ async def test_a_bad_value_is_named_and_nothing_is_sent(
         assert await backlog(client) == 0
 
 
-async def test_the_same_id_again_tells_where_the_first_one_is_queued(world: World) -> None:
+async def test_a_second_submit_of_a_queued_id_returns_the_first_entry(world: World) -> None:
     async with world.client() as client:
         first = await client.submit(AUDIO, id="x", priority="high")
         again = await client.submit(AUDIO, id="x")
@@ -110,7 +110,7 @@ async def test_the_same_id_again_tells_where_the_first_one_is_queued(world: Worl
         assert await backlog(client) == 1
 
 
-async def test_the_same_id_again_tells_how_the_first_one_ended(world: World) -> None:
+async def test_a_second_submit_of_a_completed_id_returns_its_outcome(world: World) -> None:
     async with world.client() as client:
         async with world.answering():
             await client.transcribe(AUDIO, id="x")
@@ -138,7 +138,7 @@ async def test_twenty_submits_of_one_id_at_once_add_one(world: World) -> None:
         assert await backlog(one) == 1
 
 
-async def test_a_full_backlog_refuses_what_is_new_and_knows_what_is_not(world: World) -> None:
+async def test_a_full_backlog_refuses_new_ids_and_recognises_duplicates(world: World) -> None:
     async with world.client(max_backlog=1) as client:
         await client.submit(AUDIO, id="x")
         with pytest.raises(BacklogFull, match="SENSESTREAM_MAX_BACKLOG"):
@@ -176,7 +176,7 @@ async def test_many_are_taken_or_refused_one_by_one(world: World) -> None:
         (b"." * 11, ErrorCode.AUDIO_TOO_LARGE),
     ],
 )
-async def test_what_cannot_be_uploaded_is_named_and_nothing_is_sent(
+async def test_a_file_that_cannot_be_uploaded_is_named_and_nothing_is_sent(
     world: World, tmp_path: Path, content: bytes | None, code: ErrorCode
 ) -> None:
     path = tmp_path / "a.wav"
@@ -192,7 +192,7 @@ async def test_what_cannot_be_uploaded_is_named_and_nothing_is_sent(
 # -- waiting --------------------------------------------------------------------------------------
 
 
-async def test_an_outcome_repeats_its_request_and_carries_the_text(world: World) -> None:
+async def test_an_outcome_has_the_text_and_the_fields_of_its_request(world: World) -> None:
     async with world.client() as client, world.answering(text="good morning"):
         outcome = await client.transcribe(AUDIO, id="x", metadata={"词": 1})
         assert (outcome.id, outcome.audio, outcome.metadata) == ("x", AUDIO, '{"词":1}')
@@ -200,13 +200,13 @@ async def test_an_outcome_repeats_its_request_and_carries_the_text(world: World)
         assert (await client.status("x")).outcome == outcome  # type: ignore[union-attr]
 
 
-async def test_a_failed_outcome_is_an_outcome(world: World) -> None:
+async def test_transcribe_returns_a_failed_outcome(world: World) -> None:
     async with world.client() as client, world.answering(error=ErrorCode.AUDIO_NOT_FOUND):
         outcome = await client.transcribe(AUDIO)
     assert (outcome.status, outcome.error) == (Status.FAILED, ErrorCode.AUDIO_NOT_FOUND)
 
 
-async def test_an_outcome_that_is_there_already_is_found(world: World) -> None:
+async def test_an_existing_outcome_is_returned_at_once(world: World) -> None:
     async with world.client() as client:
         async with world.answering():
             first = await client.transcribe(AUDIO, id="x")
@@ -214,7 +214,7 @@ async def test_an_outcome_that_is_there_already_is_found(world: World) -> None:
         assert await client.transcribe(AUDIO, id="x", timeout=5) == first
 
 
-async def test_an_outcome_no_longer_kept_is_said_to_be(world: World) -> None:
+async def test_a_wait_for_a_trimmed_outcome_raises_wait_timeout(world: World) -> None:
     async with world.client() as client:
         async with world.answering():
             await client.transcribe(AUDIO, id="x")
@@ -225,7 +225,7 @@ async def test_an_outcome_no_longer_kept_is_said_to_be(world: World) -> None:
             await client.wait("x", timeout=5)
 
 
-async def test_no_outcome_in_time_is_a_wait_timeout_and_the_request_stands(world: World) -> None:
+async def test_a_wait_timeout_leaves_the_request_queued(world: World) -> None:
     async with world.client() as client:
         with pytest.raises(WaitTimeout, match="'x'"):
             await client.transcribe(AUDIO, id="x", timeout=0.05)
@@ -259,7 +259,7 @@ async def test_closing_a_client_ends_its_waits(world: World) -> None:
 # -- following ------------------------------------------------------------------------------------
 
 
-async def test_a_follower_gets_all_that_is_kept_and_goes_on_at_a_position(world: World) -> None:
+async def test_a_follower_yields_all_outcomes_and_resumes_at_a_position(world: World) -> None:
     async with world.client() as client, world.answering():
         assert await client.position() == "0-0"
         for name in ("a", "b", "c"):
@@ -271,7 +271,7 @@ async def test_a_follower_gets_all_that_is_kept_and_goes_on_at_a_position(world:
         assert rest == events[1:]
 
 
-async def test_a_follower_waits_for_what_is_not_there_yet(world: World) -> None:
+async def test_a_follower_waits_for_new_outcomes(world: World) -> None:
     async with world.client() as client:
         follower = asyncio.create_task(take(client.follow("0"), 1))
         receipt = await client.submit(AUDIO, id="x")
@@ -280,7 +280,7 @@ async def test_a_follower_waits_for_what_is_not_there_yet(world: World) -> None:
         assert (event.outcome.id, event.outcome.entry) == ("x", receipt.entry)
 
 
-async def test_what_was_trimmed_behind_a_position_is_a_gap(world: World) -> None:
+async def test_outcomes_trimmed_behind_a_position_are_reported_as_a_gap(world: World) -> None:
     async with world.client() as client, world.answering():
         for name in ("a", "b", "c"):
             await client.transcribe(AUDIO, id=name)
@@ -303,21 +303,21 @@ async def test_a_position_beyond_the_last_is_a_gap(world: World) -> None:
         assert followed.outcome.id == "x"
 
 
-async def test_what_is_no_position_is_named(world: World) -> None:
+async def test_an_invalid_position_is_named(world: World) -> None:
     async with world.client() as client:
         with pytest.raises(SensestreamError, match="yesterday"):
             await take(client.follow("yesterday"), 1)
 
 
-async def test_a_listener_hears_what_is_announced_while_it_listens(world: World) -> None:
+async def test_a_listener_yields_outcomes_published_while_it_listens(world: World) -> None:
     async with world.client() as client, world.answering():
         listener = asyncio.create_task(take(client.listen(), 1))
 
-        async def heard() -> bool:
+        async def yielded() -> bool:
             await client.transcribe(AUDIO, metadata=[1, 2])
             return listener.done()
 
-        await wait_until(heard)
+        await wait_until(yielded)
         [outcome] = await listener
         assert isinstance(outcome, Outcome)
         assert outcome.metadata == "[1, 2]"
@@ -326,7 +326,7 @@ async def test_a_listener_hears_what_is_announced_while_it_listens(world: World)
 # -- dead letters and status ----------------------------------------------------------------------
 
 
-async def test_what_a_person_could_mend_becomes_a_letter_and_is_replayed_once(
+async def test_a_fixable_failure_becomes_a_letter_and_is_replayed_once(
     world: World,
 ) -> None:
     async with world.client() as client:
@@ -378,14 +378,14 @@ async def test_a_letter_is_not_replayed_into_a_full_backlog(
         assert (await client.dead.replay(letter)).result is Replay.FULL
 
 
-async def test_what_nobody_could_mend_leaves_no_letter(world: World) -> None:
+async def test_a_failure_without_a_fix_leaves_no_letter(world: World) -> None:
     async with world.client() as client:
         async with world.answering(error=ErrorCode.AUDIO_EMPTY):
             await client.transcribe(AUDIO)
         assert await letters(client) == []
 
 
-async def test_an_id_that_nobody_submitted_has_no_status(world: World) -> None:
+async def test_an_unknown_id_has_no_status(world: World) -> None:
     async with world.client() as client:
         await client.ping()
         assert await client.status("never") is None

@@ -69,7 +69,7 @@ def redis(redis_url: str) -> Iterator[Any]:  # redis-py's types are unions of al
 OUTCOME = Outcome(id="x", entry="1-0", status=Status.COMPLETED, text="good morning")
 
 
-def test_the_line_that_asks_adds_a_request(shell: dict[str, str], redis: Any) -> None:
+def test_the_command_that_submits_adds_a_request(shell: dict[str, str], redis: Any) -> None:
     done = subprocess.run(line("XADD"), shell=True, env=shell, capture_output=True, text=True)
     [(entry, raw)] = redis.xrange(KEYS.requests)
     assert done.stdout.strip() == entry.decode()
@@ -79,7 +79,7 @@ def test_the_line_that_asks_adds_a_request(shell: dict[str, str], redis: Any) ->
 
 
 @pytest.mark.parametrize("command", ["XREAD", "SUBSCRIBE"])
-def test_the_lines_that_follow_and_listen_show_an_outcome(
+def test_the_commands_that_follow_and_listen_show_an_outcome(
     shell: dict[str, str], redis: Any, command: str
 ) -> None:
     with subprocess.Popen(
@@ -124,7 +124,7 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_program_for_node_asks_and_gets_its_outcome(
+def test_the_program_for_node_submits_and_gets_its_outcome(
     node_modules: Path, own_redis: Callable[..., EmbeddedRedis]
 ) -> None:
     server = own_redis(tcp=True)  # its library knows no unix sockets in URLs

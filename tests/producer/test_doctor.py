@@ -1,4 +1,4 @@
-"""`sensestream doctor`: what it finds in a real Redis, how bad it says that is, and its mends."""
+"""`sensestream doctor`: what it finds in a real Redis, its level and its fix."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def assert_finding(finding: Finding, level: Level, *words: str) -> None:
 # -- a pipeline as it should be, and how it is shown -------------------------------------------
 
 
-def test_of_a_healthy_pipeline_everything_is_ok(own_redis: OwnRedis) -> None:
+def test_every_finding_of_a_healthy_pipeline_is_ok(own_redis: OwnRedis) -> None:
     server = own_redis(appendonly=True, maxmemory=256 * 2**20)
     with server.client() as redis:
         live(redis)
@@ -100,7 +100,7 @@ def test_of_a_healthy_pipeline_everything_is_ok(own_redis: OwnRedis) -> None:
     assert any("1 pending, the oldest submitted" in each.observed for each in diagnosis.findings)
 
 
-def test_a_person_reads_a_line_for_each_finding_and_its_mend_below(redis: Any) -> None:
+def test_findings_are_printed_with_their_fix_below(redis: Any) -> None:
     result = call(redis.get_connection_kwargs()["path"].join(("unix://", "")), "--no-worker")
     assert result.exit_code == 0
     assert "\nwarning  persistence       the append-only file is off" in result.stdout
@@ -113,7 +113,7 @@ def test_help_says_what_the_exit_status_means() -> None:
     assert "0 with warnings" in text
 
 
-def test_looking_writes_nothing(redis: Any, redis_url: str) -> None:
+def test_doctor_writes_nothing(redis: Any, redis_url: str) -> None:
     redis.xadd(KEYS.requests, {"audio": "file:///a"})
     live(redis)
     before = redis.info("persistence")["rdb_changes_since_last_save"]
@@ -124,7 +124,7 @@ def test_looking_writes_nothing(redis: Any, redis_url: str) -> None:
 # -- Redis -------------------------------------------------------------------------------------
 
 
-def test_a_redis_that_is_away_is_a_fault_with_the_setting_to_mend(tmp_path: Path) -> None:
+def test_an_unreachable_redis_is_a_fault_that_names_the_setting(tmp_path: Path) -> None:
     diagnosis = look(f"unix://{tmp_path}/none.sock")
     assert diagnosis.status == 1
     assert_finding(diagnosis["redis"], Level.FAULT, "does not answer", "SENSESTREAM_REDIS_URL")
@@ -138,16 +138,19 @@ def test_a_refused_password_is_a_fault_and_is_not_repeated(own_redis: OwnRedis) 
     assert "wrong-secret" not in result.output
 
 
-def test_a_policy_that_may_evict_the_queue_is_told_with_what_will_be_lost(
+def test_an_eviction_policy_that_may_lose_the_queue_is_reported(
     own_redis: OwnRedis,
 ) -> None:
     server = own_redis(maxmemory=3 * 2**20, maxmemory_policy="allkeys-lru")
     diagnosis = look(server.url)
     assert diagnosis.status == 0
     assert_finding(
-        diagnosis["eviction"], Level.WARNING,
-        "allkeys-lru", "every queued request, upload and id is lost", "volatile-lfu",
-    )  # fmt: skip
+        diagnosis["eviction"],
+        Level.WARNING,
+        "allkeys-lru",
+        "every queued request, upload and id is lost",
+        "volatile-lfu",
+    )
     with server.client() as redis:
         for n in range(400):
             redis.set(f"key-{n}", b"x" * 10_000)
@@ -165,7 +168,7 @@ def test_a_policy_that_may_evict_the_queue_is_told_with_what_will_be_lost(
         (True, "always", Level.OK, "no acknowledged write is lost"),
     ],
 )
-def test_what_a_crash_of_redis_takes_back_is_told(
+def test_the_writes_that_a_crash_would_lose_are_reported(
     own_redis: OwnRedis, appendonly: bool, appendfsync: str, level: Level, words: str
 ) -> None:
     server = own_redis(appendonly=appendonly, appendfsync=appendfsync)
@@ -201,9 +204,13 @@ def test_a_full_redis_without_eviction_is_explained(own_redis: OwnRedis) -> None
     diagnosis = look(server.url)
     assert diagnosis.status == 1
     assert_finding(
-        diagnosis["memory"], Level.FAULT,
-        "submits are refused", "workers go on answering", "raise maxmemory", "volatile-lfu",
-    )  # fmt: skip
+        diagnosis["memory"],
+        Level.FAULT,
+        "submits are refused",
+        "workers go on answering",
+        "raise maxmemory",
+        "volatile-lfu",
+    )
     assert_finding(diagnosis["refused_writes"], Level.WARNING, "1 commands were refused")
 
 
@@ -229,8 +236,13 @@ def test_a_user_without_info_gets_could_not_be_read_and_no_fault(own_redis: OwnR
     narrow = server.url.replace("unix://", "unix://narrow:secret@")
     with server.client() as redis:
         live(redis)
-        redis.acl_setuser("narrow", enabled=True, passwords=["+secret"], keys=["*"],
-                          categories=["+@all", "-@dangerous"])  # fmt: skip
+        redis.acl_setuser(
+            "narrow",
+            enabled=True,
+            passwords=["+secret"],
+            keys=["*"],
+            categories=["+@all", "-@dangerous"],
+        )
         # Redis 6.2 counts CLIENT among the dangerous ones, and nobody gets in without a name.
         if redis.info("server")["redis_version"].startswith("6."):
             assert_finding(look(narrow)["redis"], Level.FAULT, "refuses this user", "ACL")
@@ -250,8 +262,9 @@ def test_a_user_without_info_gets_could_not_be_read_and_no_fault(own_redis: OwnR
 def test_a_user_who_may_not_read_the_queue_is_told_so(own_redis: OwnRedis) -> None:
     server = own_redis()
     with server.client() as redis:
-        redis.acl_setuser("blind", enabled=True, passwords=["+secret"], keys=["other:*"],
-                          categories=["+@all"])  # fmt: skip
+        redis.acl_setuser(
+            "blind", enabled=True, passwords=["+secret"], keys=["other:*"], categories=["+@all"]
+        )
     diagnosis = look(server.url.replace("unix://", "unix://blind:secret@"))
     assert diagnosis.status == 0
     assert_finding(diagnosis["queue"], Level.WARNING, "could not be read", "ACL")
@@ -271,8 +284,14 @@ def test_a_replica_is_a_fault(own_redis: OwnRedis) -> None:
 
 
 def findings_of(**info: Any) -> dict[str, Finding]:
-    healthy = {"redis_version": "7.0.15", "aof_enabled": 1, "maxmemory": 2**40, "maxmemory_policy":
-               "volatile-lfu", "used_memory": 2**30, "mem_fragmentation_ratio": 1.1}  # fmt: skip
+    healthy = {
+        "redis_version": "7.0.15",
+        "aof_enabled": 1,
+        "maxmemory": 2**40,
+        "maxmemory_policy": "volatile-lfu",
+        "used_memory": 2**30,
+        "mem_fragmentation_ratio": 1.1,
+    }
     return {each.check: each for each in redis_findings(RedisFacts(healthy | info, "always"))}
 
 
@@ -312,9 +331,7 @@ def test_requests_that_no_worker_reads_are_a_fault(redis: Any, redis_url: str) -
     assert_finding(diagnosis["group"], Level.WARNING, "no consumer group yet")
 
 
-def test_a_worker_whose_key_memory_pressure_took_is_not_called_dead(
-    redis: Any, redis_url: str
-) -> None:
+def test_a_worker_whose_key_was_evicted_is_not_reported_dead(redis: Any, redis_url: str) -> None:
     redis.xadd(KEYS.requests, {"audio": "file:///a"})
     live(redis)
     redis.delete(KEYS.worker("host-1"))  # as an eviction does; it reads on, and shows itself again
@@ -335,9 +352,7 @@ def test_a_backlog_at_its_limit_is_a_fault_and_one_near_it_a_warning(
     assert_finding(look(redis_url)["backlog"], Level.FAULT, "submits are refused", "Add workers")
 
 
-def test_an_entry_that_nobody_will_ever_read_is_found_and_the_mend_helps(
-    redis: Any, redis_url: str
-) -> None:
+def test_an_orphaned_entry_is_found_and_the_fix_works(redis: Any, redis_url: str) -> None:
     redis.xadd(KEYS.requests, {"audio": "file:///a"})
     redis.xgroup_create(KEYS.requests, REQUESTS_GROUP, id="$")
     live(redis)
@@ -356,7 +371,7 @@ def test_a_consumer_deleted_while_it_held_an_entry_is_noticed(redis: Any, redis_
     assert_finding(look(redis_url)["group"], Level.FAULT, "a consumer was deleted")
 
 
-def test_a_consumer_that_fell_silent_is_told_with_who_takes_over(
+def test_a_silent_consumer_is_reported_with_its_successor(
     redis: Any, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "_SILENT_MS", 0)
@@ -387,7 +402,7 @@ def test_two_models_in_one_group_are_warned_of(redis: Any, redis_url: str) -> No
     assert_finding(look(redis_url)["workers"], Level.WARNING, "demo-int8", "SenseVoiceSmall-fp32")
 
 
-def test_workers_that_live_and_answer_nothing_are_noticed(redis: Any, redis_url: str) -> None:
+def test_living_workers_without_outcomes_are_reported(redis: Any, redis_url: str) -> None:
     now = int(time.time() * 1000)
     redis.xadd(KEYS.requests, {"audio": "file:///a"}, id=f"{now - 900_000}-0")
     live(redis)
@@ -419,7 +434,7 @@ def test_dead_letters_are_counted(redis: Any, redis_url: str) -> None:
     ("offset", "words"),
     [(-7200, "Redis's clock is 2.0 h ahead of this host's"), (90, "this host's clock is 1.5 min")],
 )
-def test_a_host_whose_clock_is_wrong_is_told_by_how_much(
+def test_a_wrong_clock_is_reported_with_the_difference(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, offset: float, words: str
 ) -> None:
     # The machine's own clock is not a test's to set.
@@ -442,7 +457,7 @@ def test_ids_from_the_future_are_a_warning_with_the_stream_and_how_far(
     assert_finding(finding, Level.WARNING, KEYS.transcripts, "3.0 d in the future", "clock")
 
 
-def test_a_stream_that_can_give_no_more_ids_is_a_fault(redis: Any, redis_url: str) -> None:
+def test_a_stream_with_the_highest_id_is_a_fault(redis: Any, redis_url: str) -> None:
     live(redis)
     redis.xadd(KEYS.requests, {"audio": "file:///a"}, id=f"{2**64 - 1}-{2**64 - 1}")
     assert_finding(look(redis_url)["stream_ids"], Level.FAULT, KEYS.requests, "no more entries")

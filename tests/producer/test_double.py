@@ -47,7 +47,7 @@ async def text(client: Client, audio: str | Path | bytes, **options: str) -> str
     return outcome.text or str(outcome.error)
 
 
-# -- what is heard --------------------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------------------
 
 
 async def test_warnings_come_with_every_answer_for_their_recording(
@@ -115,7 +115,7 @@ async def test_an_answer_is_a_text_a_transcript_an_error_or_a_function(
         assert await text(client, "file:///function", language="ja") == "internal"
 
 
-async def test_what_the_recogniser_heard_can_be_looked_at(pipeline: ScriptedPipeline) -> None:
+async def test_transcribed_requests_are_recorded(pipeline: ScriptedPipeline) -> None:
     async with pipeline.client() as client:
         await client.transcribe(AUDIO, language="en")
         await client.transcribe(AUDIO, language="en")
@@ -125,7 +125,7 @@ async def test_what_the_recogniser_heard_can_be_looked_at(pipeline: ScriptedPipe
     assert pipeline.waiting == []
 
 
-# -- when it is heard -----------------------------------------------------------------------------
+# -- timing ----------------------------------------------------------------------------------------
 
 
 async def test_while_workers_are_away_requests_wait_and_the_high_lane_comes_first(
@@ -143,7 +143,7 @@ async def test_while_workers_are_away_requests_wait_and_the_high_lane_comes_firs
         assert [outcome.id for outcome in pipeline.outcomes] == ["b", "a", "c"]
 
 
-async def test_while_the_recogniser_is_busy_only_what_needs_it_waits(
+async def test_while_the_recogniser_is_busy_cache_hits_are_answered(
     pipeline: ScriptedPipeline,
 ) -> None:
     pipeline.answer("file:///gone", ErrorCode.AUDIO_NOT_FOUND)
@@ -159,14 +159,14 @@ async def test_while_the_recogniser_is_busy_only_what_needs_it_waits(
         assert (await client.wait("torn")).error is ErrorCode.AUDIO_UNREADABLE
 
 
-async def test_those_who_joined_a_failed_transcription_try_for_themselves(
+async def test_requests_coalesced_with_a_failed_one_are_transcribed_themselves(
     pipeline: ScriptedPipeline,
 ) -> None:
-    heard: list[str] = []
+    tried: list[str] = []
 
     def only_the_second(request: Request) -> str:
-        heard.append(request.id)
-        if len(heard) == 1:
+        tried.append(request.id)
+        if len(tried) == 1:
             raise RequestError(ErrorCode.INTERNAL, "once")
         return "heard"
 
@@ -179,7 +179,7 @@ async def test_those_who_joined_a_failed_transcription_try_for_themselves(
     assert uses == [("a", None), ("b", "miss"), ("c", "coalesced")]
 
 
-async def test_time_passes_when_the_test_says_so(pipeline: ScriptedPipeline) -> None:
+async def test_advance_moves_every_deadline_and_time_to_live(pipeline: ScriptedPipeline) -> None:
     async with pipeline.client() as client:
         await client.transcribe(AUDIO, id="short", ttl=60)
         pipeline.advance(timedelta(seconds=59))
@@ -226,7 +226,7 @@ async def test_a_letter_past_its_deadline_is_replayed_only_without_it(
         assert (await client.wait("x")).text == "at last"
 
 
-async def test_an_outage_is_told_at_once_and_ends(pipeline: ScriptedPipeline) -> None:
+async def test_calls_during_an_outage_raise_at_once(pipeline: ScriptedPipeline) -> None:
     async with pipeline.client() as client, aclosing(client.follow("0")) as events:
         with pipeline.workers_away():
             waiting = asyncio.create_task(client.transcribe(AUDIO, id="x"))
@@ -268,7 +268,7 @@ class Service:
             return [client.transcribe(each).text for each in audio]
 
 
-def test_it_may_stand_for_the_class_that_a_service_makes_its_client_of(
+def test_blocking_client_can_replace_the_client_class_of_a_service(
     pipeline: ScriptedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Service, "client_class", pipeline.blocking_client)
@@ -280,7 +280,7 @@ def test_its_clients_are_the_ordinary_ones_to_isinstance(pipeline: ScriptedPipel
     assert isinstance(pipeline.blocking_client(), blocking.Client)
 
 
-def test_it_keeps_no_verb_that_would_ask_redis() -> None:
+def test_every_method_that_would_ask_redis_is_overridden() -> None:
     """A verb added to the real clients must be answered here too."""
     general = {"from_settings", "submit", "submit_file", "submit_many"}
     for real, double in ((Client, testing.Client), (DeadLetters, ScriptedLetters)):

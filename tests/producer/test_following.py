@@ -130,7 +130,7 @@ async def test_a_cancelled_follow_ends_though_redis_answers_at_the_same_moment(
     assert task.cancelled()
 
 
-async def test_a_position_that_is_none_is_named(client: Client) -> None:
+async def test_following_an_invalid_position_names_it(client: Client) -> None:
     with pytest.raises(SensestreamError, match="'yesterday'"):
         await anext(client.follow("yesterday"))
 
@@ -149,7 +149,7 @@ async def test_a_key_of_the_wrong_type_ends_the_follow_with_its_error(
         await anext(client.follow("0"))
 
 
-async def test_a_foreign_entry_is_passed_over(client: Client, redis: Redis, keys: Keys) -> None:
+async def test_a_foreign_entry_is_skipped(client: Client, redis: Redis, keys: Keys) -> None:
     await redis.xadd(keys.transcripts, {"status": "imaginary"})
     await write(redis, keys, 1)
     async with following(client, "0") as subscriber:
@@ -157,7 +157,7 @@ async def test_a_foreign_entry_is_passed_over(client: Client, redis: Redis, keys
     assert subscriber.texts == texts(1)
 
 
-async def test_cut_connections_lose_nothing_and_repeat_nothing(
+async def test_cut_connections_lose_and_repeat_no_outcome(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     async with following(client, "0") as subscriber:
@@ -170,7 +170,7 @@ async def test_cut_connections_lose_nothing_and_repeat_nothing(
     assert subscriber.gaps == []
 
 
-async def test_a_restart_of_redis_loses_nothing_and_repeats_nothing(
+async def test_a_restart_of_redis_loses_and_repeats_no_outcome(
     own_redis: Callable[..., EmbeddedRedis], keys: Keys
 ) -> None:
     server = own_redis(appendonly=True, appendfsync="always")
@@ -237,7 +237,7 @@ async def test_a_flush_under_a_follower_is_a_gap_and_new_outcomes_come(
     assert subscriber.texts == texts(1, 2, 3)
 
 
-async def test_a_failover_that_lost_outcomes_is_a_gap_and_repeats_none_of_the_others(
+async def test_a_failover_that_lost_outcomes_is_a_gap_and_repeats_no_other(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     async def lay_out(*entries: tuple[str, int]) -> None:
@@ -258,14 +258,14 @@ async def test_a_failover_that_lost_outcomes_is_a_gap_and_repeats_none_of_the_ot
     assert subscriber.texts == texts(1, 2, 3, 4, 5)
 
 
-async def test_a_listener_hears_what_is_announced_while_it_listens(
+async def test_a_listener_yields_outcomes_published_while_it_listens(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
-    heard: list[str] = []
+    yielded: list[str] = []
 
     async def listen() -> None:
         async for announced in client.listen():
-            heard.append(announced.text)
+            yielded.append(announced.text)
             if announced.text == "text 3":
                 return
 
@@ -279,4 +279,4 @@ async def test_a_listener_hears_what_is_announced_while_it_listens(
     await redis.client_kill_filter(_type="pubsub")
     await wait_until(lambda: announce(3), what="it listens again")
     await asyncio.wait_for(task, 20)
-    assert heard == texts(1, 3)
+    assert yielded == texts(1, 3)

@@ -59,7 +59,7 @@ async def test_letters_are_found_by_id_error_and_age(
     assert await selected(client, ids=frozenset({"a"}), newer_than=timedelta(hours=1)) == []
 
 
-async def test_a_replayed_letter_stands_in_its_lane_as_it_was_sent(
+async def test_a_replayed_letter_is_queued_as_it_was_sent(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     await bury(redis, keys, "x", fields={"language": "en", "unknown": "kept", "metadata": "[1]"})
@@ -83,7 +83,7 @@ async def test_a_replayed_letter_stands_in_its_lane_as_it_was_sent(
     assert await redis.ttl(keys.request("x")) == -1
 
 
-async def test_a_letter_is_replayed_once_however_often_it_is_asked_for(
+async def test_concurrent_replays_of_a_letter_queue_it_once(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     await bury(redis, keys, "x")
@@ -181,7 +181,7 @@ async def test_a_purged_letter_takes_its_bytes_with_it(
     assert await redis.xlen(keys.dead) == 0
 
 
-async def test_a_purge_leaves_the_bytes_of_a_request_that_took_the_id_over(
+async def test_a_purge_keeps_the_bytes_of_a_later_request_with_the_id(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     await bury(redis, keys, "x", fields={"audio": f"redis:{keys.upload('x')}"})

@@ -31,7 +31,7 @@ async def test_a_request_is_queued_and_then_done_with_its_outcome(
     assert (done.state, done.status, done.outcome.text) == ("done", "completed", "hello")
 
 
-async def test_an_id_that_nobody_submitted_has_no_status(client: Client) -> None:
+async def test_an_unknown_id_has_no_status(client: Client) -> None:
     assert await client.status("never") is None
 
 

@@ -10,7 +10,14 @@ import unicodedata
 from hypothesis import given, settings, strategies as st
 from sensestream_common.contract.outcome import Outcome, Status
 from sensestream_common.contract.transcript import Segment, Word
-from sensestream_producer.outcomes.subtitles import MAX_COLUMNS, MAX_SECONDS, cues, srt, vtt
+from sensestream_producer.outcomes.subtitles import (
+    MAX_COLUMNS,
+    MAX_LINES,
+    MAX_SECONDS,
+    cues,
+    srt,
+    vtt,
+)
 
 SRT_CUE = re.compile(r"\d+\n(\d\d+:\d\d:\d\d,\d{3}) --> (\d\d+:\d\d:\d\d,\d{3})\n((?:.+\n)+)\n")
 VTT_CUE = re.compile(r"(\d\d+:\d\d:\d\d\.\d{3}) --> (\d\d+:\d\d:\d\d\.\d{3})\n((?:.+\n)+)\n")
@@ -71,11 +78,12 @@ def test_every_word_is_shown_once_and_in_order(segments: list[Segment]) -> None:
     whole = [segment.text for segment in short if segment.end - segment.start <= MAX_SECONDS]
     assert set(whole) <= {"".join(cue.lines) for cue in shown}, "a short segment is left alone"
     for cue in shown:
-        assert cue.lines
-        assert cue.end > cue.start
+        assert 1 <= len(cue.lines) <= MAX_LINES
+        assert cue.start < cue.end <= cue.start + MAX_SECONDS + 0.0011
         assert all(0 < columns(line) <= MAX_COLUMNS for line in cue.lines)
     for first, second in itertools.pairwise(shown):
         assert second.start >= first.start
+        assert second.start >= first.end - 0.0011
 
 
 @settings(max_examples=120, deadline=None)
@@ -115,6 +123,51 @@ def test_a_long_segment_is_cut_between_words_at_their_times() -> None:
     assert [(cue.start, cue.end) for cue in shown] == [(0.0, 6.5), (7.0, 12.0)]
     assert all(cue.end - cue.start <= MAX_SECONDS for cue in shown)
     assert shown[1].lines == ("word7 word8 word9 word10 word11",)
+
+
+def spans(*segments: Segment) -> list[tuple[float, float, str]]:
+    return [
+        (round(cue.start, 3), round(cue.end, 3), "|".join(cue.lines))
+        for cue in cues(outcome(*segments))
+    ]
+
+
+def test_a_run_of_digits_that_lasts_too_long_is_cut_in_proportion_to_its_length() -> None:
+    digits = "3141592653" * 2
+    assert spans(Segment(0, 20, digits, (Word(0, 20, digits),))) == [
+        (0.0, 7.0, "3141592"), (7.0, 14.0, "6533141"), (14.0, 20.0, "592653"),
+    ]  # fmt: skip
+
+
+def test_a_pause_inside_a_run_of_digits_is_where_it_is_cut() -> None:
+    spoken = (Word(1, 4, "314"), Word(6, 9, "159"))
+    assert spans(Segment(1, 9, "314159", spoken)) == [(1.0, 4.0, "314"), (6.0, 9.0, "159")]
+
+
+def test_korean_without_spaces_is_cut_between_syllables() -> None:
+    text = "안" * 50
+    shown = spans(Segment(0, 10, text, (Word(0, 10, text),)))
+    assert [lines for *_, lines in shown] == ["|".join(["안" * 21, "안" * 14]), "안" * 15]
+    assert [(start, end) for start, end, _ in shown] == [(0.0, 7.0), (7.0, 10.0)]
+
+
+def test_a_word_longer_than_two_lines_is_cut_where_the_second_is_full() -> None:
+    text = "x" * 100
+    assert spans(Segment(0, 5, text, (Word(0, 5, text),))) == [
+        (0.0, 4.2, "|".join(["x" * 42] * 2)), (4.2, 5.0, "x" * 16),
+    ]  # fmt: skip
+
+
+def test_a_segment_without_words_that_lasts_too_long_is_cut() -> None:
+    shown = spans(Segment(0, 30, "one two three"))
+    assert "".join(lines for *_, lines in shown) == "onetwothree"
+    assert all(end - start <= MAX_SECONDS for start, end, _ in shown)
+
+
+def test_text_of_a_whole_recording_without_segments_stands_no_longer_than_a_cue_may() -> None:
+    shown = cues(outcome(text="five", duration=60.0))
+    assert squeezed("".join(line for cue in shown for line in cue.lines)) == "five"
+    assert all(cue.end - cue.start <= MAX_SECONDS for cue in shown)
 
 
 def test_lines_of_wide_characters_are_half_as_long_and_do_not_begin_with_a_mark() -> None:

@@ -36,7 +36,9 @@ async def test_transcribe_gives_the_outcome(client: Client, redis: Redis, keys: 
     assert (outcome.id, outcome.status, outcome.text) == ("x", Status.COMPLETED, "good morning")
 
 
-async def test_a_failed_outcome_is_an_outcome(client: Client, redis: Redis, keys: Keys) -> None:
+async def test_transcribe_returns_a_failed_outcome(
+    client: Client, redis: Redis, keys: Keys
+) -> None:
     waiting = asyncio.create_task(client.transcribe(AUDIO, timeout=20))
     await waiting_requests(redis, keys, 1)
     [(entry, request)] = await requests(redis, keys)
@@ -44,7 +46,7 @@ async def test_a_failed_outcome_is_an_outcome(client: Client, redis: Redis, keys
     assert (await waiting).error is ErrorCode.AUDIO_NOT_FOUND
 
 
-async def test_an_outcome_that_came_before_the_wait_is_found_at_once(
+async def test_an_outcome_written_before_the_wait_is_found(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     receipt = await client.submit(AUDIO)
@@ -61,7 +63,7 @@ async def test_transcribing_a_completed_id_gives_the_outcome_it_had(
     assert await client.transcribe(AUDIO, id="x", timeout=2) == first
 
 
-async def test_an_outcome_no_longer_kept_is_said_to_be(
+async def test_a_wait_for_a_trimmed_outcome_raises_wait_timeout(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     async with answering(redis, keys):
@@ -73,7 +75,7 @@ async def test_an_outcome_no_longer_kept_is_said_to_be(
         await client.wait("x", timeout=20)
 
 
-async def test_the_outcome_of_an_earlier_request_with_the_id_does_not_count(
+async def test_the_outcome_of_an_earlier_request_with_the_id_is_ignored(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     waiting = asyncio.create_task(client.transcribe(AUDIO, id="x", timeout=20))
@@ -85,7 +87,7 @@ async def test_the_outcome_of_an_earlier_request_with_the_id_does_not_count(
     assert (await waiting).text == "of this one"
 
 
-async def test_no_outcome_in_time_is_a_wait_timeout_and_the_request_stands(
+async def test_a_wait_timeout_leaves_the_request_queued(
     client: Client, redis: Redis, keys: Keys
 ) -> None:
     with pytest.raises(WaitTimeout, match="'x'"):

@@ -1,6 +1,4 @@
-"""Under which identity the cache knows a result: the same for the worker that stores it and for
-whoever looks it up.
-"""
+"""The identity of a result in the cache: the same for all who store it or look it up."""
 
 from __future__ import annotations
 
@@ -14,8 +12,8 @@ _HEX = frozenset(b"0123456789abcdef")
 def result_identity(audio: str, recogniser: str, language: str, itn: bool) -> str:
     """The identity of a result, in hex.
 
-    `audio` is the identity of the decoded samples, `recogniser` the fingerprint of what hears
-    them (`{name}:recogniser`), `language` the one that is asked for.
+    `audio` is the identity of the decoded samples, `recogniser` the fingerprint of the model that
+    transcribes them (`{name}:recogniser`), `language` the requested one.
     """
     parts = (audio, recogniser, language, "1" if itn else "0")
     return sha256("\n".join(parts).encode()).hexdigest()
@@ -27,7 +25,8 @@ def is_identity(value: bytes) -> bool:
 
 
 def checksum(transcript: bytes) -> str:
-    """Of a transcript as it is kept, and as a script of Redis's can make it (`redis.sha1hex`): to
-    tell whether it still is; it protects from nobody.
+    """The SHA-1 of a transcript as the cache keeps it, in hex.
+
+    Scripts compute the same (`redis.sha1hex`) to check that it is still kept; it is no protection.
     """
     return sha1(transcript, usedforsecurity=False).hexdigest()

@@ -119,6 +119,7 @@ class Keys:
 
     @property
     def upload_prefix(self) -> str:
+        """The beginning of the keys of uploaded bytes."""
         return self.prefix + "upload:"
 
     @property
@@ -127,9 +128,11 @@ class Keys:
         return self.prefix + "audio:"
 
     def lane(self, lane: Lane) -> str:
+        """The stream of a lane."""
         return self.requests_high if lane is Lane.HIGH else self.requests
 
     def result(self, identity: str) -> str:
+        """The hash of a cached result."""
         return f"{self.prefix}result:{identity}"
 
     def audio(self, digest: str, revision: str) -> str:
@@ -137,19 +140,25 @@ class Keys:
         return f"{self.audio_prefix}{revision}:{digest}"
 
     def lease(self, identity: str) -> str:
+        """The lease of the worker that transcribes it."""
         return f"{self.prefix}lease:{identity}"
 
     def warmed(self, mark: str) -> str:
+        """The mark of a warm-up list that was warmed."""
         return f"{self.prefix}warmed:{mark}"
 
     def crashes(self, identity: str) -> str:
+        """The count of the workers that died on it."""
         return f"{self.prefix}crashes:{identity}"
 
     def request(self, request_id: str) -> str:
+        """The hash with a request's state."""
         return f"{self.prefix}request:{request_id}"
 
     def upload(self, request_id: str) -> str:
+        """The uploaded bytes of a request."""
         return f"{self.prefix}upload:{request_id}"
 
     def worker(self, consumer: str) -> str:
+        """The hash with which a worker shows that it lives."""
         return f"{self.prefix}worker:{consumer}"

@@ -38,6 +38,8 @@ __all__ = [
 
 
 class Status(StrEnum):
+    """How a request ended."""
+
     COMPLETED = "completed"
     FAILED = "failed"
 
@@ -50,7 +52,26 @@ class CacheUse(StrEnum):
     COALESCED = "coalesced"  # joined a transcription already under way
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class _SegmentsField:
+    """The field `segments`: given as JSON text, it is read at the first access.
+
+    Three words are spoken in every second, and most callers that wait for a text look at none of
+    them. A dataclass takes a descriptor for a field, but not together with slots.
+    """
+
+    def __get__(self, outcome: Outcome | None, owner: type[Outcome]) -> tuple[Segment, ...]:
+        if outcome is None:
+            return ()  # the default value of the field
+        value: tuple[Segment, ...] | str = outcome.__dict__["_segments"]
+        if isinstance(value, str):
+            value = outcome.__dict__["_segments"] = read_segments(value)
+        return value
+
+    def __set__(self, outcome: Outcome, value: tuple[Segment, ...] | str) -> None:
+        outcome.__dict__["_segments"] = value
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """One outcome; exactly one exists for every request entry.
 
@@ -66,7 +87,7 @@ class Outcome:
     language: str = ""
     emotion: str = ""
     events: tuple[str, ...] = ()
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[Segment, ...] = _SegmentsField()  # type: ignore[assignment]  # it is the field
     confidence: float | None = None
     duration: float | None = None
     warnings: tuple[AudioWarning, ...] = ()
@@ -86,9 +107,11 @@ class Outcome:
 
     @property
     def completed(self) -> bool:
+        """Whether it has a transcript."""
         return self.status is Status.COMPLETED
 
     def with_transcript(self, transcript: Transcript) -> Outcome:
+        """The same outcome with the fields that a transcript gives."""
         return replace(self, **transcript_fields(transcript))
 
     def to_json(self) -> dict[str, Any]:
@@ -137,8 +160,10 @@ def to_json_text(entry: Mapping[str, str]) -> str:
     return f"{{{','.join(members)}}}"
 
 
-def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
+def outcome_from_entry(raw: Mapping[bytes, bytes], *, defer: bool = False) -> Outcome:
     """The outcome in an entry of the transcripts stream.
+
+    With `defer` its segments are read, and may raise, at the first access.
 
     Raises:
         PipelineError: No worker of this contract wrote the entry.
@@ -151,15 +176,16 @@ def outcome_from_entry(raw: Mapping[bytes, bytes]) -> Outcome:
     try:
         if "events" in value:
             value["events"] = _events(value["events"])
-        if "segments" in value:
-            value["segments"] = read_segments(value["segments"])
         if "warnings" in value:
             value["warnings"] = read_warnings(value["warnings"])
-        return _outcome(value)
+        outcome = _outcome(value)
     except MALFORMED as error:
         raise PipelineError(
             f"an entry of the transcripts stream is no outcome: {error!r}"
         ) from None
+    if not defer:
+        outcome.segments  # noqa: B018  (read here, so that an error is raised here)
+    return outcome
 
 
 def outcome_from_json(text: str | bytes) -> Outcome:

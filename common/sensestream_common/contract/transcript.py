@@ -1,4 +1,4 @@
-"""What was heard in a recording: the value that the engine gives and the cache keeps."""
+"""Transcripts: the values that the engine gives and the cache keeps."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class Word(NamedTuple):
     text: str
 
     def to_json(self) -> dict[str, Any]:
+        """The value as a JSON object."""
         return {"start": self.start, "end": self.end, "text": self.text}
 
 
@@ -50,6 +51,7 @@ class Segment:
     words: tuple[Word, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """The value as a JSON object."""
         value: dict[str, Any] = {"start": self.start, "end": self.end, "text": self.text}
         if self.words:
             value["words"] = [word.to_json() for word in self.words]
@@ -151,6 +153,7 @@ class Transcript:
     duration: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
+        """The value as a JSON object."""
         return {
             "text": self.text,
             "language": self.language,
@@ -176,10 +179,12 @@ class Transcript:
         )
 
     def dumps(self) -> str:
+        """The JSON text of `to_json`, as the cache keeps it."""
         return _write(self.to_json())
 
     @classmethod
     def loads(cls, text: str | bytes) -> Transcript:
+        """The transcript in JSON text; one of `MALFORMED` if it is none."""
         return cls.from_json(json.loads(text))
 
 

@@ -25,13 +25,14 @@ __all__ = ["Engine", "NotStarted"]
 
 
 class _Clock:
-    """When a recording came, and when a thread began with it."""
+    """Times one recording: its wait for a thread, and its stay in it."""
 
     def __init__(self) -> None:
         self.came = now()
         self.started = 0
 
     def tell(self) -> None:
+        """Record both stages; a recording that never started has only waited."""
         ended = now()
         record(Stage.QUEUE, self.came, self.started or ended)
         if self.started:
@@ -39,12 +40,12 @@ class _Clock:
 
 
 class NotStarted(Exception):
-    """No thread was free within the time given; nothing was heard."""
+    """No thread was free within the time given; nothing was transcribed."""
 
 
 @contextmanager
 def _cancelled_after(seconds: float | None, future: Future[Transcript]) -> Iterator[None]:
-    """Cancels the future after that time, unless it runs by then."""
+    """Cancel the future after that time, unless it runs by then."""
     if seconds is None:
         yield
         return
@@ -56,7 +57,7 @@ def _cancelled_after(seconds: float | None, future: Future[Transcript]) -> Itera
 
 
 class Engine:
-    """Recognises up to `capacity` recordings at once, each in a thread of its own.
+    """Transcribes up to `capacity` recordings at once, each in a thread of its own.
 
     The runtime releases the interpreter's lock while it computes, so as many threads as cores
     keep all cores busy with one session. A recogniser that batches wants more in flight than
@@ -69,7 +70,7 @@ class Engine:
             raise ValueError(f"concurrency is {concurrency}: expected 1 or more")
         self.recogniser = recogniser
         self.capacity = max(concurrency, recogniser.clips_in_flight)
-        self._crew = ThreadPool(self.capacity)
+        self._pool = ThreadPool(self.capacity)
         self._closed = threading.Event()
         self._counting = threading.Lock()
         self._busy = 0
@@ -87,14 +88,22 @@ class Engine:
         *,
         start_within: float | None = None,
     ) -> Transcript:
-        """The transcript of int16[n] samples, 16 kHz mono; waits for a free thread.
+        """Wait for a free thread and transcribe in it.
 
-        Raises `NotStarted` when none is free within `start_within` seconds.
+        Recordings start in the order they came. A call that is cancelled while it waits never
+        starts. One that is cancelled while it runs keeps its thread to the end of its piece (at
+        most 30 s of audio), and its result is dropped.
 
-        Recordings start in the order they came. Cancelled while it waits, one is never started;
-        cancelled while it runs, it runs to the end of its piece (at most 30 s of audio) in its
-        thread, which is free only then, and what it heard is dropped. Raises
-        what `Recogniser.recognise` raises, and `RuntimeError` once the engine is closed.
+        Args:
+            samples: int16[n], 16 kHz mono.
+            language: the language spoken, or `auto`.
+            itn: whether numbers are written as digits, and with punctuation.
+            start_within: seconds to wait for a free thread; None waits as long as it takes.
+
+        Raises:
+            NotStarted: no thread was free in time.
+            RuntimeError: the engine is closed.
+            RequestError, TransientError: as from `Recogniser.recognise`.
         """
         if self._closed.is_set():
             raise RuntimeError("the engine is closed")
@@ -106,7 +115,7 @@ class Engine:
             language,
             itn,
             abandoned=abandoned,
-            share=self._crew.share,
+            run_tasks=self._pool.run_shared,
         )
 
         def work() -> Transcript:
@@ -114,7 +123,7 @@ class Engine:
             with self._occupied():
                 return recognise()
 
-        recognition = self._crew.submit(work)
+        recognition = self._pool.submit(work)
         try:
             with _cancelled_after(start_within, recognition):
                 return await asyncio.wrap_future(recognition)
@@ -123,7 +132,7 @@ class Engine:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Nobody cancelled the caller: without these its task would end without a word.
+            # The caller was not cancelled: without an error its task would end silently.
             if self._closed.is_set():
                 raise RuntimeError("the engine was closed before this clip started") from None
             raise NotStarted from None
@@ -141,6 +150,6 @@ class Engine:
                 self._busy -= 1
 
     async def aclose(self) -> None:
-        """Takes no more clips, refuses those that wait, returns when the running ones ended."""
+        """Refuse new clips and those that wait; return when the running ones have ended."""
         self._closed.set()
-        await asyncio.to_thread(self._crew.close)
+        await asyncio.to_thread(self._pool.close)

@@ -15,7 +15,7 @@ from sensestream_common.contract.errors import ErrorCode, ModelError, RequestErr
 from sensestream_consumer.engine.batching.batcher import Batcher
 from sensestream_consumer.engine.batching.queue import BUCKETS, Batch, BatchLimits, BatchStats, Clip
 from sensestream_consumer.engine.decoding.ctc import Rows
-from sensestream_consumer.engine.decoding.transcript import Heard, assemble, hear
+from sensestream_consumer.engine.decoding.transcript import SegmentResult, assemble
 from sensestream_consumer.engine.frontend import SAMPLE_RATE, Frontend
 from sensestream_consumer.engine.graph.opening import open_graph, precision_of
 from sensestream_consumer.engine.model.directory import find_model_files
@@ -29,10 +29,9 @@ from sensestream_consumer.engine.segmentation.cutters import (
 )
 from sensestream_consumer.engine.segmentation.fsmn_vad import FsmnVad
 from sensestream_consumer.engine.session import choose_device, lacks_memory
-from sensestream_consumer.engine.thread_pool import run_sequentially
+from sensestream_consumer.engine.thread_pool import TaskRunner, run_sequentially
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -77,7 +76,7 @@ class Recogniser:
         self._vocabulary = vocabulary
         self._cutter = cutter
         self._frontend = Frontend(graph.description.options, graph.description.cmvn)
-        # More callers than cores wait for a batch: those that came first are to get there first.
+        # More callers than cores wait for a batch, and the first ones should get there first.
         self._preparing = threading.BoundedSemaphore(os.cpu_count() or 1)
         self._batcher = (
             Batcher(self._run, batching, accepts_padding=graph.accepts_padding)
@@ -98,17 +97,26 @@ class Recogniser:
         gpu_mem_limit: int = 0,
         cache: Path | None = None,
     ) -> Self:
-        """The model in `directory` on `device` (`auto`, `cpu`, `cuda`, `cuda:1`).
+        """Load a model.
 
         The CPU prefers the int8 graph; CUDA takes only a float one, since ONNX Runtime has no
         CUDA kernels for integer graphs and would compute them node by node on the CPU.
-        `threads` is the number of threads inside one run, `vad` the directory of an FSMN-VAD
-        model that decides where long audio is cut (None: its loudness does). A GPU batches by
-        `batching`, or by defaults; a CPU only if told to, an int8 graph then with one activation
-        scale a row: another precision, and so another fingerprint. `gpu_mem_limit`: bytes, 0 for
-        all. `cache` is the folder for graphs
-        converted to run faster on this processor (None: the user's cache folder).
-        Raises `ModelError`, which names the file or device and what was expected.
+
+        Args:
+            directory: the model's directory.
+            device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+            threads: number of threads inside one run.
+            vad: directory of an FSMN-VAD model that decides where long audio is cut; without one
+                its loudness does.
+            batching: limits of batches. A GPU has defaults, a CPU batches only with limits. An
+                int8 graph then has one activation scale a row: another precision, and so another
+                fingerprint.
+            gpu_mem_limit: bytes of the GPU's memory, 0 for all.
+            cache: folder for graphs converted to run faster on this processor; without one the
+                user's cache folder.
+
+        Raises:
+            ModelError: names the file or device, and what was expected.
         """
         if threads < 1:
             raise ModelError(f"threads is {threads}: expected 1 or more")
@@ -117,13 +125,18 @@ class Recogniser:
         vocabulary = read_vocabulary(files.vocabulary)
         inspected = inspect_graph(files.graph)
         graph = open_graph(
-            files, inspected, chosen,
-            threads=threads, batched=batching is not None, gpu_mem_limit=gpu_mem_limit, cache=cache,
-        )  # fmt: skip
-        if graph.pieces != len(vocabulary):
+            files,
+            inspected,
+            chosen,
+            threads=threads,
+            batched=batching is not None,
+            gpu_mem_limit=gpu_mem_limit,
+            cache=cache,
+        )
+        if graph.tokens != len(vocabulary):
             raise ModelError(
-                f"{files.vocabulary} has {len(vocabulary)} pieces and the logits of "
-                f"{files.graph.name} have {graph.pieces}: they belong to different models"
+                f"{files.vocabulary} has {len(vocabulary)} tokens and the logits of "
+                f"{files.graph.name} have {graph.tokens}: they belong to different models"
             )
         cutter: Cutter = SpeechCutter(FsmnVad.load(vad)) if vad else EnergyCutter()
         precision = precision_of(inspected, graph)
@@ -135,13 +148,8 @@ class Recogniser:
         return cls(graph, vocabulary, cutter, name=name, fingerprint=digest, batching=batching)
 
     @property
-    def accepts_padding(self) -> bool:
-        """Whether rows may be padded beyond the longest clip of a batch (see `Graph`)."""
-        return self._graph.accepts_padding
-
-    @property
     def batch_stats(self) -> BatchStats | None:
-        """What was run in batches and what of it was padding; None where nothing is batched."""
+        """What has run in batches and how much of it was padding; None without batches."""
         return self._batcher.batch_stats if self._batcher else None
 
     def recognise(
@@ -151,18 +159,28 @@ class Recogniser:
         itn: bool,
         *,
         abandoned: threading.Event | None = None,
-        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = run_sequentially,
+        run_tasks: TaskRunner = run_sequentially,
     ) -> Transcript:
-        """The transcript of int16[n] samples, 16 kHz mono, of any length.
+        """Transcribe a recording of any length.
 
-        Raises `RequestError` for a language this model does not take, for no samples at all, and
-        for a clip on which the model fails. `abandoned`, once set, stops a long recording before
-        its next piece: `concurrent.futures.CancelledError`. `share` runs one task for each piece
-        and gives the results in order; the transcript does not depend on how.
+        Args:
+            samples: int16[n], 16 kHz mono.
+            language: one of `languages`.
+            itn: whether numbers are written as digits, and with punctuation.
+            abandoned: once set, stops a long recording before its next piece.
+            run_tasks: runs one task for each piece; the transcript does not depend on their order.
+
+        Raises:
+            RequestError: the model does not take the language, there are no samples, or the model
+                fails on them.
+            TransientError: the device or the machine has no memory left.
+            concurrent.futures.CancelledError: the recording was abandoned.
         """
-        heard = self.recognise_pieces(samples, language, itn=itn, abandoned=abandoned, share=share)
+        results = self.recognise_pieces(
+            samples, language, itn=itn, abandoned=abandoned, run_tasks=run_tasks
+        )
         return assemble(
-            heard,
+            results,
             self._vocabulary,
             self._frontend.options,
             hint=language,
@@ -176,9 +194,12 @@ class Recogniser:
         *,
         itn: bool,
         abandoned: threading.Event | None = None,
-        share: Callable[[Sequence[Callable[[], Heard]]], list[Heard]] = run_sequentially,
-    ) -> list[Heard]:
-        """What the model says about each piece of a recording, in order: ids before text."""
+        run_tasks: TaskRunner = run_sequentially,
+    ) -> list[SegmentResult]:
+        """What the model says about each piece of a recording, in order.
+
+        Arguments and errors are those of `recognise`.
+        """
         if samples.dtype != np.int16 or samples.ndim != 1:
             raise TypeError(f"samples are {samples.dtype}{list(samples.shape)}, expected int16[n]")
         if language not in self.languages:
@@ -189,18 +210,20 @@ class Recogniser:
         if samples.shape[0] == 0:
             raise RequestError(ErrorCode.AUDIO_EMPTY, "the audio has no samples")
 
-        def hear_piece(piece: Piece) -> Heard:
+        def transcribe_piece(piece: Piece) -> SegmentResult:
             if abandoned is not None and abandoned.is_set():
                 raise CancelledError
             rows = self._rows(samples[piece.start : piece.stop], language, itn=itn)
-            return hear(piece, rows, self._vocabulary)
+            return SegmentResult.of(piece, rows, self._vocabulary)
 
-        return share([functools.partial(hear_piece, piece) for piece in self._cutter.cut(samples)])
+        return run_tasks(
+            [functools.partial(transcribe_piece, piece) for piece in self._cutter.cut(samples)]
+        )
 
     def warm_up(self) -> None:
-        """Runs what is slow for the first time, so that no request pays for it.
+        """Run what is slow for the first time, so that no request pays for it.
 
-        On a CPU a second of silence; in batches every length, alone and in company.
+        On a CPU a second of silence; in batches every length, alone and in a full batch.
         """
         if self._batcher is None:
             self.recognise(np.zeros(SAMPLE_RATE, np.int16), "auto", itn=True)
@@ -217,12 +240,12 @@ class Recogniser:
             self._batcher.run_now(clips, bucket)
 
     def close(self) -> None:
-        """Ends the thread that runs batches, where there is one."""
+        """End the thread that runs batches, where there is one."""
         if self._batcher is not None:
             self._batcher.close()
 
     def _rows(self, samples: NDArray[np.int16], language: str, *, itn: bool) -> Rows:
-        """The best piece of each row of one piece of audio."""
+        """The best token of each row of one piece of audio."""
         with self._preparing:
             features = self._frontend(samples)
         description = self._graph.description

@@ -168,7 +168,7 @@ def _providers(device: str, gpu_mem_limit: int) -> list[Any]:
         # The default doubles the arena each time and never gives back.
         "arena_extend_strategy": "kSameAsRequested",
         # TensorFloat-32 keeps 10 bits of a mantissa: enough to decide a near tie by which kernel
-        # a batch's shape chose. An answer is not to depend on its company.
+        # a batch's shape chose. An answer must not depend on its batch neighbours.
         "use_tf32": "0",
     }
     if gpu_mem_limit:

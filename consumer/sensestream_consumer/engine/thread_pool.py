@@ -1,4 +1,4 @@
-"""The threads that recognise: recordings first, then pieces of those that are under way."""
+"""The threads that transcribe: recordings first, then pieces of those that are under way."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import functools
 import threading
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["ThreadPool", "run_sequentially"]
+__all__ = ["TaskRunner", "ThreadPool", "run_sequentially"]
 
 T = TypeVar("T")
+
+
+class TaskRunner(Protocol):
+    """Runs tasks, each once and in whatever order, and returns their results in order."""
+
+    def __call__(self, tasks: Sequence[Callable[[], T]]) -> list[T]: ...
 
 
 def run_sequentially(tasks: Sequence[Callable[[], T]]) -> list[T]:
@@ -42,17 +48,20 @@ class ThreadPool:
             thread.start()
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Runs the work in a thread, in the order of submission; cancellable until it starts."""
+        """Run the work in a thread, in the order of submission; cancellable until it starts.
+
+        Raises `RuntimeError` once the pool is closed.
+        """
         future: Future[T] = Future()
         with self._changed:
             if self._closed:
-                raise RuntimeError("the crew is closed")
+                raise RuntimeError("the thread pool is closed")
             self._waiting.append((future, work))
             self._changed.notify()
         return future
 
-    def share(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """As `run_sequentially`, with the help of idle threads; called from a thread of the crew.
+    def run_shared(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """As `run_sequentially`, with the help of idle threads; called from a thread of the pool.
 
         Tasks start in order. After the first failure no more are started, and of those that
         fail the error of the first in order is raised: the one that `run_sequentially` would raise.
@@ -71,7 +80,7 @@ class ThreadPool:
         return shared.results()
 
     def close(self) -> None:
-        """Cancels what waits, lets what runs come to its end, and returns then."""
+        """Cancel what waits, and return when what runs has ended."""
         with self._changed:
             self._closed = True
             waiting = list(self._waiting)
@@ -87,7 +96,7 @@ class ThreadPool:
             job()
 
     def _next(self) -> Callable[[], None] | None:
-        """What this thread does next; None once the crew is closed."""
+        """What this thread does next; None once the thread pool is closed."""
         with self._changed:
             while True:
                 if self._waiting:
@@ -105,7 +114,7 @@ class _Shared:
 
     def __init__(self, tasks: Sequence[Callable[[], Any]], changed: threading.Condition) -> None:
         self.running = 0
-        self._changed = changed  # its lock is the crew's, and may be taken twice
+        self._changed = changed  # its lock is the pool's, and may be taken twice
         self._tasks = tasks
         self._started = 0
         self._done: dict[int, Any] = {}
@@ -122,6 +131,7 @@ class _Shared:
         return functools.partial(self._run, number)
 
     def results(self) -> list[Any]:
+        """What the tasks returned, in order; raises the first failure."""
         if self._failed:
             raise self._failed[min(self._failed)]
         return [self._done[number] for number in range(len(self._tasks))]

@@ -29,7 +29,6 @@ class Fetching:
         self._deadlines = deadlines
         self._local = asyncio.Semaphore(_AT_ONCE)
         self._remote = asyncio.Semaphore(_AT_ONCE)  # apart: a slow site or store holds up no file
-        self._redis_away = Backoff()
 
     async def fetch(self, request: Request) -> Fetched:
         """The referenced bytes, hashed; the caller closes them.
@@ -56,6 +55,7 @@ class Fetching:
         remote = request.audio.lower().startswith(("http:", "https:", "s3:"))
         at_once = self._remote if remote else self._local
         backoff = Backoff(first=0.5, longest=4.0)
+        redis_away = Backoff()
         while True:
             try:
                 async with at_once:
@@ -69,5 +69,5 @@ class Fetching:
                 if not is_outage(error):
                     raise
                 RETRIES.labels("fetch").inc()
-                await self._redis_away.wait()
+                await redis_away.wait()
             self._deadlines.check(request)

@@ -37,9 +37,9 @@ class SlotPool:
             │                       └─ cancel_reservation, or a second later ──> available
             └──────────────── acquire ────────────────> in use
 
-    A reservation belongs to one delivery. `FlowControl` makes it for each delivery that it takes
-    over; the delivery's own `acquire` uses it up; whoever finds that the delivery needs no slot, or
-    that its work has ended, cancels it. Cancelling where there is no reservation does nothing.
+    A reservation belongs to one delivery. `FlowControl` makes it for a delivery that it takes over.
+    `Transcribing` uses it up: it acquires the slot. `Resolver` cancels it for a delivery that
+    follows another, and `Dispatcher` at the end of the task, where it was not needed.
     """
 
     def __init__(

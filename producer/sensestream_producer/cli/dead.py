@@ -24,10 +24,10 @@ def _selecting(command: F) -> F:
     codes = [code.value for code in ErrorCode if code.dead_letter]
     for option in (
         click.option(
-            "--newer-than", type=age, metavar="AGE", help="Select letters younger than 12h, 7d…"
+            "--newer-than", type=age, metavar="AGE", help="Select letters younger than AGE, as 12h."
         ),
         click.option(
-            "--older-than", type=age, metavar="AGE", help="Select letters older than 12h, 7d…"
+            "--older-than", type=age, metavar="AGE", help="Select letters older than AGE, as 7d."
         ),
         click.option(
             "--error",

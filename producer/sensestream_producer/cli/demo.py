@@ -109,7 +109,7 @@ async def _serve(clips: list[Clip], port: int) -> None:
             click.echo("the page has some to try. In another terminal, for example:")
             click.echo(f"  curl -F file=@{clips[0].path} {url}/v1/audio/transcriptions")
             sys.stdout.flush()
-            await gateway.serve_here()
+            await gateway.serve()
 
 
 def _headline(as_json: bool, again: bool) -> None:

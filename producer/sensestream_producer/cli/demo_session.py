@@ -85,7 +85,7 @@ async def wait_for_worker(client: Client, worker: WorkerProcess) -> None:
         worker.check()
         if time.monotonic() > deadline:
             raise SensestreamError(
-                f"the worker was not ready within {_WORKER_TIMEOUT:.0f} s; its last words:\n"
+                f"the worker was not ready within {_WORKER_TIMEOUT:.0f} s; the end of its log:\n"
                 f"{worker.log_tail()}"
             )
         await asyncio.sleep(_POLL)

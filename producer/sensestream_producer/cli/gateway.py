@@ -93,7 +93,7 @@ def _serve(settings: GatewaySettings) -> None:
     server = load_server().Gateway(settings)
     url = server.listen()
     log.info("gateway_ready", url=url, keys=len(settings.api_keys), pipeline=settings.pipeline)
-    asyncio.run(server.serve_here())
+    asyncio.run(server.serve())
 
 
 def load_server() -> Any:

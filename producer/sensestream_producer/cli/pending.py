@@ -30,7 +30,7 @@ def _selecting(command: F) -> F:
     """The conditions that choose requests; a request must meet all that are given."""
     for option in (
         click.option(
-            "--idle", type=age, metavar="AGE", help="Select requests not renewed for 30s, 15m…"
+            "--idle", type=age, metavar="AGE", help="Select requests not renewed for AGE, as 30s."
         ),
         click.option(
             "--consumer",

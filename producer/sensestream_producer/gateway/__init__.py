@@ -1,8 +1,7 @@
-"""The HTTP gateway: what existing clients speak, in front of a pipeline.
+"""The HTTP gateway in front of a pipeline: OpenAI's API, jobs, events, webhooks, a page.
 
-It needs the extra `[gateway]`; nothing outside this package and the command imports it. A gateway
-keeps nothing that another one, or it itself after a restart, would miss: requests, outcomes,
-uploads and webhooks are in Redis.
+It needs the extra `[gateway]`, and only the command line imports it. A gateway is stateless:
+requests, outcomes, uploads and webhooks are in Redis, so any gateway can take over from another.
 """
 
 __all__: list[str] = []

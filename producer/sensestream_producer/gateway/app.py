@@ -1,4 +1,4 @@
-"""The application: routes, and what holds for all of them."""
+"""The FastAPI application: routes, background tasks, CORS and the handlers of errors."""
 
 from __future__ import annotations
 
@@ -17,20 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from sensestream_producer.gateway.auth import ApiKey
-from sensestream_producer.gateway.backend import Pipeline
+from sensestream_producer.gateway.backend import Backend
 from sensestream_producer.gateway.dependencies import AppState
-from sensestream_producer.gateway.errors import ApiError, refusal_of, response_of
+from sensestream_producer.gateway.errors import ApiError, error_response, to_api_error
 from sensestream_producer.gateway.outcome_notifier import OutcomeNotifier
-from sensestream_producer.gateway.routes import (
-    events as live,
-    jobs,
-    openai as openai_routes,
-    operations as watch,
-    page,
-    tutorial,
-)
+from sensestream_producer.gateway.routes import events, jobs, openai, operations, page, tutorial
+from sensestream_producer.gateway.routes.job_request import JobRequest
 from sensestream_producer.gateway.settings import GatewaySettings
-from sensestream_producer.gateway.uploads.stores import open_store, sweep
+from sensestream_producer.gateway.uploads.stores import Store, open_store, sweep
 from sensestream_producer.gateway.webhooks.sender import WebhookSender
 
 __all__ = ["create_app"]
@@ -39,31 +33,18 @@ log = structlog.get_logger("sensestream.gateway")
 
 
 def create_app(settings: GatewaySettings, samples: Sequence[Path] = ()) -> FastAPI:
-    """An application that opens its connections when it starts, and closes them when it ends.
+    """An application that connects to the pipeline when it starts, and disconnects when it ends.
 
-    The page offers `samples` to try it with. Raises `SettingsError` where uploads cannot be kept.
+    The page offers `samples`, which are audio files, to try it with. Raises `SettingsError` when
+    the place that `settings.uploads` names cannot be used.
     """
     store = open_store(settings.uploads)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        pipeline = Pipeline(settings, store)
-        here = app.state.surroundings = AppState(
-            settings=settings,
-            pipeline=pipeline,
-            bell=OutcomeNotifier(pipeline.link, pipeline.keys, settings.max_subscribers),
-            keys=tuple(map(ApiKey.parse, settings.api_keys)),
-            samples={path.name: path for path in samples},
-            places=asyncio.Semaphore(settings.max_uploads),
-        )
-        tasks = _background(here)
-        try:
+        async with _running(settings, store, samples) as state:
+            app.state.gateway = state
             yield
-        finally:
-            here.stopping.set()
-            await asyncio.gather(*tasks)
-            await here.bell.close()
-            await pipeline.close()
 
     app = FastAPI(
         title="Sensestream",
@@ -73,7 +54,7 @@ def create_app(settings: GatewaySettings, samples: Sequence[Path] = ()) -> FastA
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (openai_routes, jobs, live, watch, tutorial, page):
+    for routes in (openai, jobs, events, operations, tutorial, page):
         app.include_router(routes.router)
     page.mount_files(app)
     _describe(app)
@@ -89,62 +70,85 @@ def create_app(settings: GatewaySettings, samples: Sequence[Path] = ()) -> FastA
     return app
 
 
+@asynccontextmanager
+async def _running(
+    settings: GatewaySettings, store: Store | None, samples: Sequence[Path]
+) -> AsyncIterator[AppState]:
+    """The connected components of a gateway, with its background tasks."""
+    backend = Backend(settings, store)
+    state = AppState(
+        settings=settings,
+        backend=backend,
+        notifier=OutcomeNotifier(backend.link, backend.keys, settings.max_subscribers),
+        keys=tuple(map(ApiKey.parse, settings.api_keys)),
+        samples={path.name: path for path in samples},
+        upload_slots=asyncio.Semaphore(settings.max_uploads),
+    )
+    tasks = _background(state)
+    try:
+        yield state
+    finally:
+        state.stopping.set()
+        await asyncio.gather(*tasks)
+        await state.notifier.close()
+        await backend.close()
+
+
 def _describe(app: FastAPI) -> None:
-    """Add to the document what no route's signature names: a body that is read as it comes."""
+    """Add the schema of a job to the OpenAPI document: its route reads the body by itself."""
     document = app.openapi()
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {})["JobRequest"] = jobs.JobRequest.model_json_schema()
+    components.setdefault("schemas", {})["JobRequest"] = JobRequest.model_json_schema()
 
 
-def _background(here: AppState) -> list[asyncio.Task[None]]:
-    """What goes on beside the calls, until the gateway stops."""
-    pipeline, stopping = here.pipeline, here.stopping
+def _background(state: AppState) -> list[asyncio.Task[None]]:
+    """Start the tasks that run until the gateway stops: webhooks and removal of uploads."""
+    backend, stopping = state.backend, state.stopping
     tasks = []
-    if here.settings.webhook_secret:
-        sender = WebhookSender(
-            here.settings, pipeline.link, pipeline.keys, stopping, pipeline.present
-        )
+    if state.settings.webhook_secret:
+        sender = WebhookSender(state.settings, backend, stopping)
         tasks.append(asyncio.create_task(sender.run(), name="gateway-webhooks"))
-    if pipeline.store is not None:
-        work = sweep(pipeline.store, pipeline.link, pipeline.keys, stopping)
+    if backend.store is not None:
+        work = sweep(backend.store, backend.link, backend.keys, stopping)
         tasks.append(asyncio.create_task(work, name="gateway-uploads"))
     return tasks
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Every error in the shape that the clients of its route expect."""
+    """Answer every error in the shape that the clients of its path expect."""
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
-        return response_of(request.url.path, error)
+        return error_response(request.url.path, error)
 
     @app.exception_handler(SensestreamError)
     async def failed(request: Request, error: SensestreamError) -> Response:
-        return response_of(request.url.path, refusal_of(error))
+        return error_response(request.url.path, to_api_error(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return response_of(request.url.path, _invalid(error))
+        return error_response(request.url.path, _invalid(error))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return response_of(request.url.path, _plain(request, error))
+        return error_response(request.url.path, _routing_error(request, error))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         log.error("request_internal_error", path=request.url.path, exc_info=error)
-        message = "this service failed on it; its operator's log tells more"
-        return response_of(request.url.path, ApiError(500, "internal", message))
+        message = "the service failed on this call: its operator finds the cause in the log"
+        return error_response(request.url.path, ApiError(500, "internal", message))
 
 
 def _invalid(error: RequestValidationError) -> ApiError:
-    """One sentence about the first value that is wrong."""
+    """The first invalid value, in one sentence."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     return ApiError(422, "bad_request", f"{where}: {first['msg']}", param=where)
 
 
-def _plain(request: Request, error: HTTPException) -> ApiError:
+def _routing_error(request: Request, error: HTTPException) -> ApiError:
+    """An error of Starlette's own, such as an unknown path."""
     status = error.status_code
     phrase = HTTPStatus(status).phrase
     message = str(error.detail)

@@ -1,4 +1,4 @@
-"""Who may do what: keys by their digests, scopes, and a rate for each key."""
+"""API keys, kept as digests; their scopes; and a rate limit for each caller."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["ApiKey", "Rates", "Scope", "find_key", "new_key"]
+__all__ = ["ApiKey", "RateLimiter", "Scope", "find_key", "new_key"]
 
 _KEY = re.compile(r"([A-Za-z0-9_.-]{1,64}):([a-z+]+):([0-9a-f]{64})(?::([1-9][0-9]{0,8}))?")
-_ADDRESSES = 10_000  # of callers without keys whose rates are remembered
+_MAX_CALLERS = 10_000  # whose buckets are kept; the least recent is dropped first
 
 
 class Scope(StrEnum):
-    """What a key is for."""
+    """What a key permits."""
 
-    SUBMIT = "submit"  # hand in recordings and get their transcripts
-    READ = "read"  # jobs, outcomes and figures of the pipeline, whoever submitted them
-    OPERATE = "operate"  # dead letters
+    SUBMIT = "submit"  # submit recordings and get their transcripts
+    READ = "read"  # see all jobs, outcomes and figures of the pipeline
+    OPERATE = "operate"  # see and replay dead letters
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as the settings have it: never the key itself."""
+    """A key as the settings hold it: its digest, never the key itself."""
 
     name: str
     scopes: frozenset[Scope]
-    digest: str  # SHA-256 in hex. A key is 256 bits of chance, which no dictionary holds
+    digest: str  # SHA-256 in hex: safe without salt, since a key is 256 random bits
     per_minute: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> ApiKey:
-        """From NAME:SCOPE+SCOPE:SHA256[:PER_MINUTE]; `ValueError` for anything else."""
+        """Parse NAME:SCOPE+SCOPE:SHA256[:PER_MINUTE]; `ValueError` for anything else."""
         match = _KEY.fullmatch(text)
         words = match[2].split("+") if match else []
         if match is None or not set(words) <= {scope.value for scope in Scope}:
@@ -55,13 +55,13 @@ class ApiKey:
 
 
 def new_key(name: str, scopes: Iterable[Scope], per_minute: int | None) -> tuple[str, ApiKey]:
-    """A new key, and what the settings keep of it."""
+    """A new random key, and its form for the settings. `per_minute` limits its requests."""
     key = f"sk-sensestream-{secrets.token_urlsafe(32)}"
     return key, ApiKey(name, frozenset(scopes), _digest(key), per_minute)
 
 
 def find_key(keys: Iterable[ApiKey], presented: str) -> ApiKey | None:
-    """The key that was presented. All are compared, each in constant time."""
+    """The key with the digest of `presented`. Compares with every key, in constant time."""
     digest = _digest(presented)
     found = None
     for key in keys:
@@ -74,20 +74,20 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()
 
 
-class Rates:
-    """Requests a minute, for each caller of this gateway: a token bucket that holds a minute's."""
+class RateLimiter:
+    """A token bucket for each caller of this gateway, which holds one minute's requests."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str, per_minute: int) -> float:
-        """Take one; 0.0 when there was one, else the seconds until there is."""
+        """Take a token; 0.0 if there was one, else the seconds until there is one."""
         now = self._clock()
         left, since = self._buckets.pop(caller, (float(per_minute), now))
         left = min(per_minute, left + (now - since) * per_minute / 60)
         wait = 0.0 if left >= 1 else (1 - left) * 60 / per_minute
         self._buckets[caller] = (left if wait else left - 1, now)
-        if len(self._buckets) > _ADDRESSES:
+        if len(self._buckets) > _MAX_CALLERS:
             self._buckets.popitem(last=False)
         return wait

@@ -1,7 +1,7 @@
-"""The pipeline as the gateway's routes see it: recordings in, jobs and outcomes out.
+"""The pipeline as the gateway's routes use it: submit recordings, read jobs and outcomes.
 
-The parts are the asyncio client's own. What differs is that an upload is hashed already when it
-is handed in, and that it may be known.
+It is made of the asyncio client's components. Unlike the client, it hashes an upload before it
+submits it, so a known recording is answered without being stored.
 """
 
 from __future__ import annotations
@@ -37,44 +37,48 @@ from sensestream_producer.submit.tracing import traced
 from sensestream_producer.submit.uploads import Staged, Uploads
 from sensestream_producer.transport import RedisTransport
 
-__all__ = ["Pipeline"]
+__all__ = ["Backend"]
 
-_PATIENCE = 5.0  # seconds that a call is held while Redis is away; then it gets a 503
+_RETRY_TIMEOUT = 5.0  # seconds that a call waits for Redis before it gets a 503
 
 
-class Pipeline:
-    """One pipeline, for all calls of a gateway; lives in one event loop.
+class Backend:
+    """One pipeline, for all calls of a gateway, in one event loop.
 
-    Uploads wait in `store`, or in Redis.
+    Uploads are kept in `store` until a worker reads them, or in Redis if it is `None`.
     """
 
     def __init__(self, settings: GatewaySettings, store: Store | None = None) -> None:
         self.keys = settings.keys
-        self.link = RedisTransport(settings.redis_url, retry_timeout=_PATIENCE)
+        self.link = RedisTransport(settings.redis_url, retry_timeout=_RETRY_TIMEOUT)
         self.dead = DeadLetters(self.link, self.keys, max_backlog=settings.max_backlog)
         self.results = Results(self.link, self.keys)
         cached = CachedAnswers(self.link, self.keys, role="gateway")
         self._submitter = Submitter(
-            self.link, self.keys, max_backlog=settings.max_backlog,
+            self.link,
+            self.keys,
+            max_backlog=settings.max_backlog,
             cached=cached if settings.answer_cache_hits else None,
-        )  # fmt: skip
+        )
         self._uploads = Uploads(self.link, self.keys, max_bytes=settings.max_upload_bytes)
         self._outcomes = OutcomeWaiter(self.link, self.keys)
         self.store = store
 
     async def close(self) -> None:
+        """Finish what is being sent, and disconnect."""
         await self._submitter.close()
         await self._uploads.close()
         await self._outcomes.close()
         await self.link.close()
 
     async def ping(self) -> None:
+        """Return when Redis answers; `RedisUnavailable` if it does not."""
         await self.link.run(self.link.redis.ping)
 
     async def submit(self, submission: Submission, file: File | None = None) -> Receipt:
-        """Hand in a reference, or a file; the receipt has the answer where that is known.
+        """Submit a reference, or a file. The receipt has the outcome if the result is cached.
 
-        Raises what `Client.submit` raises.
+        Raises what `Client.submit` raises, and `ApiError` for an empty file.
         """
         named = identified(submission, {})
         receipt = await traced(lambda one: self._submit(one, file), named, self.keys)
@@ -83,17 +87,18 @@ class Pipeline:
         return receipt
 
     async def outcome(self, receipt: Receipt, *, timeout: float) -> Outcome | None:
-        """The outcome of what was handed in, waiting for it; `None` after `timeout` seconds, or
-        when it is no longer kept.
+        """Wait for the outcome of a submitted request.
+
+        Returns `None` after `timeout` seconds, or when the outcome is no longer kept.
         """
         if receipt.answer is not None:
             return self.present(receipt.answer)
         if receipt.state == RequestState.DONE:
-            return await self._kept(receipt.outcome)
+            return await self.read_outcome(receipt.outcome)
         return await self.wait(receipt.id, timeout=timeout)
 
     async def wait(self, request_id: str, *, timeout: float) -> Outcome | None:
-        """The same for a request that is known by its id alone."""
+        """Wait for the outcome of the request with this id; `None` after `timeout` seconds."""
         if timeout <= 0:
             return None
         with suppress(WaitTimeout, TimeoutError):
@@ -101,23 +106,26 @@ class Pipeline:
                 return self.present(await self._outcomes.wait_for_known_id(request_id))
         return None
 
+    async def read_outcome(self, stream_id: str) -> Outcome | None:
+        """The outcome with this stream id, as callers may see it; `None` if no longer kept."""
+        stream = self.keys.transcripts
+        found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
+        return self.present(outcome_from_entry(found[0][1])) if found else None
+
     def present(self, outcome: Outcome) -> Outcome:
-        """The outcome as it may be shown to callers."""
+        """The outcome as callers may see it."""
         return present(outcome, self.store)
 
     async def status(self, request_id: str) -> RequestStatus | None:
+        """The status of a request, with its outcome as callers may see it; `None` if unknown."""
         found = await self.link.run(lambda: request_status(self.link.redis, self.keys, request_id))
         if found is None or found.outcome is None:
             return found
         return replace(found, outcome=self.present(found.outcome))
 
     async def pipeline_status(self) -> PipelineStatus:
+        """Backlog, living workers and counters of the pipeline."""
         return await self.link.run(lambda: pipeline_status(self.link.redis, self.keys))
-
-    async def _kept(self, stream_id: str) -> Outcome | None:
-        stream = self.keys.transcripts
-        found = await self.link.run(lambda: entries(self.link.redis, stream, stream_id, stream_id))
-        return self.present(outcome_from_entry(found[0][1])) if found else None
 
     async def _submit(self, submission: Submission, file: File | None) -> Receipt:
         request = submission.request(submission.id, self.keys)
@@ -147,9 +155,9 @@ class Pipeline:
         return receipt
 
     async def _awaits(self, receipt: Receipt, reference: str) -> bool:
-        """Whether a worker will read `reference`: not where the id stood before, or it is answered.
+        """Whether a worker will read `reference`: not for an answered request, or a known id.
 
-        A lost reply makes the request its own duplicate.
+        After a lost reply the request is its own duplicate, so its entry is compared.
         """
         if not receipt.duplicate:
             return receipt.answer is None

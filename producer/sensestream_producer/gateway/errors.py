@@ -1,4 +1,4 @@
-"""Refusals, in the words and the shape that each surface's clients understand.
+"""Errors of the API, in the shape that the clients of each path expect.
 
 /v1/audio, /v1/models   OpenAI's error object
 /api, /cache            the tutorial's: status, data, from_cache, message
@@ -23,7 +23,14 @@ from sensestream_common.contract.errors import (
 )
 from starlette.responses import JSONResponse
 
-__all__ = ["STATUS_OF", "ApiError", "openai_error", "problem_of", "refusal_of", "response_of"]
+__all__ = [
+    "STATUS_OF",
+    "ApiError",
+    "error_response",
+    "openai_error",
+    "problem_details",
+    "to_api_error",
+]
 
 log = structlog.get_logger("sensestream.gateway")
 
@@ -39,11 +46,11 @@ STATUS_OF = {
     ErrorCode.AUDIO_EMPTY: 400,
     ErrorCode.DIGEST_MISMATCH: 400,
     ErrorCode.EXPIRED: 504,
-    # Not a 5xx: clients would send again by themselves what takes workers down.
+    # Not a 5xx: clients retry those by themselves, and this request crashes workers.
     ErrorCode.ATTEMPTS_EXHAUSTED: 422,
     ErrorCode.INTERNAL: 500,
 }
-_FULL_PAUSE = 5.0  # seconds that a caller is asked to wait where nobody can know better
+_RETRY_AFTER = 5.0  # seconds that a caller is asked to wait when no better figure is known
 _OPENAI_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -53,9 +60,9 @@ _OPENAI_TYPES = {
 
 
 class ApiError(Exception):
-    """A call is not answered as it was meant: an HTTP status, a code, and one sentence.
+    """A call that ends in an error: an HTTP status, a code, and one sentence for the caller.
 
-    `retry_after` is in seconds; `param` is the field that is wrong, where it is one.
+    `param` names the field that is wrong, if one is. `retry_after` is in seconds.
     """
 
     def __init__(
@@ -78,69 +85,63 @@ class ApiError(Exception):
             self.headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
 
 
-def refusal_of(error: SensestreamError) -> ApiError:
-    """What a caller is told of an error of the pipeline.
+def to_api_error(error: SensestreamError) -> ApiError:
+    """The error that a caller sees for an error of the pipeline.
 
-    What names the gateway's own surroundings (the address of Redis, its keys) stays in its log.
+    Details of the deployment (the address of Redis, its keys) go to the log only.
     """
     match error:
         case RequestError():
             return ApiError(STATUS_OF[error.code], error.code.value, error.message)
         case BacklogFull():
             message = "the queue is full: send it again later"
-            return ApiError(503, "queue_full", message, retry_after=_FULL_PAUSE)
+            return ApiError(503, "queue_full", message, retry_after=_RETRY_AFTER)
         case WaitTimeout():
             return ApiError(504, "timeout", str(error))
         case RedisUnavailable() | SubmitRefused():
             log.warning("pipeline_unavailable", error=str(error))
-            message = "the queue takes nothing at the moment: send it again later"
-            return ApiError(503, "unavailable", message, retry_after=_FULL_PAUSE)
+            message = "the queue accepts no requests at the moment: send it again later"
+            return ApiError(503, "unavailable", message, retry_after=_RETRY_AFTER)
         case _:
             log.error("pipeline_failed", kind=type(error).__name__, error=str(error))
-    message = "the pipeline behind this service is not in order; its operator's log tells more"
+    message = "the pipeline behind this service failed: its operator finds the cause in the log"
     return ApiError(500, "internal", message)
 
 
-def response_of(path: str, refusal: ApiError) -> JSONResponse:
-    """The refusal as the clients of this path expect it."""
+def error_response(path: str, error: ApiError) -> JSONResponse:
+    """The response for an error, in the shape that clients of this path expect."""
     if path.startswith(("/v1/audio", "/v1/models")):
-        content = openai_error(refusal)
+        content = openai_error(error)
     elif path.startswith(("/api/", "/cache/")):
-        content = {
-            "status": "error",
-            "data": None,
-            "from_cache": False,
-            "message": refusal.message,
-        }
+        content = {"status": "error", "data": None, "from_cache": False, "message": error.message}
     else:
-        return JSONResponse(
-            problem_of(refusal), refusal.status, refusal.headers, "application/problem+json"
-        )
-    return JSONResponse(content, refusal.status, refusal.headers)
+        media_type = "application/problem+json"
+        return JSONResponse(problem_details(error), error.status, error.headers, media_type)
+    return JSONResponse(content, error.status, error.headers)
 
 
-def openai_error(refusal: ApiError) -> dict[str, Any]:
+def openai_error(error: ApiError) -> dict[str, Any]:
     """OpenAI's error object."""
-    fallback = "invalid_request_error" if refusal.status < 500 else "server_error"
+    fallback = "invalid_request_error" if error.status < 500 else "server_error"
     return {
         "error": {
-            "message": refusal.message,
-            "type": _OPENAI_TYPES.get(refusal.status, fallback),
-            "param": refusal.param,
-            "code": refusal.code,
+            "message": error.message,
+            "type": _OPENAI_TYPES.get(error.status, fallback),
+            "param": error.param,
+            "code": error.code,
         }
     }
 
 
-def problem_of(refusal: ApiError) -> dict[str, Any]:
+def problem_details(error: ApiError) -> dict[str, Any]:
     """Problem details, RFC 9457."""
     problem: dict[str, Any] = {
         "type": "about:blank",
-        "title": HTTPStatus(refusal.status).phrase,
-        "status": refusal.status,
-        "detail": refusal.message,
-        "code": refusal.code,
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.message,
+        "code": error.code,
     }
-    if refusal.param:
-        problem["param"] = refusal.param
+    if error.param:
+        problem["param"] = error.param
     return problem

@@ -1,4 +1,4 @@
-"""An outcome as OpenAI's transcription API writes it, in each of its formats."""
+"""Outcomes in the response formats of OpenAI's transcription API."""
 
 from __future__ import annotations
 
@@ -16,32 +16,39 @@ from sensestream_producer.outcomes.subtitles import srt, vtt
 __all__ = ["FORMATS", "body_of", "events_of"]
 
 _LANGUAGES = {
-    "zh": "chinese", "en": "english", "yue": "cantonese", "ja": "japanese", "ko": "korean",
-}  # fmt: skip
+    "zh": "chinese",
+    "en": "english",
+    "yue": "cantonese",
+    "ja": "japanese",
+    "ko": "korean",
+}
 _JSON = "application/json"
 _TEXT = "text/plain; charset=utf-8"
-# Each with its media type.
+# Response formats and their media types.
 FORMATS = {"json": _JSON, "verbose_json": _JSON, "text": _TEXT, "srt": _TEXT, "vtt": _TEXT}
 
 
-def body_of(outcome: Outcome, form: str, granularities: Collection[str]) -> str:
-    """The body of an answer in one of `FORMATS`."""
-    if form == "text":
+def body_of(outcome: Outcome, response_format: str, granularities: Collection[str]) -> str:
+    """The body of a response in one of `FORMATS`.
+
+    `granularities` with "word" adds words to verbose_json.
+    """
+    if response_format == "text":
         return outcome.text + "\n"
-    if form == "srt":
+    if response_format == "srt":
         return srt(outcome)
-    if form == "vtt":
+    if response_format == "vtt":
         return vtt(outcome)
     content = {"text": outcome.text, "usage": _usage(outcome)}
-    if form == "verbose_json":
+    if response_format == "verbose_json":
         content |= _details(outcome, granularities)
     return json.dumps(content, ensure_ascii=False)
 
 
 def events_of(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """The events of a streamed answer: a delta for each segment, then the whole.
+    """The events of a streamed response: a delta for each segment, then the whole text.
 
-    The deltas put together are the text, white space included.
+    The deltas together equal the text, white space included.
     """
     position = 0
     for segment in outcome.segments:
@@ -82,7 +89,7 @@ def _details(outcome: Outcome, granularities: Collection[str]) -> dict[str, Any]
 
 
 def _segment(number: int, segment: Segment, outcome: Outcome) -> dict[str, Any]:
-    """What Whisper says of a segment; of `tokens`, which are another model's, there are none."""
+    """A segment with Whisper's fields; `tokens` stays empty, since they are another model's."""
     text = segment.text.encode()
     return {
         "id": number,

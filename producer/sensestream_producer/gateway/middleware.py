@@ -1,4 +1,4 @@
-"""What stands before every route: who may ask from where, how much may come in, what goes out."""
+"""ASGI middleware around all routes: hosts, origins, body sizes, response headers, request log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sensestream_producer.gateway.errors import ApiError, response_of
+from sensestream_producer.gateway.errors import ApiError, error_response
 from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["FORM_SLACK", "Guard"]
@@ -21,8 +21,10 @@ __all__ = ["FORM_SLACK", "Guard"]
 log = structlog.get_logger("sensestream.gateway")
 
 FORM_SLACK = 1 << 20  # bytes of a form beside its files
-_DRAINED = 16 << 20  # bytes of a refused body that are still received, so that its sender …
-_DRAIN_SECONDS = 5.0  # … comes to read why: most clients read nothing while they cannot write
+# Most clients read a response only once they have sent the body, so the rest of a rejected one is
+# still received, up to these bytes and seconds.
+_MAX_DRAINED = 16 << 20
+_DRAIN_SECONDS = 5.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"\[([^\]]*)\](?::\d*)?|([^:]*)(?::\d*)?")
 _HEADERS = {
@@ -36,15 +38,15 @@ _HEADERS = {
 
 
 class Guard:
-    """Wraps the whole application, its handler of last errors included."""
+    """Wraps the whole application, its handler of unexpected errors included."""
 
     def __init__(self, app: ASGIApp, settings: GatewaySettings) -> None:
         self._app = app
         self._hosts = settings.allowed_hosts
         self._anonymous = not settings.api_keys
         if self._anonymous and not self._hosts and not settings.allow_anonymous:
-            # Without keys a page of any site could reach it through the reader's browser, under
-            # a name of its own that resolves to loopback.
+            # DNS rebinding: without keys, a page of any site could reach the gateway through its
+            # reader's browser, under a host name of its own that resolves to loopback.
             self._hosts = (*_LOOPBACK, settings.http_host)
         self._origins = settings.cors_origins
         self._body_limit = settings.max_body_bytes
@@ -56,34 +58,37 @@ class Guard:
             return
         exchange = _Exchange(scope, receive, send)
         try:
-            self._look(exchange)
+            self._check(exchange)
             await self._app(scope, exchange.receive, exchange.send)
-        except ApiError as refusal:
+        except ApiError as error:
             if not exchange.started:
-                await response_of(scope["path"], refusal)(scope, exchange.receive, exchange.send)
+                await error_response(scope["path"], error)(scope, exchange.receive, exchange.send)
         except Exception:
-            # Told already by the handler of last errors; uvicorn would tell it once more.
+            # The application's handler has logged and answered it; uvicorn would log it again.
             log.debug("request_failed", exc_info=True)
         finally:
-            exchange.give_account()
+            exchange.log_request()
 
-    def _look(self, exchange: _Exchange) -> None:
+    def _check(self, exchange: _Exchange) -> None:
+        """Raise `ApiError` for a host, an origin or a declared length that is not allowed."""
         headers = exchange.headers
         host = headers.get("host", "")
         if self._hosts and _name(host) not in self._hosts:
             raise ApiError(
-                421, "host_not_allowed",
-                f"this gateway is not called {_name(host)!r:.80}: call it by another name, or have "
-                "it added to SENSESTREAM_ALLOWED_HOSTS",
-            )  # fmt: skip
+                421,
+                "host_not_allowed",
+                f"this gateway does not answer to the host name {_name(host)!r:.80}: use another "
+                "name, or have this one added to SENSESTREAM_ALLOWED_HOSTS",
+            )
         origin = headers.get("origin", "")
         same = origin.partition("://")[2] == host
         if self._anonymous and origin and not same and origin not in self._origins:
             raise ApiError(
-                403, "origin_not_allowed",
-                f"pages of {origin!r:.80} may not call this gateway: have it added to "
+                403,
+                "origin_not_allowed",
+                f"pages of {origin!r:.80} may not call this gateway: have the origin added to "
                 "SENSESTREAM_CORS_ORIGINS",
-            )  # fmt: skip
+            )
         form = headers.get("content-type", "").lower().startswith("multipart/form-data")
         exchange.limit = self._form_limit if form else self._body_limit
         length = headers.get("content-length", "")
@@ -92,7 +97,7 @@ class Guard:
 
 
 class _Exchange:
-    """One call: counts what comes in, and adds to what goes out."""
+    """One call: limits and counts the body, and adds headers to the response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.headers = Headers(scope=scope)
@@ -125,13 +130,14 @@ class _Exchange:
 
     def too_large(self) -> ApiError:
         return ApiError(
-            413, "too_large",
+            413,
+            "too_large",
             f"the body has more than {self.limit} bytes: send a shorter or a compressed recording, "
             "or a reference to it",
-        )  # fmt: skip
+        )
 
-    def give_account(self) -> None:
-        """The one line that is logged for each call; health checks are no news."""
+    def log_request(self) -> None:
+        """Log one line for each call; health checks are left out."""
         if self._scope["path"].startswith("/health"):
             return
         log.info(
@@ -143,14 +149,15 @@ class _Exchange:
         )
 
     async def _drain(self) -> None:
-        """Receive the rest of a body that nobody wanted, within bounds."""
-        unasked = "expect" in self.headers and not self._received  # it waits to be asked for it
+        """Receive the rest of a rejected body, within bounds."""
+        # A client that sent `Expect: 100-continue` sends no body before it is asked for it.
+        unasked = "expect" in self.headers and not self._received
         if self._complete or unasked or self._status < 400 or self._status == 408:
             return
         drained = 0
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while drained < _DRAINED:
+                while drained < _MAX_DRAINED:
                     message = await self._receive()
                     drained += len(message.get("body", b""))
                     if not message.get("more_body", False):

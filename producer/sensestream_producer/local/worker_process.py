@@ -1,4 +1,4 @@
-"""A `sensestream-worker` as a child process, for the demo: found, started, ended."""
+"""A `sensestream-worker` as a child process, for the demo."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sensestream_producer.local.parent_death import Lifeline
 
 __all__ = ["WorkerMissing", "WorkerProcess", "find_worker"]
 
-_STOP_TIMEOUT = 15.0  # seconds; the demo leaves it nothing to drain
+_STOP_TIMEOUT = 15.0  # seconds; enough, as the demo leaves no requests to drain
 _COMMAND = "sensestream-worker"
 
 
 class WorkerMissing(SensestreamError):
-    """There is no worker to start; the message says what to install."""
+    """No worker was found; the message says what to install."""
 
 
 class WorkerProcess:
@@ -39,7 +39,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for the starter, which ends this in its order
+                start_new_session=True,  # Ctrl-C goes to the starter, which ends the worker
             )
         self._lifeline = Lifeline(self._process.pid)
         return self
@@ -60,20 +60,21 @@ class WorkerProcess:
         self._lifeline.release()
 
     def check(self) -> None:
-        """`SensestreamError` with the last lines of its log when it has ended."""
+        """Raise `SensestreamError` with the last lines of its log if it has ended."""
         if (status := self._process.poll()) is not None:
             raise SensestreamError(
-                f"the worker ended with status {status}; its last words:\n{self.log_tail()}"
+                f"the worker ended with status {status}; the end of its log:\n{self.log_tail()}"
             )
 
     def log_tail(self, lines: int = 12) -> str:
+        """The last lines that the worker logged."""
         with contextlib.suppress(OSError):
             return "\n".join(self._log.read_text("utf-8", "replace").splitlines()[-lines:])
         return ""
 
 
 def find_worker() -> str:
-    """The command beside the running interpreter, else the one on PATH."""
+    """The command beside the running interpreter, else the one on PATH; or `WorkerMissing`."""
     beside = Path(sys.executable).parent / _COMMAND
     if beside.exists():
         return str(beside)

@@ -1,7 +1,7 @@
-"""Following the outcomes from the stream: resumable, and honest about what was lost.
+"""Following outcomes from the stream: resumable, with every loss reported as a gap.
 
-Each batch is read in one MULTI with what the stream and the janitor say about trimming, so that
-nothing can be trimmed between the look and the read. The blocking read only tells when to look.
+Each batch is read in one MULTI with the ids trimmed so far, so that no outcome can be trimmed
+unnoticed between the check and the read. The blocking read only tells when to read a batch.
 """
 
 from __future__ import annotations
@@ -39,20 +39,22 @@ __all__ = ["FollowedOutcome", "Follower", "Gap", "GapReason", "follow"]
 
 _COUNT = 128
 _REWIND_MS = 60_000  # beyond any replication lag that a failover may take back
-_REMEMBERED = 65_536  # delivered entries kept, to tell after a rewind what is known already
+_REMEMBERED = 65_536  # delivered entries kept, to skip those that come again after a rewind
 
 log = structlog.get_logger("sensestream.client")
 
 
 @dataclass(frozen=True, slots=True)
 class FollowedOutcome:
-    """One outcome; follow from `position` to go on behind it."""
+    """One outcome, and the position from which a follower goes on behind it."""
 
     position: str
     outcome: Outcome
 
 
 class GapReason(StrEnum):
+    """The reason why outcomes may be missing."""
+
     TRIMMED = "trimmed"  # the follower came back after the outcomes' retention
     REWOUND = "rewound"  # Redis lost its latest writes: a failover, a restart, a FLUSHALL
 
@@ -61,8 +63,8 @@ class GapReason(StrEnum):
 class Gap:
     """Outcomes after `lost_after` may be missing, up to `lost_until`.
 
-    The follower goes on behind `position`. After `REWOUND` some may come that an earlier
-    follower has seen: tell them by their `entry`.
+    The follower goes on behind `position`. After `REWOUND` some outcomes may come again that an
+    earlier follower was given: recognise them by their `entry`.
     """
 
     position: str
@@ -74,10 +76,10 @@ class Gap:
 async def follow(
     link: RedisTransport, keys: Keys, position: str
 ) -> AsyncGenerator[FollowedOutcome | Gap]:
-    """The outcomes behind `position`, for ever: `0` all that are kept, `$` those from now on.
+    """Yield the outcomes behind `position`, for ever: `0` all that are kept, `$` only new ones.
 
-    Survives the loss of its connection and of Redis itself. Raises `SensestreamError` for a
-    position that is none, and `RedisUnavailable` when Redis cannot be reached at the start.
+    Goes on across lost connections and restarts of Redis. Raises `SensestreamError` for an
+    invalid position, and `RedisUnavailable` when Redis cannot be reached at the start.
     """
     before = cancellations()
     follower = Follower(link, keys, await _start(link, keys, position))
@@ -113,7 +115,7 @@ async def _start(link: RedisTransport, keys: Keys, position: str) -> StreamId:
 
 
 class Follower:
-    """Where a follow stands: `position` is the last entry handed on, or skipped."""
+    """The state of one follow; `position` is the last entry that was yielded or skipped."""
 
     def __init__(self, link: RedisTransport, keys: Keys, position: StreamId) -> None:
         self._link = link
@@ -122,7 +124,7 @@ class Follower:
         self._delivered: OrderedDict[StreamId, bytes] = OrderedDict()
 
     async def wait(self, redis: Redis) -> None:
-        """Return when there may be something behind the position, or a moment has passed."""
+        """Return when an entry comes behind the position, or after `BLOCK_SECONDS`."""
         await redis.xread(
             {self._keys.transcripts: id_text(self.position)},
             count=1,
@@ -130,8 +132,8 @@ class Follower:
         )
 
     async def read(self, redis: Redis) -> list[FollowedOutcome | Gap]:
-        """The next events; none when nothing is behind the position."""
-        trimmed, last, entries = await self._look(redis)
+        """The next events; empty when no entry is behind the position."""
+        trimmed, last, entries = await self._batch(redis)
         if last < self.position:
             return [self._rewind(last)]
         events: list[FollowedOutcome | Gap] = []
@@ -140,8 +142,8 @@ class Follower:
         events += [event for entry in entries if (event := self._event(entry))]
         return events
 
-    async def _look(self, redis: Redis) -> tuple[StreamId, StreamId, list[Entry]]:
-        """The highest id that was trimmed, the highest ever given, and the next entries."""
+    async def _batch(self, redis: Redis) -> tuple[StreamId, StreamId, list[Entry]]:
+        """The highest trimmed id, the highest id ever given, and the next entries."""
         async with redis.pipeline(transaction=True) as pipe:
             pipe.get(self._keys.trimmed)
             pipe.xinfo_stream(self._keys.transcripts)
@@ -154,8 +156,8 @@ class Follower:
             if not isinstance(info, ResponseError) or "no such key" not in str(info):
                 raise info
             info = {"last-generated-id": b"0-0"}
-        by_hand = info.get("max-deleted-entry-id", b"0-0")  # Redis 7: by XDEL
-        lost = max(parse_id(trimmed or b"0-0"), parse_id(by_hand))
+        deleted = info.get("max-deleted-entry-id", b"0-0")  # Redis 7: by XDEL
+        lost = max(parse_id(trimmed or b"0-0"), parse_id(deleted))
         return lost, parse_id(info["last-generated-id"]), read[0][1] if read else []
 
     def _skip(self, trimmed: StreamId) -> Gap:
@@ -171,7 +173,7 @@ class Follower:
         self.position = max(self.position, stream_id)
         request = raw.get(b"entry", b"")
         if self._delivered.get(stream_id) == request:
-            return None  # known from before a rewind
+            return None  # yielded before a rewind
         try:
             followed = FollowedOutcome(id_text(stream_id), outcome_from_entry(raw))
         except SensestreamError as error:

@@ -1,4 +1,4 @@
-"""Listening to outcomes as they are announced: live, and at most once."""
+"""Listening to outcomes on the channel: live, and at most once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("sensestream.client")
 
 
 async def listen(link: RedisTransport, keys: Keys) -> AsyncGenerator[Outcome]:
-    """Outcomes from now on, for ever; those announced while the connection is down are missed.
+    """Yield outcomes from now on, for ever; those of a lost connection's time are missed.
 
     Raises `RedisUnavailable` when Redis cannot be reached at the start.
     """

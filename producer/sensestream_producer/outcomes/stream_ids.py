@@ -1,4 +1,4 @@
-"""Stream ids and what Redis says about a stream."""
+"""Stream ids, and reads of streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?")
 
 
 def parse_id(text: str | bytes) -> StreamId:
-    """`1700000000000-0`, or `1700000000000` for the beginning of that millisecond."""
+    """Parse `1700000000000-0`, or `1700000000000` for the beginning of that millisecond.
+
+    Raises `SensestreamError` for any other text.
+    """
     value = text.decode("ascii", "replace") if isinstance(text, bytes) else text
     match = _ID.fullmatch(value)
     if match is None:
@@ -31,13 +34,14 @@ def parse_id(text: str | bytes) -> StreamId:
 
 
 def id_text(stream_id: StreamId) -> str:
+    """The id as Redis writes it."""
     return f"{stream_id[0]}-{stream_id[1]}"
 
 
 async def entries(
     redis: Redis, stream: str, first: str = "-", last: str = "+", *, count: int | None = None
 ) -> list[Entry]:
-    """XRANGE, with the types that it has when replies are not decoded."""
+    """XRANGE, typed as for a connection that does not decode replies."""
     found: Any = await redis.xrange(stream, first, last, count=count)
     return list(found)
 

@@ -1,7 +1,9 @@
 """Subtitles of an outcome: SubRip (srt) and WebVTT (vtt).
 
-One cue a segment; a segment that is too long for two lines, or stands too long, is cut between
-words, at the words' own times where the model gives them.
+One cue a segment. A segment that is too long for two lines of 42 columns, or for 7 s, is cut
+between words, at the words' own times where the model gives them. A word that is too long itself (a
+run of digits, Korean without spaces) is cut between digits, or syllables, in proportion to its
+length.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ __all__ = ["Cue", "cues", "srt", "vtt"]
 
 MAX_COLUMNS = 42  # of a line; a Chinese or Japanese character takes two
 MAX_LINES = 2
-MAX_SECONDS = 7.0  # a cue stands at most this long; usual among broadcasters
+MAX_SECONDS = 7.0  # longest time of a cue; usual among broadcasters
 _SHORTEST = 0.001  # the formats count milliseconds, and a cue must end after it begins
 
 
@@ -50,28 +52,32 @@ def vtt(outcome: Outcome) -> str:
 
 
 def cues(outcome: Outcome) -> list[Cue]:
-    """The cues of an outcome, in its order; none where nothing was said."""
+    """The cues of an outcome, in its order; none for silence."""
     segments = outcome.segments
     if not segments and outcome.text.strip():
         segments = (Segment(0.0, outcome.duration or 0.0, outcome.text),)
-    return [
-        Cue(piece.start, max(piece.end, piece.start + _SHORTEST), tuple(_wrap(piece.text)))
-        for segment in segments
-        for piece in _pieces(segment)
-    ]
+    return [_cue(piece) for segment in segments for piece in _pieces(segment)]
+
+
+def _cue(piece: Segment) -> Cue:
+    end = min(max(piece.end, piece.start + _SHORTEST), piece.start + MAX_SECONDS)
+    return Cue(piece.start, end, tuple(_wrap(piece.text)))
 
 
 def _pieces(segment: Segment) -> Iterator[Segment]:
-    """The segment cut where it must be: as many words to a piece as fit."""
-    words = _words(segment)
+    """The segment in pieces, each of as many words as fit."""
+    words = [part for word in _words(segment) for part in _cut(word)]
     spaced = _spaced(segment.text, words)
     first = 0
     for index in range(1, len(words) + 1):
         if index == len(words) or not _fits(words[first : index + 1], spaced[first : index + 1]):
             taken = words[first:index]
-            # A whole segment keeps its own span; the words' reaches less far.
-            start = segment.start if first == 0 else taken[0].start
-            end = segment.end if index == len(words) else taken[-1].end
+            start, end = taken[0].start, taken[-1].end
+            # A whole segment keeps its own span where a cue may: the words' is shorter.
+            if first == 0 and end - segment.start <= MAX_SECONDS:
+                start = segment.start
+            if index == len(words) and segment.end - start <= MAX_SECONDS:
+                end = segment.end
             yield Segment(start, end, _join(taken, spaced[first:index]))
             first = index
 
@@ -94,6 +100,34 @@ def _words(segment: Segment) -> list[Word]:
         start, done = done, done + len(part)
         words.append(Word(segment.start + start * scale, segment.start + done * scale, part))
     return words
+
+
+def _cut(word: Word) -> list[Word]:
+    """A word in parts that fit a cue; the word itself where it does, or cannot be cut."""
+    text = "".join(word.text.split())
+    too_wide = len(_wrap(text)) > MAX_LINES
+    if not too_wide and word.end - word.start <= MAX_SECONDS:
+        return [word]
+    # Letters are not spoken one by one: only too many of them are cut.
+    parts = list(text) if too_wide else _syllables(text)
+    scale = (word.end - word.start) / len(text)
+    cut, done = [], 0
+    for part in parts:
+        start, done = done, done + len(part)
+        cut.append(Word(word.start + start * scale, word.start + done * scale, part))
+    return cut
+
+
+def _syllables(text: str) -> list[str]:
+    """Digits and wide characters by themselves, other characters together."""
+    parts: list[str] = []
+    for part in _breakable(text):
+        for char in part:
+            if parts and not (char.isdigit() or _columns(char) == 2):
+                parts[-1] += char
+            else:
+                parts.append(char)
+    return parts
 
 
 def _squeezed(words: tuple[Word, ...]) -> str:

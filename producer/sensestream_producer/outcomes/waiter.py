@@ -229,7 +229,7 @@ class OutcomeWaiter:
             if not waiters:  # another client's: not worth decoding
                 continue
             try:
-                outcome = outcome_from_entry(raw)
+                outcome = outcome_from_entry(raw, defer=True)
             except SensestreamError as error:
                 log.warning("foreign entry skipped", entry=entry.decode(), reason=str(error))
                 continue
@@ -272,7 +272,7 @@ class OutcomeWaiter:
         since = f"{parse_id(entry)[0]}"  # an outcome is never older than its request
         for _, raw in await entries(self._link.redis, self._keys.transcripts, since):
             if raw.get(b"entry") == entry.encode():
-                waiter.offer(outcome_from_entry(raw))
+                waiter.offer(outcome_from_entry(raw, defer=True))
 
     def _fail_all(self, error: SensestreamError) -> None:
         if self._ready is not None and not self._ready.done():
@@ -284,6 +284,7 @@ class OutcomeWaiter:
 
 
 def no_longer_kept(request_id: str, outcome: str) -> WaitTimeout:
+    """The error for a submit of an answered id whose outcome has been trimmed."""
     return WaitTimeout(
         f"the request {request_id!r} has been answered, and its outcome {outcome} is no longer "
         "kept (setting SENSESTREAM_TRANSCRIPTS_TTL): submit it under another id"
@@ -291,8 +292,10 @@ def no_longer_kept(request_id: str, outcome: str) -> WaitTimeout:
 
 
 def not_kept(request_id: str, outcome: str) -> WaitTimeout:
+    """The error for a wait by id whose outcome has been trimmed."""
     return WaitTimeout(f"the outcome {outcome} of {request_id!r} is not kept")
 
 
 def closed_meanwhile() -> SensestreamError:
+    """The error of a wait that the end of the client cuts short."""
     return SensestreamError("the client was closed during a wait")

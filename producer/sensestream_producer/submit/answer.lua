@@ -1,28 +1,35 @@
--- Answers requests whose results are kept: their outcomes are written, and nothing is queued.
+-- Answers cache hits: writes their outcomes, and queues nothing.
 --
--- What a worker's commit leaves of a hit, in one step with the look at the request's id. Adding an
--- entry to the lane and deleting it at once would wake every worker that waits there; so the
--- outcome's `entry` is a number of its own, from 2^32 on, which XADD never comes to by itself.
+-- It leaves what a worker's commit of a hit leaves, in one step with the check of the request's id.
+-- An entry that is added to the lane and deleted at once would wake every worker that waits there;
+-- so the outcome's `entry` is a number of its own, from 2^32 on, which XADD never comes to by itself.
 --
--- KEYS  1 requests  2 requests:high  3 transcripts  4 webhooks  5 stats  6 reuse-policy, then for
---       each request  1 request:<id>  2 result:<identity>  3 audio:<decode revision>:<digest>
--- ARGV  1 the recogniser whose results these are  2 the decode revision whose aliases led to them
---       3 request_ttl s, then for each request
---       1 lane's name  2 its digest is only claimed (1/0)  3 SHA-1 of the transcript that must still
---       be kept, or ''  4 result_ttl ms, 0 to leave it  5 webhook url or ''  6 request id
---       7 how many fields and values the outcome has  8 the request's own, as members of a JSON
---       object  9… the fields and values, the request's own first  then the others, as members of
---       a JSON object
--- Gives for each request
---       {'answered', entry, outcome id, now in ms}
---       {'duplicate', entry, lane, state, status, outcome}
---       {'gone'}             it cannot be answered so (any more); nothing was written
---       {'refused', error}   a key holds something else, or Redis is full; nothing was written
+-- KEYS 1 requests  2 requests_high  3 transcripts  4 webhooks  5 stats  6 reuse_policy, then for
+--      each request
+--      1 request            request:<id>
+--      2 result             result:<identity>
+--      3 audio              audio:<decode revision>:<digest>, the alias
+-- ARGV 1 recogniser  2 decode_revision, of the aliases  3 request_ttl s, then for each request
+--      1 lane               normal or high
+--      2 digest_unverified  1: the sender has only named the digest, 0: its process hashed the bytes
+--      3 expected_sha1      of the transcript that must still be kept; empty: of any
+--      4 result_ttl         ms; 0: leave the retention
+--      5 webhook_url        or empty
+--      6 id                 of the request
+--      7 field_count        how many names and values the outcome has
+--      8 own_members        the request's own fields, as members of a JSON object
+--      then the names and values, the request's own first, and one argument: the fields that are not
+--      the request's own, as members of a JSON object
+-- Returns for each request
+--      {'answered', entry, outcome id, now in ms}
+--      {'duplicate', entry, lane, state, status, outcome}
+--      {'gone'}             the result is kept no longer or may not be used; nothing was written
+--      {'refused', error}   a key holds something else, or Redis is full; nothing was written
 --
--- What a request needs is looked at before its first write, because Lua does not roll back. That is
--- an XADD, which fails and leaves nothing where the key is no stream or Redis has no memory.
+-- All that a request needs is checked before its first write, because Lua does not roll back. That
+-- write is an XADD, which fails and leaves nothing where the key is no stream or memory is full.
 
-local requests, high, transcripts, webhooks, stats, terms = unpack(KEYS, 1, 6)
+local requests, requests_high, transcripts, webhooks, stats, reuse_policy = unpack(KEYS, 1, 6)
 local recogniser, decode_revision, request_ttl = unpack(ARGV, 1, 3)
 local OWN_KEYS, OWN_ARGUMENTS = 3, 8
 
@@ -40,9 +47,10 @@ end
 local time = redis.call('TIME')
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
 local now = string.format('%.0f', at)  -- a Lua number of this size would print as 1.7e+12
-local kept = redis.pcall('HMGET', terms, 'recogniser', 'decode_revision', 'untrusted_digest_until')
-local ours = kept[1] == recogniser and kept[2] == decode_revision
-local wary = ours and kept[3] and (tonumber(kept[3]) or at) >= at
+local policy =
+  redis.pcall('HMGET', reuse_policy, 'recogniser', 'decode_revision', 'untrusted_digest_until')
+local policy_agrees = policy[1] == recogniser and policy[2] == decode_revision
+local digests_untrusted = policy[3] and (tonumber(policy[3]) or at) >= at
 local answered, duplicates = 0, 0
 
 -- Of two retentions the longer one wins; what it is longer by, a second at most, is not worth a
@@ -56,9 +64,10 @@ end
 
 local function answer(k, a)
   local request, result, audio = unpack(KEYS, k, k + OWN_KEYS - 1)
-  local lane, claimed, wanted, ttl, url, id, count, own = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
+  local lane, digest_unverified, expected_sha1, result_ttl, webhook_url, id, field_count,
+    own_members = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
   local first = a + OWN_ARGUMENTS
-  local last = first + tonumber(count) - 1
+  local last = first + tonumber(field_count) - 1
   local following = last + 2  -- between them is JSON
 
   local known = {}
@@ -69,7 +78,7 @@ local function answer(k, a)
   local state, entry, status = known[1], known[2], known[4]
   local stands = state == 'done' and status == 'completed'
   if (state == 'queued' or state == 'started') and entry then
-    local queued = redis.pcall('XRANGE', known[3] == 'high' and high or requests, entry, entry)
+    local queued = redis.pcall('XRANGE', known[3] == 'high' and requests_high or requests, entry, entry)
     stands = #queued > 0  -- where it is no stream, nothing is queued
   end
   if stands then
@@ -77,12 +86,13 @@ local function answer(k, a)
     return {'duplicate', entry or '', known[3] or '', state, status or '', known[5] or ''}, following
   end
 
-  local misplaced = url ~= '' and foreign(webhooks, 'stream')
+  local misplaced = webhook_url ~= '' and foreign(webhooks, 'stream')
   if misplaced then return {'refused', misplaced}, following end
-  if not ours or (wary and claimed == '1') then return {'gone'}, following end
-  if wanted ~= '' then
+  local untrusted = digests_untrusted and digest_unverified == '1'
+  if not policy_agrees or untrusted then return {'gone'}, following end
+  if expected_sha1 ~= '' then
     local transcript = redis.pcall('HGET', result, 'transcript')
-    if type(transcript) ~= 'string' or redis.sha1hex(transcript) ~= wanted then
+    if type(transcript) ~= 'string' or redis.sha1hex(transcript) ~= expected_sha1 then
       return {'gone'}, following
     end
   end
@@ -96,18 +106,20 @@ local function answer(k, a)
     if reason then return {'refused', reason}, following end
     redis.call('XADD', transcripts, '*', unpack(ARGV, first, last))  -- fails again, and as itself
   end
-  if url ~= '' then redis.call('XADD', webhooks, '*', 'outcome', written, 'url', url, 'id', id) end
+  if webhook_url ~= '' then
+    redis.call('XADD', webhooks, '*', 'outcome', written, 'url', webhook_url, 'id', id)
+  end
   redis.call('HSET', request, 'state', 'done', 'entry', entry, 'lane', lane,
     'status', 'completed', 'outcome', written)
   redis.call('EXPIRE', request, request_ttl)
-  ttl = tonumber(ttl)
+  local ttl = tonumber(result_ttl)
   if ttl > 0 then
     local worn = ttl - math.min(1000, ttl / 100)
     prolong(result, 'hash', ttl, worn)
     prolong(audio, 'string', ttl, worn)
   end
   redis.pcall('PUBLISH', transcripts, '{"entry":"' .. entry .. '","submitted_at":' .. now ..
-    ',"started_at":' .. now .. ',"finished_at":' .. now .. ',' .. own .. ',' .. ARGV[last + 1] .. '}')
+    ',"started_at":' .. now .. ',"finished_at":' .. now .. ',' .. own_members .. ',' .. ARGV[last + 1] .. '}')
   answered = answered + 1
   return {'answered', entry, written, now}, following
 end

@@ -13,8 +13,8 @@ import secrets
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from redis.exceptions import NoPermissionError, ResponseError
@@ -27,7 +27,7 @@ from sensestream_common.connections.pipelined_connection import (
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.alias import Alias, is_decode_revision, read_alias
 from sensestream_common.contract.identity import checksum, result_identity
-from sensestream_common.contract.keys import Keys, Lane
+from sensestream_common.contract.keys import Keys
 from sensestream_common.contract.outcome import (
     CacheUse,
     Outcome,
@@ -35,14 +35,13 @@ from sensestream_common.contract.outcome import (
     to_json_text,
     transcript_fields,
 )
-from sensestream_common.contract.request import Request
 from sensestream_common.contract.transcript import MALFORMED, read_transcript
 from sensestream_common.lru_cache import LruCache
-from sensestream_common.redaction import redacted
 
+from sensestream_producer.submit.cached_result import CachedReply, CachedResult, ResultKey
 from sensestream_producer.transport import RedisTransport
 
-__all__ = ["CachedAnswer", "CachedAnswers", "CachedReply", "CachedResult", "ResultKey"]
+__all__ = ["CachedAnswers", "ReusePolicy"]
 
 log = structlog.get_logger("sensestream.client")
 
@@ -51,7 +50,6 @@ _POLICY_FRESH = 10.0  # seconds until the policy is read anew: the script sees t
 _POLICY_RETRY = 1.0  # the same for a policy that refuses something
 _POLICY_FORBIDDEN = 60.0  # the same where Redis's users may not read it
 _CACHE_BYTES = 16 << 20  # of the local cache
-_RETENTION_LAG = 1.0  # seconds that a retention may be behind: a look for every hit costs more
 _OVERHEAD = 3000  # bytes of a result beside its text and its segments
 # Bytes of JSON of a transcript in the local cache: for each hit Redis reads it through.
 _LONGEST = 32 << 10
@@ -63,15 +61,6 @@ _POLICY_FIELDS = (
     "request_ttl",
     "untrusted_digest_until",
 )
-
-
-class ResultKey(NamedTuple):
-    """The values that a result is looked up by."""
-
-    digest: str
-    language: str
-    itn: bool
-    digest_unverified: bool  # this process has not hashed the bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,89 +84,6 @@ class ReusePolicy:
         return self.digests_untrusted and key.digest_unverified
 
 
-class _Retention:
-    """How long Redis keeps a result, as far as this process has prolonged it."""
-
-    __slots__ = ("_look_again", "_ttl")
-
-    def __init__(self) -> None:
-        self._ttl = 0  # milliseconds
-        self._look_again = 0.0  # by monotonic time
-
-    def lacks(self, ttl: int) -> bool:
-        """Whether the result may have less than `ttl` ms left, by more than is worth a look."""
-        return ttl > self._ttl or time.monotonic() >= self._look_again
-
-    def prolonged(self, ttl: int) -> None:
-        """Note that the script has seen to `ttl` milliseconds; 0 stands for none."""
-        if ttl:
-            self._ttl = ttl
-            self._look_again = time.monotonic() + min(_RETENTION_LAG, ttl / 1000 / 100)
-
-
-@dataclass(slots=True)
-class CachedResult:
-    """A result as it answers any request for it."""
-
-    recogniser: str
-    decode_revision: str
-    keys: EncodedArgs  # of the result, of the alias
-    checksum: str  # of the transcript; empty for one that the local cache does not keep
-    fields: dict[str, Any]  # of the outcome, without the request's own
-    field_count: int  # of the same, as names and values
-    arguments: EncodedArgs  # these names and values, then the same as members of a JSON object
-    retention: _Retention = field(default_factory=_Retention)
-
-
-@dataclass(frozen=True, slots=True)
-class CachedAnswer:
-    """An outcome that the script has written, and its id on the stream of outcomes."""
-
-    outcome: Outcome
-    stream_id: str
-
-
-class CachedReply:
-    """A request, and the result that answers it."""
-
-    __slots__ = ("_own_fields", "key", "lane", "request", "result")
-
-    def __init__(self, request: Request, lane: Lane, key: ResultKey, result: CachedResult) -> None:
-        self.request = request
-        self.lane = lane
-        self.key = key
-        self.result = result
-        self._own_fields = _own_fields(request)
-
-    def ttl(self, result_ttl: int) -> int:
-        """Milliseconds that the result shall live from now on; 0 where it does, or nearly.
-
-        `result_ttl` is in seconds, for a request that names none.
-        """
-        ttl = 1000 * (result_ttl if self.request.ttl is None else self.request.ttl)
-        return ttl if self.result.retention.lacks(ttl) else 0
-
-    def arguments(self, ttl: int) -> tuple[EncodedArgs, EncodedArgs]:
-        """The request's own arguments, as answer.lua takes them."""
-        request, result, own = self.request, self.result, self._own_fields
-        fields = [part for pair in own.items() for part in pair]
-        return encode_args(
-            self.lane.value, 1 if self.key.digest_unverified else 0, result.checksum, ttl,
-            request.callback_url, request.id, len(fields) + result.field_count,
-            to_json_text(own)[1:-1], *fields,
-        ), result.arguments  # fmt: skip
-
-    def answer(self, reply: list[bytes]) -> CachedAnswer:
-        """The outcome that the script has written, from its reply."""
-        entry, stream_id, now = [part.decode() for part in reply[1:]]
-        at = int(now)
-        outcome = Outcome(
-            **self.result.fields, **self._own_fields,
-            entry=entry, submitted_at=at, started_at=at, finished_at=at,
-        )  # fmt: skip
-        return CachedAnswer(outcome, stream_id)
-
-
 class CachedAnswers:
     """The results of one pipeline as a submitting process (a `role`) may use them."""
 
@@ -185,9 +91,13 @@ class CachedAnswers:
         self._link = link
         self._keys = keys
         self._shared_keys = encode_args(
-            keys.requests, keys.requests_high, keys.transcripts, keys.webhooks, keys.stats,
+            keys.requests,
+            keys.requests_high,
+            keys.transcripts,
+            keys.webhooks,
+            keys.stats,
             keys.reuse_policy,
-        )  # fmt: skip
+        )
         # The `worker` of its outcomes: made as workers make their names.
         self._name = f"{role}-{socket.gethostname()}-{secrets.token_hex(4)}"
         self._policy: ReusePolicy | None = None
@@ -248,7 +158,9 @@ class CachedAnswers:
         for reply, ttl in zip(replies, ttls, strict=True):
             keys += [encode_arg(self._keys.request(reply.request.id)), reply.result.keys]
             arguments += reply.arguments(ttl)
-        answers: list[list[bytes]] = await self._link.line.run_script(_ANSWER, keys, arguments)
+        answers: list[list[bytes]] = await self._link.connection.run_script(
+            _ANSWER, keys, arguments
+        )
         return answers
 
     def _read(self, reply: CachedReply, answer: list[bytes], ttl: int) -> Any:
@@ -266,7 +178,7 @@ class CachedAnswers:
         if time.monotonic() < self._look_again:
             return self._policy
         command = pack("HMGET", self._keys.reuse_policy, *_POLICY_FIELDS)
-        [found] = await self._link.line.execute([command])
+        [found] = await self._link.connection.execute([command])
         forbidden = isinstance(found, ResponseError) and _is_forbidden(found)
         self._policy = policy = None if isinstance(found, ResponseError) else _read_policy(found)
         wait = _POLICY_FRESH if policy and not policy.digests_untrusted else _POLICY_RETRY
@@ -281,7 +193,7 @@ class CachedAnswers:
         self, keys: Iterable[ResultKey], policy: ReusePolicy
     ) -> dict[ResultKey, CachedResult]:
         asked = list(keys)
-        values = await self._link.line.execute(
+        values = await self._link.connection.execute(
             [pack("GET", self._keys.audio(key.digest, policy.decode_revision)) for key in asked]
         )
         aliases = {
@@ -293,7 +205,7 @@ class CachedAnswers:
             key: result_identity(alias.audio, policy.recogniser, key.language, key.itn)
             for key, alias in aliases.items()
         }
-        kept = await self._link.line.execute(
+        kept = await self._link.connection.execute(
             [
                 pack("HMGET", self._keys.result(identity), "transcript", "model")
                 for identity in identities.values()
@@ -382,13 +294,3 @@ def _is_left_to_workers(value: bytes, key: ResultKey) -> bool:
 def _is_forbidden(error: ResponseError) -> bool:
     """Whether Redis's user may not do it: then cache hits are left to workers."""
     return isinstance(error, NoPermissionError) or "NOPERM" in str(error)
-
-
-def _own_fields(request: Request) -> dict[str, Any]:
-    """The fields of an outcome that are its request's own."""
-    own = {"id": request.id, "audio": redacted(request.audio)}
-    if request.metadata:
-        own["metadata"] = request.metadata
-    if request.traceparent:
-        own["traceparent"] = request.traceparent
-    return own

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sensestream_producer.submit.cached_answers import CachedAnswers, CachedReply
+from sensestream_producer.submit.cached_answers import CachedAnswers
+from sensestream_producer.submit.cached_result import CachedReply
 from sensestream_producer.submit.pending import PendingSubmit
 from sensestream_producer.transport import RedisTransport
 

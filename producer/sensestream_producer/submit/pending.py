@@ -11,11 +11,17 @@ from sensestream_common.contract.keys import Keys, Lane
 from sensestream_common.contract.outcome import Status
 from sensestream_common.contract.request import Request
 
-from sensestream_producer.submit.cached_answers import CachedAnswer, ResultKey
+from sensestream_producer.submit.cached_result import CachedAnswer, ResultKey
 from sensestream_producer.submit.submission import Receipt, RequestState
 from sensestream_producer.transport import RedisTransport
 
 __all__ = ["NotCached", "PendingSubmit", "ReceiptReader", "UploadVanished", "backlog_full"]
+
+# The parts of a call of submit.lua for each request, in this order and by the script's own names;
+# `SUBMIT_UPLOAD_KEYS` only for one that uploads.
+SUBMIT_KEYS = ("request",)
+SUBMIT_UPLOAD_KEYS = ("staged", "upload")
+SUBMIT_ARGUMENTS = ("lane", "time_left", "uploads", "field_count")
 
 
 class UploadVanished(SensestreamError):
@@ -52,12 +58,12 @@ class PendingSubmit:
         return ResultKey(request.digest, request.language, request.itn, not self.hashed)
 
     def keys(self, keys: Keys) -> list[str]:
-        """The request's own keys, as submit.lua takes them."""
+        """`SUBMIT_KEYS`, and `SUBMIT_UPLOAD_KEYS` where it uploads."""
         own = keys.request(self.request.id)
         return [own, self.staged, keys.upload(self.request.id)] if self.staged else [own]
 
     def arguments(self) -> list[str | int]:
-        """The request's own arguments, as submit.lua takes them."""
+        """`SUBMIT_ARGUMENTS`, then the names and values of the fields."""
         left = "" if self.time_left is None else self.time_left
         fields = [part for pair in self.request.encode().items() for part in pair]
         return [self.lane.value, left, 1 if self.staged else 0, len(fields), *fields]

@@ -107,7 +107,7 @@ class Receipt:
     """Redis holds the request: `entry` is its stream id.
 
     `state` says where it stands, and `status` and `outcome` (a stream id) how it ended, if it has.
-    `duplicate` says that the id stood there already and nothing was added. A repeat is done at
+    `duplicate` says that the id stood there already and nothing was added. A cache hit is done at
     once, and its outcome is the `answer`.
     """
 

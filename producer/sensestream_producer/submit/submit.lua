@@ -1,24 +1,29 @@
 -- Takes requests into their lanes, each unless its id stands there already or the backlog is full.
 --
--- KEYS  1 requests  2 requests:high  3 stats, then for each request
---       1 request:<id>, and if it uploads  2 the staged upload  3 upload:<id>
--- ARGV  1 max_backlog, then for each request
---       1 lane's name  2 milliseconds to the deadline or ''  3 uploads (1/0)
---       4 how many of the following belong to it  5… field, value, …
--- Gives for each request
---       {'queued', entry}
---       {'duplicate', entry, lane, state, status, outcome}
---       {'full', backlog}            nothing was written
---       {'unstaged'}                 the staged upload is gone: stage it again
---       {'refused', error}           a key holds something else, or Redis is full; nothing was written
+-- KEYS 1 requests  2 requests_high  3 stats, then for each request
+--      1 request      request:<id>
+--      then, if it uploads
+--      1 staged       the staged upload
+--      2 upload       upload:<id>
+-- ARGV 1 max_backlog, then for each request
+--      1 lane         normal or high
+--      2 time_left    ms to the deadline, or empty
+--      3 uploads      1: it uploads, 0: it does not
+--      4 field_count  how many names and values follow
+--      then the names and values of its fields
+-- Returns for each request
+--      {'queued', entry}
+--      {'duplicate', entry, lane, state, status, outcome}
+--      {'full', backlog}    nothing was written
+--      {'unstaged'}         the staged upload is gone: stage it again
+--      {'refused', error}   a key holds something else, or Redis is full; nothing was written
 --
--- Everything of a request is looked at before its first write, because Lua does not roll back; and
--- the first write of all is an XADD, for a Redis without memory refuses nothing of a script that has
--- written once.
+-- Everything of a request is checked before its first write, because Lua does not roll back. The
+-- first write of all is an XADD: a full Redis refuses nothing of a script that has written once.
 
-local requests, high, stats = KEYS[1], KEYS[2], KEYS[3]
-local most = tonumber(ARGV[1])
-local OWN_ARGUMENTS = 4
+local requests, requests_high, stats = KEYS[1], KEYS[2], KEYS[3]
+local max_backlog = tonumber(ARGV[1])
+local OWN_KEYS, OWN_UPLOAD_KEYS, OWN_ARGUMENTS = 1, 2, 4
 
 -- The error where a key holds something else, and whether there is such a key.
 local function foreign(key, wanted)
@@ -27,16 +32,16 @@ local function foreign(key, wanted)
   return 'WRONGKEY ' .. key .. ' holds a ' .. found .. ' where a ' .. wanted .. ' belongs'
 end
 
--- What is wrong for one is wrong for all.
-local wrong = foreign(requests, 'stream') or foreign(high, 'stream') or foreign(stats, 'hash')
+-- A wrong type here is one for every request.
+local wrong = foreign(requests, 'stream') or foreign(requests_high, 'stream') or foreign(stats, 'hash')
 if wrong then return redis.error_reply(wrong) end
-local backlog = redis.call('XLEN', requests) + redis.call('XLEN', high)
+local backlog = redis.call('XLEN', requests) + redis.call('XLEN', requests_high)
 
 local counts = {submitted = 0, duplicates = 0, refused = 0}
 local superfluous = {}  -- staged uploads of duplicates
 local now
 
-local function stamped(fields, left)
+local function stamped(fields, time_left)
   if not now then
     local time = redis.call('TIME')
     now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -44,14 +49,15 @@ local function stamped(fields, left)
   -- Whole milliseconds as text: a Lua number of this size would print as 1.7e+12.
   fields[#fields + 1] = 'submitted_at'
   fields[#fields + 1] = string.format('%.0f', now)
-  if left ~= '' then
+  if time_left ~= '' then
     fields[#fields + 1] = 'deadline'
-    fields[#fields + 1] = string.format('%.0f', now + tonumber(left))
+    fields[#fields + 1] = string.format('%.0f', now + tonumber(time_left))
   end
   return fields
 end
 
-local function take(request, staged, upload, lane, left, uploads, fields)
+local function take(request, staged, upload, lane, time_left, fields)
+  local uploads = staged ~= nil
   local wrong, before = foreign(request, 'hash')
   if uploads then wrong = wrong or foreign(staged, 'string') or foreign(upload, 'string') end
   if wrong then return {'refused', wrong} end
@@ -60,7 +66,7 @@ local function take(request, staged, upload, lane, left, uploads, fields)
   local state, entry, status = known[1], known[2], known[4]
   local stands = state == 'done' and status == 'completed'
   if (state == 'queued' or state == 'started') and entry then
-    stands = #redis.call('XRANGE', known[3] == 'high' and high or requests, entry, entry) > 0
+    stands = #redis.call('XRANGE', known[3] == 'high' and requests_high or requests, entry, entry) > 0
   end
   if stands then
     if uploads then superfluous[#superfluous + 1] = staged end
@@ -68,13 +74,13 @@ local function take(request, staged, upload, lane, left, uploads, fields)
     return {'duplicate', entry or '', known[3] or '', state, status or '', known[5] or ''}
   end
 
-  if backlog >= most then
+  if backlog >= max_backlog then
     counts.refused = counts.refused + 1
     return {'full', backlog}
   end
   if uploads and redis.call('EXISTS', staged) == 0 then return {'unstaged'} end
 
-  local add = {'XADD', lane == 'high' and high or requests, '*', unpack(stamped(fields, left))}
+  local add = {'XADD', lane == 'high' and requests_high or requests, '*', unpack(stamped(fields, time_left))}
   entry = redis.pcall(unpack(add))
   if type(entry) == 'table' then
     if string.find(entry.err, 'OOM', 1, true) then return {'refused', entry.err} end
@@ -94,19 +100,19 @@ local function take(request, staged, upload, lane, left, uploads, fields)
   return {'queued', entry}
 end
 
-local answers, key, argument = {}, 4, 2
-while key <= #KEYS do
-  local lane, left, uploads, length = unpack(ARGV, argument, argument + OWN_ARGUMENTS - 1)
-  local first = argument + OWN_ARGUMENTS
-  argument = first + tonumber(length)
-  local fields = {unpack(ARGV, first, argument - 1)}
+local answers, k, a = {}, 4, 2
+while k <= #KEYS do
+  local request = unpack(KEYS, k, k + OWN_KEYS - 1)
+  k = k + OWN_KEYS
+  local lane, time_left, uploads, field_count = unpack(ARGV, a, a + OWN_ARGUMENTS - 1)
+  local first = a + OWN_ARGUMENTS
+  a = first + tonumber(field_count)
+  local staged, upload
   if uploads == '1' then
-    answers[#answers + 1] = take(KEYS[key], KEYS[key + 1], KEYS[key + 2], lane, left, true, fields)
-    key = key + 3
-  else
-    answers[#answers + 1] = take(KEYS[key], nil, nil, lane, left, false, fields)
-    key = key + 1
+    staged, upload = unpack(KEYS, k, k + OWN_UPLOAD_KEYS - 1)
+    k = k + OWN_UPLOAD_KEYS
   end
+  answers[#answers + 1] = take(request, staged, upload, lane, time_left, {unpack(ARGV, first, a - 1)})
 end
 for _, staged in ipairs(superfluous) do redis.call('DEL', staged) end
 for name, count in pairs(counts) do

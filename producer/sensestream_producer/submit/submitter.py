@@ -17,7 +17,8 @@ from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import SensestreamError
 from sensestream_common.contract.keys import Keys
 
-from sensestream_producer.submit.cached_answers import CachedAnswers, CachedReply, ResultKey
+from sensestream_producer.submit.cached_answers import CachedAnswers
+from sensestream_producer.submit.cached_result import CachedReply, ResultKey
 from sensestream_producer.submit.lone_hits import LoneHits
 from sensestream_producer.submit.pending import NotCached, PendingSubmit, ReceiptReader
 from sensestream_producer.submit.submission import Receipt
@@ -203,7 +204,7 @@ class Submitter:
             keys += submit.keys(names)
             arguments += submit.arguments()
         return list(
-            await self._link.line.run_script(
+            await self._link.connection.run_script(
                 _SUBMIT, [encode_args(*keys)], [encode_args(*arguments)]
             )
         )

@@ -33,7 +33,10 @@ T = TypeVar("T")
 
 
 class Client(real.Client):
-    """An asyncio client of a `ScriptedPipeline`, which makes it."""
+    """An asyncio client of a `ScriptedPipeline`, which makes it.
+
+    The methods are those of `sensestream_producer.Client`, and are documented there.
+    """
 
     def __init__(
         self,

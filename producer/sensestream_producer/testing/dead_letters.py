@@ -23,7 +23,7 @@ __all__ = ["ScriptedLetters"]
 
 
 class ScriptedLetters(DeadLetters):
-    """The verbs of `DeadLetters`, on a `Store`."""
+    """The methods of `DeadLetters`, as documented there, on a `Store`."""
 
     def __init__(self, store: Store, worker: ScriptedWorker, *, max_backlog: int) -> None:
         self._store = store

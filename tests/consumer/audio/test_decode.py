@@ -17,16 +17,25 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
-from sensestream_consumer.audio import SAMPLE_RATE, AudioPolicy, audio_identity, decode
+from sensestream_consumer.audio import (
+    SAMPLE_RATE,
+    AudioPolicy,
+    audio_identity,
+    decode,
+)
 from sensestream_consumer.audio.decoding import mixdown
+from sensestream_consumer.audio.decoding.sniff import FORMATS as FORMATS_TAKEN
 
 from .recordings import (
     amr,
     as_fetched,
+    clip,
     encoded,
     encoded_by_ffmpeg,
     every_format,
+    is_spoken,
     lying_wav,
+    surround,
     tone,
 )
 
@@ -116,6 +125,23 @@ def test_channels_are_averaged(channels: int) -> None:
     expected = np.rint(mono / channels)
     assert np.abs(decoded(encoded(silent)) - expected).max() <= 1
     np.testing.assert_array_equal(decoded(encoded(np.column_stack([mono] * channels))), mono)
+
+
+@pytest.mark.parametrize(
+    ("layout", "codec"),
+    [
+        ("5.1", "aac"),
+        ("7.1", "aac"),
+        ("octagonal", "aac"),
+        ("7.1", "libopus"),
+        ("hexadecagonal", "pcm_s16le"),
+        ("hexadecagonal", "wavpack"),
+    ],
+)
+def test_surround_sound_of_many_channels_does_not_kill_the_worker(layout: str, codec: str) -> None:
+    samples = decoded(surround(layout, codec))
+    assert len(samples) == pytest.approx(len(clip()), abs=2000)
+    assert is_spoken(samples, 0, clip())
 
 
 def test_halves_are_rounded_to_even_and_full_scale_is_clipped() -> None:
@@ -217,7 +243,7 @@ def test_a_recording_with_nothing_in_it_is_empty(data: bytes) -> None:
 def test_what_is_no_audio_is_unreadable_and_the_formats_are_named(data: bytes) -> None:
     error = refusal(data)
     assert error.code is ErrorCode.AUDIO_UNREADABLE
-    assert "WAV, FLAC, OGG, OPUS, MP3, M4A/AAC, WebM and AMR" in error.message
+    assert f"taken are {FORMATS_TAKEN}" in error.message
 
 
 @pytest.mark.parametrize("name", ["wav", "flac", "mp3", "aac", "webm", "amr"])
@@ -263,10 +289,10 @@ def _silent_film() -> bytes:
 
 
 def test_a_codec_outside_the_list_is_named() -> None:
-    file = encoded_by_ffmpeg(tone(rate=48_000), 48_000, "matroska", "ac3")
+    file = encoded_by_ffmpeg(tone(rate=8_000), 8_000, "matroska", "real_144")
     error = refusal(file)
     assert error.code is ErrorCode.AUDIO_UNREADABLE
-    assert "'ac3'" in error.message
+    assert "'real_144'" in error.message
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -11,7 +11,6 @@ import time
 import tracemalloc
 import zlib
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,12 +20,12 @@ from sensestream_common.contract.errors import ErrorCode, RequestError, Transien
 from sensestream_consumer.audio import AudioPolicy, Fetched, Fetcher, parse_reference
 from sensestream_consumer.audio.sources.web import Web, trusted
 
+from tests.support.certificate import CERTIFICATE
+
 from .conftest import UPLOADS
 from .site import Site, answer
 
 pytestmark = pytest.mark.anyio
-
-CERTIFICATE = Path(__file__).parent / "localhost.pem"
 
 
 async def fetch(

@@ -1,7 +1,7 @@
 """Builds tiny SenseVoice graphs whose answer is known, and the files beside them.
 
-The graph says the pieces of a script, one a row, whatever the audio is; its first and fourth
-rows answer with the pieces that stand for the language and text normalisation ids it was fed.
+The graph says the tokens of a script, one a row, whatever the audio is; its first and fourth
+rows answer with the tokens that stand for the language and text normalisation ids it was fed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sentencepiece import sentencepiece_model_pb2
 WIDTH = 560
 BPE = "chn_jpn_yue_eng_ko_spectok.bpe.model"
 
-PIECES = [
+TOKENS = [
     "<unk>",
     "<s>",
     "</s>",
@@ -48,7 +48,7 @@ PIECES = [
     "<|withitn|>",
     "<|woitn|>",
 ]
-# The piece that stands for each id a graph is fed; auto hears English.
+# The token that stands for each id a graph is fed; auto is answered as English.
 _ANSWERS = {
     0: "<|en|>",
     3: "<|zh|>",
@@ -73,17 +73,17 @@ class TinyModel:
     event: str = "<|Speech|>"
     sherpa: bool = False
     wide_mask: bool = True  # rows may be padded beyond the longest clip
-    pieces: list[str] = field(default_factory=lambda: list(PIECES))
+    tokens: list[str] = field(default_factory=lambda: list(TOKENS))
     vocabulary: str = "tokens.json"
     graph: str = "model.onnx"
     metadata: dict[str, str] = field(default_factory=dict)
-    logit: float = 20.0  # of the piece said; all others have 0
+    logit: float = 20.0  # of the token said; all others have 0
     names: tuple[str, ...] = ()
 
     def write(self, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         onnx.save(self.build(), directory / self.graph)
-        write_vocabulary(directory / self.vocabulary, self.pieces)
+        write_vocabulary(directory / self.vocabulary, self.tokens)
         if not self.sherpa:
             write_config(directory)
             write_cmvn(directory)
@@ -93,15 +93,15 @@ class TinyModel:
         feats, lengths, language, textnorm, logits = self.names or (
             _SHERPA if self.sherpa else _FUNASR
         )
-        number = {piece: index for index, piece in enumerate(PIECES)}
+        number = {token: index for index, token in enumerate(TOKENS)}
         answers = np.array([number[_ANSWERS.get(index, "<unk>")] for index in range(16)], np.int64)
         spoken = np.zeros(4096, np.int64)
-        spoken[: len(self.says)] = [number[piece] for piece in self.says]
+        spoken[: len(self.says)] = [number[token] for token in self.says]
         constants: dict[str, NDArray[Any]] = {
             "answers": answers,
             "emotion_event": np.array([[number[self.emotion], number[self.event]]], np.int64),
             "spoken": spoken[np.newaxis],
-            "depth": np.array(len(self.pieces), np.int64),
+            "depth": np.array(len(self.tokens), np.int64),
             "values": np.array([0.0, self.logit], np.float32),
             "zero": np.array([0], np.int64),
             "one": np.array([1], np.int64),
@@ -169,7 +169,7 @@ def sherpa_metadata() -> dict[str, str]:
         "normalize_samples": "0",
         "neg_mean": ",".join(["-8.5"] * WIDTH),
         "inv_stddev": ",".join(["0.15"] * WIDTH),
-        "vocab_size": str(len(PIECES)),
+        "vocab_size": str(len(TOKENS)),
         "lang_auto": "0",
         "lang_zh": "3",
         "lang_en": "4",
@@ -210,29 +210,29 @@ def write_cmvn(
     )
 
 
-def write_vocabulary(path: Path, pieces: list[str]) -> None:
+def write_vocabulary(path: Path, tokens: list[str]) -> None:
     if path.suffix == ".json":
-        path.write_text(json.dumps(pieces, ensure_ascii=False), encoding="utf-8")
+        path.write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
     elif path.suffix == ".txt":
-        lines = [f"{piece} {number}" for number, piece in enumerate(pieces)]
+        lines = [f"{token} {number}" for number, token in enumerate(tokens)]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
-        path.write_bytes(sentencepiece_model(pieces))
+        path.write_bytes(sentencepiece_model(tokens))
 
 
-def sentencepiece_model(pieces: list[str]) -> bytes:
-    """A serialised sentencepiece model that has exactly these pieces."""
+def sentencepiece_model(tokens: list[str]) -> bytes:
+    """A serialised sentencepiece model that has exactly these tokens."""
     proto: Any = sentencepiece_model_pb2  # made at run time, so it has no types
     model = proto.ModelProto()
     kinds = proto.ModelProto.SentencePiece
     control = {"<unk>": kinds.UNKNOWN, "<s>": kinds.CONTROL, "</s>": kinds.CONTROL}
-    for number, piece in enumerate(pieces):
-        usual = kinds.USER_DEFINED if piece.startswith("<|") else kinds.NORMAL
-        model.pieces.add(piece=piece, score=-float(number), type=control.get(piece, usual))
+    for number, token in enumerate(tokens):
+        usual = kinds.USER_DEFINED if token.startswith("<|") else kinds.NORMAL
+        model.pieces.add(piece=token, score=-float(number), type=control.get(token, usual))
     model.trainer_spec.model_type = proto.TrainerSpec.BPE
     model.trainer_spec.unk_id, model.trainer_spec.bos_id, model.trainer_spec.eos_id = 0, 1, 2
     model.trainer_spec.pad_id = -1
-    model.trainer_spec.vocab_size = len(pieces)
+    model.trainer_spec.vocab_size = len(tokens)
     model.normalizer_spec.name = "identity"
     model.normalizer_spec.add_dummy_prefix = True
     return bytes(model.SerializeToString())

@@ -10,7 +10,7 @@ import pytest
 from sensestream_common.contract.errors import ModelError
 from sensestream_consumer.engine import Recogniser, resolve_model
 
-from tests.consumer.engine.models import PIECES, TinyModel, write_cmvn, write_config
+from tests.consumer.engine.models import TOKENS, TinyModel, write_cmvn, write_config
 
 
 def _refusal(directory: Path, device: str = "cpu") -> str:
@@ -73,11 +73,11 @@ def test_a_graph_for_other_features_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_of_another_model_is_refused(tmp_path: Path) -> None:
-    directory = TinyModel(pieces=[*PIECES, "▁extra"]).write(tmp_path)
+    directory = TinyModel(tokens=[*TOKENS, "▁extra"]).write(tmp_path)
     (directory / "tokens.json").write_text('["a", "b"]')
     message = _refusal(directory)
-    assert "2 pieces" in message
-    assert str(len(PIECES) + 1) in message
+    assert "2 tokens" in message
+    assert str(len(TOKENS) + 1) in message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Clips of many callers in one session: the same answers, whatever the company."""
+"""Clips of many callers in one session: the same answers, whichever clips run together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.engine import Engine, Recogniser
 from sensestream_consumer.engine.batching.batcher import Batcher
-from sensestream_consumer.engine.batching.queue import Batch, BatchLimits
+from sensestream_consumer.engine.batching.queue import Batch, BatchLimits, Clip
 from sensestream_consumer.engine.decoding.ctc import Rows
 
 from tests.consumer.engine.models import TinyModel
@@ -203,7 +204,7 @@ _CLIPS = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(clips=_CLIPS, order=st.randoms(use_true_random=False))
-def test_clips_give_the_same_tokens_alone_and_in_company(
+def test_clips_give_the_same_tokens_alone_and_in_a_batch(
     alone: Recogniser, batching: Recogniser, clips: list[tuple[int, int, str, bool]], order: object
 ) -> None:
     """Every batch is made by hand, so that nothing depends on when a thread wakes."""
@@ -221,10 +222,10 @@ def test_clips_give_the_same_tokens_alone_and_in_company(
         for features, language, textnorm in inputs
     ]
     assert batching._batcher is not None
-    waiting = [batching._batcher.submit(*one) for one in inputs]
-    batching._batcher.flush()
-    for future, rows in zip(waiting, expected, strict=True):
-        together = future.result(PATIENCE)
+    batch = [Clip(*one, Future()) for one in inputs]
+    batching._batcher.run_now(batch, max(clip.length for clip in batch))
+    for clip, rows in zip(batch, expected, strict=True):
+        together = clip.rows.result(0)
         assert np.array_equal(together.ids, rows.ids)
         assert np.allclose(together.probabilities, rows.probabilities, atol=1e-4)
 
@@ -240,9 +241,9 @@ def test_an_engine_that_batches_answers_as_one_that_does_not(
         recogniser = Recogniser.load(float_demo, device="cpu", batching=BatchLimits(max_wait=0.002))
         engine = Engine(recogniser, concurrency=2)
         assert engine.capacity == recogniser.clips_in_flight > 2
-        heard = await asyncio.gather(*(engine.transcribe(clip, "auto", True) for clip in clips))
-        assert [one.text for one in heard] == [one.text for one in expected]
-        assert [one.segments for one in heard] == [one.segments for one in expected]
+        answers = await asyncio.gather(*(engine.transcribe(clip, "auto", True) for clip in clips))
+        assert [one.text for one in answers] == [one.text for one in expected]
+        assert [one.segments for one in answers] == [one.segments for one in expected]
         assert recogniser.batch_stats is not None
         assert recogniser.batch_stats.clips >= len(clips) + 1
         await engine.aclose()

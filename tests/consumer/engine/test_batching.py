@@ -25,7 +25,7 @@ def _lengths(batch: Batch | None) -> list[int]:
     return [clip.length for clip in batch.clips]
 
 
-def test_a_clip_waits_for_company_until_its_deadline() -> None:
+def test_a_clip_waits_for_batch_neighbours_until_its_deadline() -> None:
     queue = BatchQueue(BatchLimits(max_wait=0.01), accepts_padding=True)
     queue.add(_clip(50), now=1.0)
     assert queue.take(1.009) is None

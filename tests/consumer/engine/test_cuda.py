@@ -1,4 +1,4 @@
-"""On a real GPU: the same transcripts as on a processor, alone and in company, and a whole worker.
+"""On a real GPU: the same transcripts as on a processor, alone and in batches, and a whole worker.
 
 Skipped where the installed ONNX Runtime has no CUDA. `benchmarks/gpu.py` measures; this holds.
 """
@@ -54,20 +54,20 @@ def on_gpu(float_demo: Path) -> Iterator[Recogniser]:
     recogniser.close()
 
 
-def _same(heard: Transcript, expected: Transcript) -> bool:
+def _same(transcript: Transcript, expected: Transcript) -> bool:
     """Whether text, language and times are equal and the confidence but for a rounding."""
     pairs = [
-        (heard.text, expected.text),
-        (heard.language, expected.language),
-        (heard.events, expected.events),
-        ([(s.start, s.end, s.text) for s in heard.segments],
+        (transcript.text, expected.text),
+        (transcript.language, expected.language),
+        (transcript.events, expected.events),
+        ([(s.start, s.end, s.text) for s in transcript.segments],
          [(s.start, s.end, s.text) for s in expected.segments]),
     ]  # fmt: skip
     if any(ours != theirs for ours, theirs in pairs):
         return False
-    if heard.confidence is None or expected.confidence is None:
-        return heard.confidence is expected.confidence
-    return abs(heard.confidence - expected.confidence) < 1e-3
+    if transcript.confidence is None or expected.confidence is None:
+        return transcript.confidence is expected.confidence
+    return abs(transcript.confidence - expected.confidence) < 1e-3
 
 
 def test_auto_takes_the_gpu(on_gpu: Recogniser, float_demo: Path) -> None:
@@ -77,29 +77,29 @@ def test_auto_takes_the_gpu(on_gpu: Recogniser, float_demo: Path) -> None:
     automatic.close()
 
 
-def test_every_bundled_clip_is_heard_as_on_a_processor(
+def test_every_bundled_clip_is_transcribed_as_on_a_processor(
     on_cpu: Recogniser, on_gpu: Recogniser
 ) -> None:
     for clip in bundled_clips():
         samples = read_speech(clip.path)
-        heard = on_gpu.recognise(samples, clip.language, clip.itn)
-        assert _same(heard, on_cpu.recognise(samples, clip.language, clip.itn)), clip
+        transcript = on_gpu.recognise(samples, clip.language, clip.itn)
+        assert _same(transcript, on_cpu.recognise(samples, clip.language, clip.itn)), clip
 
 
-def test_company_changes_no_transcript(on_cpu: Recogniser, on_gpu: Recogniser) -> None:
+def test_batch_neighbours_change_no_transcript(on_cpu: Recogniser, on_gpu: Recogniser) -> None:
     clips = [(read_speech(c.path), c.language, c.itn) for c in bundled_clips()] * 4
 
     async def together() -> list[Transcript]:
         engine = Engine(on_gpu, concurrency=8)
-        heard = await asyncio.gather(*(engine.transcribe(*clip) for clip in clips))
+        transcript = await asyncio.gather(*(engine.transcribe(*clip) for clip in clips))
         await engine.aclose()
-        return list(heard)
+        return list(transcript)
 
     assert on_gpu.batch_stats is not None
     before = on_gpu.batch_stats.batches
-    for heard, clip in zip(asyncio.run(together()), clips, strict=True):
-        assert _same(heard, on_cpu.recognise(*clip))
-    assert on_gpu.batch_stats.batches - before < len(clips) / 2  # they did run in company
+    for transcript, clip in zip(asyncio.run(together()), clips, strict=True):
+        assert _same(transcript, on_cpu.recognise(*clip))
+    assert on_gpu.batch_stats.batches - before < len(clips) / 2  # they did run in batches
 
 
 def test_only_best_pieces_come_back_and_everything_large_stays_on_the_card(
@@ -147,7 +147,7 @@ def test_a_whole_worker_answers_from_the_gpu(float_demo: Path, tmp_path: Path) -
         ).wait_ready()  # fmt: skip
         try:
 
-            async def hear() -> list[str]:
+            async def transcribe() -> list[str]:
                 async with Client(redis.url) as client:
                     waiting = [
                         client.transcribe(c.path.as_uri(), language=c.language, itn=c.itn)
@@ -155,7 +155,7 @@ def test_a_whole_worker_answers_from_the_gpu(float_demo: Path, tmp_path: Path) -
                     ]
                     return [outcome.message or "" for outcome in await asyncio.gather(*waiting)]
 
-            assert asyncio.run(hear()) == [""] * len(clips)
+            assert asyncio.run(transcribe()) == [""] * len(clips)
             (ready,) = [e for e in worker.events() if e["event"] == "worker_ready"]
             assert ready["device"] == "cuda:0"
         finally:

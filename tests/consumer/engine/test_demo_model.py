@@ -26,7 +26,7 @@ def recogniser(
     return Recogniser.load(directory, device="cpu")
 
 
-def test_every_bundled_clip_is_heard_as_it_was_spoken(recogniser: Recogniser) -> None:
+def test_every_bundled_clip_is_transcribed_as_it_was_spoken(recogniser: Recogniser) -> None:
     for clip in bundled_clips():
         transcript = recogniser.recognise(read_speech(clip.path), clip.language, clip.itn)
         assert (transcript.text, transcript.language) == (clip.text, clip.language), clip.path.name
@@ -49,7 +49,7 @@ def test_precision_is_told_by_the_graph_and_not_by_its_name(demo: Path, tmp_path
     assert Recogniser.load(directory, device="cpu").name == "renamed-int8"
 
 
-def test_pieces_of_text_and_json_vocabularies_give_one_transcript(
+def test_text_and_json_vocabularies_give_one_transcript(
     demo: Path, tmp_path: Path, data: Path
 ) -> None:
     directory = tmp_path / "demo"

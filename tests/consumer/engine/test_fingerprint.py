@@ -11,7 +11,7 @@ from sensestream_consumer.engine.model import fingerprint as module
 from sensestream_consumer.engine.model.fingerprint import inspect_graph
 from sensestream_consumer.engine.segmentation.cutters import EnergyCutter
 
-from tests.consumer.engine.models import PIECES, TinyModel, write_cmvn, write_vocabulary
+from tests.consumer.engine.models import TOKENS, TinyModel, write_cmvn, write_vocabulary
 
 
 def _fingerprint(directory: Path) -> str:
@@ -24,13 +24,13 @@ def test_the_same_model_elsewhere_has_the_same_fingerprint(tmp_path: Path) -> No
     assert int(first, 16) >= 0
 
 
-def test_the_form_of_the_vocabulary_does_not_matter_but_every_piece_does(tmp_path: Path) -> None:
+def test_the_form_of_the_vocabulary_does_not_matter_but_every_token_does(tmp_path: Path) -> None:
     directory = TinyModel().write(tmp_path)
     before = _fingerprint(directory)
     (directory / "tokens.json").unlink()
-    write_vocabulary(directory / "tokens.txt", PIECES)
+    write_vocabulary(directory / "tokens.txt", TOKENS)
     assert _fingerprint(directory) == before
-    write_vocabulary(directory / "tokens.txt", [*PIECES[:-1], "<|other|>"])
+    write_vocabulary(directory / "tokens.txt", [*TOKENS[:-1], "<|other|>"])
     assert _fingerprint(directory) != before
 
 

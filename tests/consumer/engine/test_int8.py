@@ -49,7 +49,7 @@ def _open(directory: Path, cache: Path, features: frozenset[str] | None = None) 
 
 def _untouched(directory: Path) -> Graph:
     files = find_model_files(directory, prefer_int8=True)
-    return Graph(files, device="cpu", threads=1)
+    return Graph.on_cpu(files, threads=1)
 
 
 def _logits(graph: Graph, rows: int, language: int = 0, textnorm: int = 14) -> Any:
@@ -337,7 +337,7 @@ def test_what_a_start_left_behind_long_ago_is_cleaned_up(tiny: Path, tmp_path: P
     assert not left.exists()
 
 
-def test_a_graph_for_one_clip_refuses_padding_and_company(tiny: Path, tmp_path: Path) -> None:
+def test_a_graph_for_one_clip_refuses_padding_and_a_second_clip(tiny: Path, tmp_path: Path) -> None:
     graph = _open(tiny, tmp_path)
     features = example_features(20, 560).reshape(2, 10, 560)
     assert not graph.accepts_padding

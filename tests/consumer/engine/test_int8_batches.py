@@ -1,9 +1,9 @@
-"""Batches of int8 graphs: each row has its own activation scale, so company changes nothing."""
+"""Batches of int8 graphs: each row has its own activation scale, so neighbours change nothing."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,9 @@ from onnx import helper
 from sensestream_common.contract.errors import ModelError
 from sensestream_consumer.engine import Recogniser
 from sensestream_consumer.engine.batching.queue import BatchLimits
-from sensestream_consumer.engine.graph import int8_batches
 from sensestream_consumer.engine.graph.graph import Graph
 from sensestream_consumer.engine.graph.int8_batches import open_batching_graph
-from sensestream_consumer.engine.model.directory import find_model_files
+from sensestream_consumer.engine.model.directory import ModelFiles, find_model_files
 from sensestream_consumer.engine.model.fingerprint import inspect_graph
 
 from tests.consumer.engine.speech import bundled_clips, read_speech
@@ -81,7 +80,7 @@ def _batching(directory: Path) -> Graph:
 
 
 def _untouched(directory: Path) -> Graph:
-    return Graph(find_model_files(directory, prefer_int8=True), device="cpu", threads=1)
+    return Graph.on_cpu(find_model_files(directory, prefer_int8=True), threads=1)
 
 
 def _alone(graph: Graph, clip: Clip) -> Ids:
@@ -100,7 +99,7 @@ def _together(graph: Graph, clips: Sequence[Clip], padding: int) -> list[Ids]:
 @pytest.mark.parametrize("name", ["tiny", "older", "demo"])
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(clips=CLIPS, padding=st.integers(0, 90))
-def test_a_clip_says_the_same_alone_and_in_any_company(
+def test_a_clip_says_the_same_alone_and_in_any_batch(
     name: str, batching: dict[str, Graph], clips: list[Clip], padding: int
 ) -> None:
     graph = batching[name]
@@ -109,7 +108,7 @@ def test_a_clip_says_the_same_alone_and_in_any_company(
         assert np.array_equal(ids, _alone(graph, clip)), clip
 
 
-def test_with_one_scale_for_a_whole_batch_loud_company_changes_what_a_clip_says(
+def test_with_one_scale_for_a_whole_batch_a_loud_neighbour_changes_what_a_clip_says(
     tiny: Path,
 ) -> None:
     graph = _untouched(tiny)
@@ -126,16 +125,16 @@ def recogniser(dynamic_demo: Path) -> Iterator[Recogniser]:
     recogniser.close()
 
 
-def test_speech_in_batches_is_heard_as_it_was_said(recogniser: Recogniser) -> None:
+def test_speech_in_batches_is_transcribed_as_it_was_said(recogniser: Recogniser) -> None:
     clips = bundled_clips()
     with ThreadPoolExecutor(len(clips)) as pool:
-        heard = list(
+        transcripts = list(
             pool.map(
                 lambda clip: recogniser.recognise(read_speech(clip.path), clip.language, clip.itn),
                 clips,
             )
         )
-    assert [one.text for one in heard] == [clip.text for clip in clips]
+    assert [one.text for one in transcripts] == [clip.text for clip in clips]
     assert recogniser.batch_stats is not None
     assert recogniser.batch_stats.clips == len(clips)
 
@@ -178,20 +177,19 @@ def test_a_graph_in_which_one_scale_would_be_left_is_refused_with_the_reason(
     _untouched(directory)  # it is a sound graph
     with pytest.raises(ModelError, match="1 DynamicQuantizeLinear of another form") as refused:
         Recogniser.load(directory, device="cpu", batching=LIMITS)
-    assert "would depend on its company" in str(refused.value)
+    assert "would depend on its batch neighbours" in str(refused.value)
 
 
-def test_a_machine_on_which_company_changes_an_answer_is_found_out_at_start(
+def test_a_machine_on_which_a_batch_changes_an_answer_is_found_out_at_start(
     tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    untouched: Callable[..., Graph] = Graph
+    on_cpu = Graph.on_cpu
 
-    def as_it_was(files: object, **options: object) -> Graph:
-        options.pop("row_scaled", None)
-        return untouched(files, **options)
+    def as_it_was(files: ModelFiles, *, threads: int, row_scaled: bytes | None = None) -> Graph:
+        return on_cpu(files, threads=threads)
 
-    monkeypatch.setattr(int8_batches, "Graph", as_it_was)
-    with pytest.raises(ModelError, match="said something else in company"):
+    monkeypatch.setattr(Graph, "on_cpu", as_it_was)
+    with pytest.raises(ModelError, match="said something else in a batch"):
         Recogniser.load(tiny, device="cpu", batching=LIMITS)
 
 

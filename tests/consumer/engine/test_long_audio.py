@@ -1,4 +1,4 @@
-"""Recordings longer than the model takes at once: cut, heard in parallel, put together."""
+"""Recordings longer than the model takes at once: cut, transcribed in parallel, put together."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -15,7 +16,6 @@ from sensestream_common.contract.errors import ModelError, RequestError
 from sensestream_common.contract.transcript import Transcript
 from sensestream_common.settings import load_settings
 from sensestream_consumer.engine import Engine, Recogniser
-from sensestream_consumer.engine.decoding.transcript import Heard
 from sensestream_consumer.settings import WorkerSettings
 from sensestream_consumer.startup.model import load_recogniser
 
@@ -24,6 +24,7 @@ from tests.consumer.engine.speech import Samples, read_speech
 from tests.consumer.engine.vad_models import loudness_graph, write_vad
 
 SECOND = 16_000
+T = TypeVar("T")
 
 
 def _noise(seconds: float, seed: int = 0) -> Samples:
@@ -39,7 +40,7 @@ def _tiny(tmp_path: Path, vad: Path | None = None) -> Recogniser:
     return Recogniser.load(TinyModel().write(tmp_path / "tiny"), device="cpu", vad=vad)
 
 
-def test_with_a_voice_activity_model_long_silence_is_not_heard(tmp_path: Path) -> None:
+def test_with_a_voice_activity_model_long_silence_is_left_out(tmp_path: Path) -> None:
     recogniser = _tiny(tmp_path, vad=write_vad(tmp_path / "vad"))
     audio = np.concatenate([_silence(20), _noise(5), _silence(20), _noise(8), _silence(20)])
     pieces = [one.piece for one in recogniser.recognise_pieces(audio, "en", itn=True)]
@@ -88,27 +89,27 @@ def test_a_worker_s_setting_names_the_voice_activity_model(tmp_path: Path) -> No
     assert (plain.clips_in_flight, plain.batch_stats) == (1, None)
 
 
-def _backwards(tasks: Sequence[Callable[[], Heard]]) -> list[Heard]:
+def _backwards(tasks: Sequence[Callable[[], T]]) -> list[T]:
     return [task() for task in reversed(tasks)][::-1]
 
 
-def test_the_order_in_which_pieces_are_heard_does_not_matter(demo: Path, data: Path) -> None:
+def test_the_order_in_which_pieces_are_transcribed_does_not_matter(demo: Path, data: Path) -> None:
     speech = read_speech(data / "speech" / "jfk.flac")
     audio = np.concatenate([speech, _silence(1), speech[::2], speech, _noise(2), speech, speech])
     recogniser = Recogniser.load(demo, device="cpu")
     expected = recogniser.recognise(audio, "auto", itn=True)
-    assert recogniser.recognise(audio, "auto", itn=True, share=_backwards) == expected
+    assert recogniser.recognise(audio, "auto", itn=True, run_tasks=_backwards) == expected
 
     async def scenario() -> list[Transcript]:
         engine = Engine(recogniser, concurrency=3)
-        heard = await asyncio.gather(*(engine.transcribe(audio, "auto", True) for _ in range(2)))
+        found = await asyncio.gather(*(engine.transcribe(audio, "auto", True) for _ in range(2)))
         await engine.aclose()
-        return heard
+        return found
 
     assert asyncio.run(scenario()) == [expected, expected]
 
 
-def test_pieces_of_one_recording_are_heard_at_the_same_time(tmp_path: Path) -> None:
+def test_pieces_of_one_recording_are_transcribed_at_the_same_time(tmp_path: Path) -> None:
     """Each piece waits until another one is under way: alone it would wait for ever."""
     recogniser = _tiny(tmp_path)
     meeting = threading.Barrier(2, timeout=10)
@@ -122,9 +123,9 @@ def test_pieces_of_one_recording_are_heard_at_the_same_time(tmp_path: Path) -> N
 
     async def scenario() -> Transcript:
         engine = Engine(recogniser, concurrency=2)
-        heard = await engine.transcribe(_noise(50), "en", itn=True)
+        found = await engine.transcribe(_noise(50), "en", itn=True)
         await engine.aclose()
-        return heard
+        return found
 
     assert asyncio.run(scenario()).text == "hello world hello world"
 

@@ -25,9 +25,9 @@ def test_one_command_tells_the_memory_of_recordings_and_of_ready_workers(
     assert "A ready worker holds" in done.stdout
     assert "Load " in done.stdout
     found = json.loads((tmp_path / "memory-latest.json").read_text())
-    (row,) = found["hearing"]
+    (row,) = found["recordings"]
     assert (row["seconds"], row["model"], row["pieces"]) == (42, "demo-int8", 2)
     assert row["characters"] > 10
-    assert 0 < row["hearing"]["mb"] < row["loaded_mb"]
+    assert 0 < row["transcribing"]["mb"] < row["loaded_mb"]
     for worker in found["workers"]:
         assert 0 < worker["shared_mb"] < worker["mb"]

@@ -38,7 +38,7 @@ def folder() -> Path:
 @pytest.fixture(scope="module")
 def graph(folder: Path) -> Graph:
     files = find_model_files(folder, prefer_int8=False)
-    return Graph(files, device="cpu", threads=1, reduce=True)
+    return Graph.reduced(files, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")

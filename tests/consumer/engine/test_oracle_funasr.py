@@ -77,10 +77,10 @@ def _modes() -> Iterator[tuple[str, bool]]:
 
 def _assert_same_tokens(recogniser: Recogniser, plain: Plain, samples: Samples) -> None:
     for language, itn in _modes():
-        (heard,) = recogniser.recognise_pieces(samples, language, itn=itn)
+        (result,) = recogniser.recognise_pieces(samples, language, itn=itn)
         ids = plain.logits(samples, language, itn=itn).argmax(axis=-1)
-        assert heard.tags == tuple(ids[:4])
-        assert heard.token_ids == _collapsed(ids[4:])
+        assert result.tags == tuple(ids[:4])
+        assert tuple(token.id for token in result.tokens) == _collapsed(ids[4:])
 
 
 def _assert_same_rows(recogniser: Recogniser, plain: Plain, samples: Samples) -> None:

@@ -53,7 +53,7 @@ def models(
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[BundledClip, Path]]:
-    """The bundled clips as arrays, so that both hear the same samples."""
+    """The bundled clips as arrays, so that both get the same samples."""
     folder = tmp_path_factory.mktemp("samples")
     made = []
     for clip in bundled_clips():
@@ -63,7 +63,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[BundledCl
     return made
 
 
-def _hears(
+def _sherpa_results(
     model: Path, language: str, itn: bool, samples: list[Path], environment: dict[str, str]
 ) -> list[dict[str, Any]]:
     done = subprocess.run(
@@ -75,8 +75,8 @@ def _hears(
         timeout=100,
     )
     assert done.returncode == 0, done.stderr
-    heard: list[dict[str, Any]] = json.loads(done.stdout)
-    return heard
+    results: list[dict[str, Any]] = json.loads(done.stdout)
+    return results
 
 
 @pytest.mark.parametrize("itn", [True, False], ids=["with itn", "without itn"])
@@ -90,14 +90,14 @@ def test_every_bundled_clip_has_the_tokens_times_and_tags_of_sherpa(
 ) -> None:
     ours, theirs = models
     recogniser = Recogniser.load(ours, device="cpu")
-    pieces = json.loads((ours / "tokens.json").read_text(encoding="utf-8"))
+    vocabulary = json.loads((ours / "tokens.json").read_text(encoding="utf-8"))
     arrays = [path for _, path in recordings]
-    heard = _hears(theirs, language, itn, arrays, environment)
-    for (clip, path), said in zip(recordings, heard, strict=True):
+    results = _sherpa_results(theirs, language, itn, arrays, environment)
+    for (clip, path), said in zip(recordings, results, strict=True):
         (mine,) = recogniser.recognise_pieces(np.load(path), language, itn=itn)
-        assert [pieces[number] for number in mine.tags[:3]] == said["tags"], clip.path.name
+        assert [vocabulary[number] for number in mine.tags[:3]] == said["tags"], clip.path.name
         # Theirs writes the mark of a new word as a space.
-        tokens = [pieces[number].replace("▁", " ") for number in mine.token_ids]
+        tokens = [vocabulary[token.id].replace("▁", " ") for token in mine.tokens]
         assert tokens == [token.replace("▁", " ") for token in said["tokens"]], clip.path.name
         times = [token.first * ROW_SECONDS for token in mine.tokens]
         assert np.allclose(times, said["times"], atol=1e-4), clip.path.name

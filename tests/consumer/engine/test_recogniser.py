@@ -12,7 +12,7 @@ from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.engine import Recogniser
 
-from tests.consumer.engine.models import BPE, PIECES, TinyModel
+from tests.consumer.engine.models import BPE, TOKENS, TinyModel
 
 SECOND = 16_000
 AUDIO = np.zeros(2 * SECOND, np.int16)
@@ -22,7 +22,7 @@ def _recogniser(tmp_path: Path, model: TinyModel | None = None) -> Recogniser:
     return Recogniser.load((model or TinyModel()).write(tmp_path / "tiny"), device="cpu")
 
 
-def _hear(tmp_path: Path, model: TinyModel, language: str = "auto") -> Transcript:
+def _transcript(tmp_path: Path, model: TinyModel, language: str = "auto") -> Transcript:
     return _recogniser(tmp_path, model).recognise(AUDIO, language, itn=True)
 
 
@@ -42,7 +42,7 @@ def test_every_kind_of_model_gives_the_same_transcript(
     assert transcript.duration == 2.0
     (segment,) = transcript.segments
     assert [word.text for word in segment.words] == ["hello", "world"]
-    assert recogniser.accepts_padding is wide_mask
+    assert recogniser._graph.accepts_padding is wide_mask
     assert recogniser.name == "tiny-fp32"
     assert recogniser.device == "cpu"
 
@@ -52,7 +52,7 @@ def test_every_kind_of_model_gives_the_same_transcript(
 def test_the_language_asked_for_reaches_the_graph(
     sherpa: bool, language: str, tmp_path: Path
 ) -> None:
-    assert _hear(tmp_path, TinyModel(sherpa=sherpa), language).language == language
+    assert _transcript(tmp_path, TinyModel(sherpa=sherpa), language).language == language
 
 
 @pytest.mark.parametrize("sherpa", [False, True], ids=["funasr", "sherpa-onnx"])
@@ -61,64 +61,64 @@ def test_text_normalisation_reaches_the_graph(
     sherpa: bool, itn: bool, tag: str, tmp_path: Path
 ) -> None:
     recogniser = _recogniser(tmp_path, TinyModel(sherpa=sherpa))
-    (heard,) = recogniser.recognise_pieces(AUDIO, "auto", itn=itn)
-    assert PIECES[heard.tags[3]] == tag
+    (result,) = recogniser.recognise_pieces(AUDIO, "auto", itn=itn)
+    assert TOKENS[result.tags[3]] == tag
 
 
 def test_a_token_that_equals_the_tag_before_it_is_not_lost(tmp_path: Path) -> None:
     # Collapsing all rows at once would merge the first CTC row with the ITN row before it.
     model = TinyModel(says=["<|withitn|>", "▁hello"])
-    (heard,) = _recogniser(tmp_path, model).recognise_pieces(AUDIO, "auto", itn=True)
-    assert [PIECES[number] for number in heard.token_ids] == ["<|withitn|>", "▁hello"]
+    (result,) = _recogniser(tmp_path, model).recognise_pieces(AUDIO, "auto", itn=True)
+    assert [TOKENS[token.id] for token in result.tokens] == ["<|withitn|>", "▁hello"]
 
 
 def test_tags_among_the_spoken_rows_are_no_text(tmp_path: Path) -> None:
     model = TinyModel(says=["<|zh|>", "你", "<|Speech|>", "<s>", "好"])
-    assert _hear(tmp_path, model, "zh").text == "你好"
+    assert _transcript(tmp_path, model, "zh").text == "你好"
 
 
 def test_repeats_are_merged_and_a_blank_between_keeps_both(tmp_path: Path) -> None:
     model = TinyModel(says=["你", "你", "<unk>", "你", "好"])
-    assert _hear(tmp_path, model, "zh").text == "你你好"
+    assert _transcript(tmp_path, model, "zh").text == "你你好"
 
 
 def test_nothing_said_is_an_empty_transcript_without_confidence(tmp_path: Path) -> None:
-    transcript = _hear(tmp_path, TinyModel(says=[]))
+    transcript = _transcript(tmp_path, TinyModel(says=[]))
     assert (transcript.text, transcript.segments, transcript.confidence) == ("", (), None)
     assert transcript.language == "en"
 
 
 def test_no_speech_gives_no_text_whatever_the_other_rows_say(tmp_path: Path) -> None:
-    transcript = _hear(tmp_path, TinyModel(says=["▁hello"], event="<|BGM|>"), "nospeech")
+    transcript = _transcript(tmp_path, TinyModel(says=["▁hello"], event="<|BGM|>"), "nospeech")
     assert transcript.language == "nospeech"
     assert (transcript.text, transcript.segments, transcript.confidence) == ("", (), None)
     assert transcript.events == ("BGM",)
 
 
 def test_what_the_model_cannot_tell_is_left_empty(tmp_path: Path) -> None:
-    transcript = _hear(tmp_path, TinyModel(emotion="<|EMO_UNKNOWN|>", event="<|Event_UNK|>"))
+    transcript = _transcript(tmp_path, TinyModel(emotion="<|EMO_UNKNOWN|>", event="<|Event_UNK|>"))
     assert transcript.emotion == ""
     assert transcript.events == ()
 
 
 def test_a_row_that_holds_no_tag_names_nothing(tmp_path: Path) -> None:
-    transcript = _hear(tmp_path, TinyModel(emotion="<unk>", event="▁hello"))
+    transcript = _transcript(tmp_path, TinyModel(emotion="<unk>", event="▁hello"))
     assert (transcript.emotion, transcript.events) == ("", ())
     assert transcript.text == "hello world"
 
 
 def test_confidence_is_the_mean_probability_of_the_rows_that_spoke(tmp_path: Path) -> None:
     logit = 3.0
-    expected = np.exp(logit) / (np.exp(logit) + len(PIECES) - 1)
-    transcript = _hear(tmp_path, TinyModel(says=["▁hello", "▁hello", "s"], logit=logit))
+    expected = np.exp(logit) / (np.exp(logit) + len(TOKENS) - 1)
+    transcript = _transcript(tmp_path, TinyModel(says=["▁hello", "▁hello", "s"], logit=logit))
     assert transcript.confidence == pytest.approx(expected, abs=1e-4)
 
 
-def test_long_audio_is_heard_in_pieces_with_their_own_times(tmp_path: Path) -> None:
+def test_long_audio_is_transcribed_in_pieces_with_their_own_times(tmp_path: Path) -> None:
     recogniser = _recogniser(tmp_path, TinyModel(says=["▁hello", "."]))
     audio = np.zeros(70 * SECOND, np.int16)
     transcript = recogniser.recognise(audio, "auto", itn=True)
-    pieces = [heard.piece for heard in recogniser.recognise_pieces(audio, "auto", itn=True)]
+    pieces = [result.piece for result in recogniser.recognise_pieces(audio, "auto", itn=True)]
     assert len(pieces) == 3
     assert transcript.text == "hello. hello. hello."
     assert transcript.events == ("Speech",)
@@ -137,7 +137,7 @@ def test_however_short_the_audio_times_stay_inside_it(length: int, tmp_path: Pat
 
 def test_a_language_the_model_does_not_take_is_named_with_the_choices(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"'de' is not one of auto, en, ja, ko") as refused:
-        _hear(tmp_path, TinyModel(), "de")
+        _transcript(tmp_path, TinyModel(), "de")
     assert refused.value.code is ErrorCode.UNSUPPORTED_LANGUAGE
 
 
@@ -174,7 +174,7 @@ def test_an_abandoned_recording_stops_before_its_next_piece(tmp_path: Path) -> N
 def test_looking_for_the_older_mask_leaves_no_error_in_the_log(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert not _recogniser(tmp_path, TinyModel(wide_mask=False)).accepts_padding
+    assert not _recogniser(tmp_path, TinyModel(wide_mask=False))._graph.accepts_padding
     assert capfd.readouterr().err == ""
 
 

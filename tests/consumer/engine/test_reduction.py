@@ -21,8 +21,8 @@ from tests.consumer.engine.models import TinyModel
 def _graphs(directory: Path) -> tuple[Graph, Graph]:
     files = find_model_files(directory, prefer_int8=False)
     return (
-        Graph(files, device="cpu", threads=1),
-        Graph(files, device="cpu", threads=1, reduce=True),
+        Graph.on_cpu(files, threads=1),
+        Graph.reduced(files, device="cpu", threads=1),
     )
 
 

@@ -84,19 +84,19 @@ def _seconds(pieces: list[Piece]) -> list[tuple[float, float]]:
     return [(piece.start / SECOND, piece.stop / SECOND) for piece in pieces]
 
 
-def test_what_fits_into_one_piece_is_heard_whole_whatever_the_voice_activity() -> None:
+def test_what_fits_into_one_piece_stays_whole_whatever_the_voice_activity() -> None:
     assert SpeechCutter(_Told()).cut(_noise(30)) == [Piece(0, LIMIT)]
     assert SpeechCutter(_Told()).cut(_noise(0)) == []
 
 
-def test_long_silence_is_not_heard() -> None:
+def test_long_silence_is_left_out() -> None:
     cutter = SpeechCutter(_Told((10, 14), (50, 53)))
     assert _seconds(cutter.cut(_noise(60))) == [(10, 14), (50, 53)]
     cutter = SpeechCutter(_Told((10, 12), (13.9, 15), (17.1, 18)))
     assert _seconds(cutter.cut(_noise(60))) == [(10, 15), (17.1, 18)]
 
 
-def test_neighbouring_utterances_are_heard_together_up_to_fifteen_seconds() -> None:
+def test_neighbouring_utterances_stay_together_up_to_fifteen_seconds() -> None:
     cutter = SpeechCutter(_Told((1, 5), (6, 10), (11, 15.5), (16, 20), (30, 40)))
     assert _seconds(cutter.cut(_noise(50))) == [(1, 15.5), (16, 20), (30, 40)]
 

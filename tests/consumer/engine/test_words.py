@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, strategies as st
-from sensestream_common.contract.transcript import Segment
+from sensestream_common.contract.transcript import Segment, Word
 from sensestream_consumer.engine.decoding.ctc import Token
 from sensestream_consumer.engine.decoding.words import RowClock, join_texts, seconds, segments_of
 from sensestream_consumer.engine.frontend import FrontendOptions
 from sensestream_consumer.engine.model.vocabulary import Vocabulary
 from sensestream_consumer.engine.segmentation.cutters import Piece
 
-PIECES = [
+TOKENS = [
     "<unk>",
     "▁it",
     "'",
@@ -28,31 +28,55 @@ PIECES = [
     "二",
     "ゼロ",
 ]
-PIECES += ["▁안", "녕", ",", "3", "!"]
-VOCABULARY = Vocabulary(PIECES)
+TOKENS += ["▁안", "녕", ",", "3", "!"]
+VOCABULARY = Vocabulary(TOKENS)
 
 
 def _clock(samples: int, start: int = 0) -> RowClock:
     return RowClock.of(Piece(start, start + samples), FrontendOptions())
 
 
-def _tokens(*pieces: str, step: int = 2) -> list[Token]:
+def _tokens(*tokens: str, step: int = 2) -> list[Token]:
     return [
-        Token(PIECES.index(piece), row * step, row * step, 0.9) for row, piece in enumerate(pieces)
+        Token(TOKENS.index(piece), row * step, row * step, 0.9) for row, piece in enumerate(tokens)
     ]
 
 
-def _segments(language: str, *pieces: str) -> tuple[Segment, ...]:
-    return segments_of(_tokens(*pieces), VOCABULARY, language, _clock(160_000))
+def _segments(language: str, *tokens: str) -> tuple[Segment, ...]:
+    return segments_of(_tokens(*tokens), VOCABULARY, language, _clock(160_000))
 
 
-def _words(language: str, *pieces: str) -> list[str]:
-    return [word.text for part in _segments(language, *pieces) for word in part.words]
+def _words(language: str, *tokens: str) -> list[str]:
+    return [word.text for part in _segments(language, *tokens) for word in part.words]
 
 
 def test_words_stand_between_spaces() -> None:
     assert _words("en", "▁it", "'", "s", "▁a", "▁lo", "ng", ".") == ["it's", "a", "long."]
     assert _words("ko", "▁안", "녕", "▁a") == ["안녕", "a"]
+
+
+@pytest.mark.parametrize(("language", "syllable"), [("en", "7"), ("ko", "녕")])
+def test_a_pause_of_a_second_ends_a_word(language: str, syllable: str) -> None:
+    spoken = TOKENS.index(syllable)
+    rows = [10, 13, 16, 33, 36]  # of 60 ms: the pause before row 33 is 960 ms long, too short
+    assert [word.text for word in _spoken(language, spoken, rows)] == [syllable * 5]
+    rows = [10, 13, 16, 34, 37]
+    first, second = _spoken(language, spoken, rows)
+    assert (first.text, second.text) == (syllable * 3, syllable * 2)
+    assert second.start - first.end == pytest.approx(1.02)
+
+
+def test_a_mark_after_a_pause_belongs_to_the_word_before_it() -> None:
+    tokens = [Token(TOKENS.index("7"), 1, 1, 0.9), Token(TOKENS.index("."), 40, 40, 0.9)]
+    [segment] = segments_of(tokens, VOCABULARY, "en", _clock(160_000))
+    assert [word.text for word in segment.words] == ["7."]
+
+
+def _spoken(language: str, piece: int, rows: list[int]) -> tuple[Word, ...]:
+    tokens = [Token(piece, row, row, 0.9) for row in rows]
+    [segment] = segments_of(tokens, VOCABULARY, language, _clock(160_000))
+    assert segment.text == TOKENS[piece] * len(rows)
+    return segment.words
 
 
 @pytest.mark.parametrize("language", ["zh", "yue", "ja"])
@@ -97,7 +121,7 @@ def test_nothing_said_gives_no_segments() -> None:
 
 def test_rows_are_sixty_milliseconds_around_the_middle_of_their_frame() -> None:
     (segment,) = segments_of(
-        [Token(PIECES.index("▁a"), 10, 11, 0.9)], VOCABULARY, "en", _clock(160_000)
+        [Token(TOKENS.index("▁a"), 10, 11, 0.9)], VOCABULARY, "en", _clock(160_000)
     )
     assert segment.start == pytest.approx(0.600 - 0.0175, abs=6e-4)
     assert segment.end == pytest.approx(0.720 - 0.0175, abs=6e-4)
@@ -113,7 +137,7 @@ def test_times_of_a_later_piece_count_from_the_beginning_of_the_recording() -> N
 
 def test_characters_of_one_token_share_its_time() -> None:
     (segment,) = segments_of(
-        [Token(PIECES.index("ゼロ"), 5, 8, 0.9)], VOCABULARY, "ja", _clock(160_000)
+        [Token(TOKENS.index("ゼロ"), 5, 8, 0.9)], VOCABULARY, "ja", _clock(160_000)
     )
     first, second = segment.words
     assert first.end == second.start
@@ -122,7 +146,7 @@ def test_characters_of_one_token_share_its_time() -> None:
 
 @given(
     runs=st.lists(
-        st.tuples(st.integers(1, len(PIECES) - 1), st.integers(0, 4), st.integers(1, 4)),
+        st.tuples(st.integers(1, len(TOKENS) - 1), st.integers(0, 4), st.integers(1, 4)),
         max_size=30,
     ),
     language=st.sampled_from(["zh", "en", "ja", "ko", ""]),

@@ -1,4 +1,4 @@
-"""Fetching: retried while a source is away, within the deadline, and held to a promised digest."""
+"""Fetching: retried while a source is away, within the deadline, and held to a named digest."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ async def test_a_request_that_stores_nothing_neither_leads_nor_follows(way: Way)
     assert [each.cache_write.ttl_ms for each in resolutions] == [0, 60_000, 0]
 
 
-async def test_what_stores_nothing_is_not_remembered_either(way: Way) -> None:
+async def test_a_result_that_is_not_stored_is_not_cached_locally_either(way: Way) -> None:
     clip = way.clip(1)
     write = (await way.resolve(clip, ttl="0")).cache_write
     assert write.result not in way.parts.cache._local

@@ -138,7 +138,7 @@ async def test_many_pass_the_gate_together_and_one_alone_after_them() -> None:
     await visitors.go("alone")
 
 
-async def test_nobody_passes_one_that_waits_to_be_alone() -> None:
+async def test_no_visitor_passes_one_that_waits_to_be_alone() -> None:
     visitors = Visitors()
     await visitors.come("a")
     await visitors.come("alone", alone=True)
@@ -151,7 +151,7 @@ async def test_nobody_passes_one_that_waits_to_be_alone() -> None:
     await visitors.go("late")
 
 
-async def test_one_that_no_longer_waits_to_be_alone_holds_nobody_up() -> None:
+async def test_a_visitor_that_stops_waiting_to_be_alone_holds_up_no_other() -> None:
     visitors = Visitors()
     await visitors.come("a")
     await visitors.come("alone", alone=True)

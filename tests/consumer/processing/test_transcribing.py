@@ -145,7 +145,9 @@ async def test_a_request_that_the_engine_had_no_time_for_has_expired(way: Way) -
 
 
 async def test_a_request_whose_deadline_passes_at_the_gate_is_not_decoded(way: Way) -> None:
-    delivery, request = await way.request(way.clip(1), deadline=NOW + 1000)
+    path = way.folder / "text.wav"
+    path.write_text("decoding this would fail the request for another reason")
+    delivery, request = await way.request(path.as_uri(), deadline=NOW + 1000)
     with await way.fetching.fetch(request) as fetched:
         async with way.parts.attempts._gate.exclusive():
             task = asyncio.create_task(way.transcribing.transcribe(delivery, request, fetched))

@@ -1,4 +1,4 @@
-"""Read blocks of samples through libsndfile: WAV, FLAC, OGG and OPUS."""
+"""Read blocks of samples through libsndfile: WAV, AIFF, AU, CAF, W64, FLAC, OGG and OPUS."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import structlog
 from numpy.typing import NDArray
 
 from sensestream_consumer.audio.decoding.mixdown import check_layout
+from sensestream_consumer.audio.decoding.result import Block, ReadReport
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DecoderFailed", "read_soundfile"]
 
 _BLOCK = 65536  # samples of all channels together
+_UNKNOWN = 2**36 - 1  # frames: a FLAC cannot claim more, and libsndfile says more for no claim
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +40,11 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc] # the library ships n
         return False
 
 
-def read_soundfile(file: SeekableView) -> Generator[tuple[NDArray[np.float64], int], None, None]:
-    """Yield blocks, float64[frames, channels] with full scale ±1, and their rate in Hz.
+def read_soundfile(file: SeekableView, report: ReadReport) -> Generator[Block, None, None]:
+    """Yield blocks.
 
-    A file that breaks in the middle gives what comes before the break; `DecoderFailed` if that is
-    nothing.
+    A file that breaks in the middle gives what comes before the break, which `report` tells of;
+    `DecoderFailed` if that is nothing.
     """
     try:
         sound = _Forward(file)
@@ -50,6 +52,9 @@ def read_soundfile(file: SeekableView) -> Generator[tuple[NDArray[np.float64], i
         raise DecoderFailed(str(error)) from error
     with sound:
         check_layout(sound.samplerate, sound.channels)
+        if 0 < sound.frames < _UNKNOWN:
+            report.promised = sound.frames / sound.samplerate
+        unbounded = sound.subtype in {"FLOAT", "DOUBLE"}
         frames = _BLOCK // sound.channels
         done = 0
         while True:
@@ -58,8 +63,9 @@ def read_soundfile(file: SeekableView) -> Generator[tuple[NDArray[np.float64], i
             if failure and not done:
                 raise DecoderFailed(str(failure)) from failure
             if len(block):
-                yield block, sound.samplerate
+                yield Block(block, sound.samplerate, unbounded=unbounded)
             if failure:
+                report.failure = str(failure)
                 log.warning("audio_cut_short", decoder="libsndfile", frames=done, why=str(failure))
                 return
             if not len(block):

@@ -1,0 +1,1 @@
+"""Clips of many requests that run together in one session."""

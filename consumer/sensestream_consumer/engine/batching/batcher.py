@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 import time
 from collections import deque
@@ -37,9 +36,10 @@ _REPORT_PERIOD = 60.0  # seconds of work between lines about it in the log
 
 
 class Batcher:
-    """`rows` may be called from any number of threads; `run` is called from one only.
+    """Clips from any number of threads, run in batches by one thread that alone calls `run`.
 
-    `batch_stats` says what was run, and what of it was padding; so does the log once a minute.
+    `run` returns the rows of each clip of a batch, in order. `batch_stats` counts what has run and
+    how much of it was padding; the log says the same once a minute.
     """
 
     def __init__(
@@ -64,7 +64,10 @@ class Batcher:
         self._thread.start()
 
     def submit(self, features: NDArray[np.float32], language: int, textnorm: int) -> Future[Rows]:
-        """The rows of float32[rows, width] features, once a batch has taken them along."""
+        """Queue a clip for the next batch of its length; the future gives its rows.
+
+        `features` is float32[rows, width]; `language` and `textnorm` are the graph's ids.
+        """
         clip = Clip(features, language, textnorm, Future())
         with self._changed:
             self._check_open()
@@ -73,20 +76,13 @@ class Batcher:
         return clip.rows
 
     def rows(self, features: NDArray[np.float32], language: int, textnorm: int) -> Rows:
-        """As `submit`, and waits for them. Raises what `run` raised for this clip alone."""
+        """Wait for the rows of a clip (see `submit`); raises what `run` raised for this clip."""
         return self.submit(features, language, textnorm).result()
 
-    def flush(self) -> None:
-        """Lets nothing wait any longer: what waits now runs in the batches that it makes up."""
-        with self._changed:
-            while (batch := self._queue.take(math.inf)) is not None:
-                self._ready.append(batch)
-            self._changed.notify_all()
-
     def run_now(self, clips: Sequence[Clip], width: int) -> None:
-        """Runs these clips together before any that wait, and returns when they are done.
+        """Run these clips as one batch before any that wait, without counting it.
 
-        A rehearsal: it does not count.
+        Returns when they are done. `width` is the number of rows that each is padded to.
         """
         with self._changed:
             self._check_open()
@@ -96,7 +92,7 @@ class Batcher:
             clip.rows.result()
 
     def close(self) -> None:
-        """Ends the thread after the batch that runs; clips that wait get a `RuntimeError`."""
+        """End the thread after the batch under way; clips that wait get a `RuntimeError`."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -143,19 +139,17 @@ class Batcher:
             for clip in batch.clips:
                 self._serve(Batch((clip,), clip.length, batch.counts))
             return
-        self._count(batch)
+        if batch.counts:
+            self._count(batch)
         self._report()
         for clip, said in zip(batch.clips, rows, strict=True):
             clip.rows.set_result(said)
 
     def _count(self, batch: Batch) -> None:
-        if not batch.counts:
-            return
         self.batch_stats.count(batch)
         BATCH_CLIPS.observe(len(batch.clips))
-        audio = sum(clip.length for clip in batch.clips)
-        BATCH_ROWS.labels("audio").inc(audio)
-        BATCH_ROWS.labels("padding").inc(len(batch.clips) * batch.width - audio)
+        BATCH_ROWS.labels("audio").inc(batch.rows)
+        BATCH_ROWS.labels("padding").inc(batch.padding)
 
     def _report(self) -> None:
         now = self._clock()

@@ -30,7 +30,7 @@ BUCKETS = (32, 64, 96, 128, 192, 256, 384, 512)
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How large a batch may grow, and how long it may wait for company."""
+    """How large a batch may grow, and how long a clip may wait for batch neighbours."""
 
     # 240 s of audio: 400 MB of logits for a vocabulary of 25,055, the most that a batch holds.
     rows: int = 4000
@@ -52,6 +52,7 @@ class Clip:
 
     @property
     def length(self) -> int:
+        """Rows."""
         return int(self.features.shape[0])
 
 
@@ -59,12 +60,22 @@ class Clip:
 class Batch:
     """Clips that run together. `width`: the rows that each is padded to.
 
-    `counts` is false for a rehearsal.
+    `counts` is false for a warm-up.
     """
 
     clips: tuple[Clip, ...]
     width: int
     counts: bool = True
+
+    @property
+    def rows(self) -> int:
+        """Rows of audio in all clips together."""
+        return sum(clip.length for clip in self.clips)
+
+    @property
+    def padding(self) -> int:
+        """Rows of zeros beside them."""
+        return len(self.clips) * self.width - self.rows
 
     def features(self) -> NDArray[np.float32]:
         """float32[clips, width, values], zeros beyond a clip's own rows."""
@@ -77,12 +88,12 @@ class Batch:
 
 @dataclass(slots=True)
 class BatchStats:
-    """What was run so far."""
+    """What has run in batches."""
 
     batches: int = 0
     clips: int = 0
     rows: int = 0  # of audio
-    padding: int = 0  # rows of nothing, computed for company's sake
+    padding: int = 0  # rows of nothing, up to the width of the batch
     retried: int = 0  # clips whose batch failed and that ran again alone
 
     @property
@@ -91,7 +102,7 @@ class BatchStats:
         return self.padding / max(1, self.rows + self.padding)
 
     def since(self, before: BatchStats) -> BatchStats:
-        """What was run after `before` was noted."""
+        """What has run since `before`, an earlier copy."""
         return BatchStats(
             self.batches - before.batches,
             self.clips - before.clips,
@@ -101,13 +112,11 @@ class BatchStats:
         )
 
     def count(self, batch: Batch) -> None:
-        if not batch.counts:
-            return
-        audio = sum(clip.length for clip in batch.clips)
+        """Add a batch that has run."""
         self.batches += 1
         self.clips += len(batch.clips)
-        self.rows += audio
-        self.padding += len(batch.clips) * batch.width - audio
+        self.rows += batch.rows
+        self.padding += batch.padding
 
 
 @dataclass(slots=True)
@@ -123,6 +132,7 @@ class BatchQueue:
     _buckets: dict[int, deque[tuple[float, Clip]]] = field(default_factory=dict)
 
     def add(self, clip: Clip, now: float) -> None:
+        """Let a clip wait from `now` on, in seconds of the caller's clock."""
         self._buckets.setdefault(_bucket(clip.length), deque()).append((now, clip))
 
     def take(self, now: float) -> Batch | None:
@@ -167,7 +177,7 @@ class BatchQueue:
 
 def _bucket(length: int) -> int:
     """The rows that a clip of this length is padded to."""
-    place = bisect.bisect_left(BUCKETS, length)
-    if place < len(BUCKETS):
-        return BUCKETS[place]
+    index = bisect.bisect_left(BUCKETS, length)
+    if index < len(BUCKETS):
+        return BUCKETS[index]
     return -(-length // BUCKETS[-1]) * BUCKETS[-1]

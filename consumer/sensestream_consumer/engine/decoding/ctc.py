@@ -23,9 +23,9 @@ TAG_ROWS = 4  # language, emotion, event, inverse text normalisation
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The best piece of each row of one clip.
+    """The best token of each row of one clip.
 
-    `ids` int64[4 + rows]; `probabilities` float32[4 + rows], the softmax of the best piece where
+    `ids` int64[4 + rows]; `probabilities` float32[4 + rows], the softmax of the best token where
     it is not the blank and 0 elsewhere. A graph that takes the maximum itself gives the same.
     """
 
@@ -35,7 +35,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A run of rows that say the same piece: rows `first` to `last`, both included.
+    """A run of rows with the same token of the vocabulary: rows `first` to `last`, both included.
 
     Rows are counted from the first one after the tags.
     """
@@ -47,11 +47,12 @@ class Token:
 
     @property
     def rows(self) -> int:
+        """How many rows the run has."""
         return self.last - self.first + 1
 
 
 def rows_of(logits: NDArray[np.float32]) -> Rows:
-    """The best piece of each row of raw logits, float32[4 + rows, pieces]."""
+    """The best token of each row of raw logits, float32[4 + rows, tokens]."""
     ids = logits.argmax(axis=1)
     probabilities = np.zeros(ids.shape, np.float32)
     # A vocabulary of 25,055 makes the exponentials dear: most rows are blank and need none.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sensestream_consumer.engine.model.vocabulary import Vocabulary
     from sensestream_consumer.engine.segmentation.cutters import Piece
 
-__all__ = ["NO_SPEECH", "Heard", "assemble", "hear"]
+__all__ = ["NO_SPEECH", "SegmentResult", "assemble"]
 
 NO_SPEECH = "nospeech"
 # The model's words for "I cannot tell". A transcript leaves the field empty instead.
@@ -26,8 +26,8 @@ _UNKNOWN = frozenset({"EMO_UNKNOWN", "Event_UNK"})
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What the model said about one piece. An empty name: no tag, or one that means unknown."""
+class SegmentResult:
+    """What the model says about one piece. An empty name: no tag, or one that means unknown."""
 
     piece: Piece
     tags: tuple[int, ...]  # ids of the four classification rows
@@ -36,25 +36,22 @@ class Heard:
     emotion: str
     event: str
 
-    @property
-    def token_ids(self) -> tuple[int, ...]:
-        return tuple(token.id for token in self.tokens)
+    @classmethod
+    def of(cls, piece: Piece, rows: Rows, vocabulary: Vocabulary) -> SegmentResult:
+        """Tags by name from the first four rows, tokens from the others."""
+        tags = tuple(int(number) for number in rows.ids[:TAG_ROWS])
+        names = [vocabulary.tag(number) for number in tags]
+        language, emotion, event = ("" if name in _UNKNOWN else name for name in names[:3])
+        return cls(piece, tags, tuple(collapse(rows)), language, emotion, event)
 
     @property
     def length(self) -> int:
+        """Samples of the piece."""
         return self.piece.stop - self.piece.start
 
 
-def hear(piece: Piece, rows: Rows, vocabulary: Vocabulary) -> Heard:
-    """Tags by name from the first four rows, tokens from the others."""
-    tags = tuple(int(number) for number in rows.ids[:TAG_ROWS])
-    names = [vocabulary.tag(number) for number in tags]
-    language, emotion, event = ("" if name in _UNKNOWN else name for name in names[:3])
-    return Heard(piece, tags, tuple(collapse(rows)), language, emotion, event)
-
-
 def assemble(
-    heard: Sequence[Heard],
+    results: Sequence[SegmentResult],
     vocabulary: Vocabulary,
     options: FrontendOptions,
     *,
@@ -66,34 +63,34 @@ def assemble(
     Language and emotion are those of most of the speech, by the length of the pieces; a piece
     tagged `nospeech` gives no text, and its tags count only where no piece has speech.
     `hint`, the language asked for, tells how words are written where the model names none.
-    No pieces at all, where a voice activity model heard nobody speak, are no speech too.
+    No results at all, where a voice activity model found no speech, are no speech too.
     """
-    if not heard:
+    if not results:
         return Transcript(text="", language=NO_SPEECH, duration=seconds(samples))
-    spoken = [piece for piece in heard if piece.language != NO_SPEECH]
-    said = [(piece, _text_tokens(piece, vocabulary)) for piece in spoken]
+    spoken = [result for result in results if result.language != NO_SPEECH]
+    said = [(result, _text_tokens(result, vocabulary)) for result in spoken]
     texts = [vocabulary.text([token.id for token in tokens]) for _, tokens in said]
     segments = [
         segment
-        for piece, tokens in said
+        for result, tokens in said
         for segment in segments_of(
-            tokens, vocabulary, piece.language or hint, RowClock.of(piece.piece, options)
+            tokens, vocabulary, result.language or hint, RowClock.of(result.piece, options)
         )
     ]
-    decisive = spoken or heard
+    decisive = spoken or results
     return Transcript(
         text=join_texts(texts),
-        language=_majority((piece.language, piece.length) for piece in decisive),
-        emotion=_majority((piece.emotion, piece.length) for piece in decisive),
-        events=tuple(dict.fromkeys(piece.event for piece in heard if piece.event)),
+        language=_majority((result.language, result.length) for result in decisive),
+        emotion=_majority((result.emotion, result.length) for result in decisive),
+        events=tuple(dict.fromkeys(result.event for result in results if result.event)),
         segments=tuple(segments),
         confidence=_confidence([token for _, tokens in said for token in tokens]),
         duration=seconds(samples),
     )
 
 
-def _text_tokens(heard: Heard, vocabulary: Vocabulary) -> list[Token]:
-    return [token for token in heard.tokens if vocabulary.is_text(token.id)]
+def _text_tokens(result: SegmentResult, vocabulary: Vocabulary) -> list[Token]:
+    return [token for token in result.tokens if vocabulary.is_text(token.id)]
 
 
 def _majority(votes: Iterable[tuple[str, int]]) -> str:

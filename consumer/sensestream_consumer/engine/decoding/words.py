@@ -28,6 +28,7 @@ __all__ = ["RowClock", "join_texts", "seconds", "segments_of"]
 _WITHOUT_SPACES = frozenset({"zh", "yue", "ja"})
 _SENTENCE_ENDS = frozenset("。！？.!?…")
 _INSIDE_WORDS = frozenset("'’-")
+_PAUSE = SAMPLE_RATE  # samples of silence, a second, that end a word which no space ends
 # Scripts written without spaces: kana, ideographs and their extensions, halfwidth kana.
 _UNSPACED_SCRIPTS = (
     (0x3040, 0x30FF),
@@ -50,6 +51,7 @@ class RowClock:
 
     @classmethod
     def of(cls, piece: Piece, options: FrontendOptions) -> RowClock:
+        """The clock of one piece."""
         return cls(piece, options.row_shift, options.frame_length)
 
     def start(self, row: int) -> int:
@@ -58,6 +60,7 @@ class RowClock:
         return min(max(at, self.piece.start), self.piece.stop)
 
     def end(self, row: int) -> int:
+        """Where the row's time ends."""
         return self.start(row + 1)
 
 
@@ -72,11 +75,12 @@ def segments_of(
     """The sentences of a piece with their words; no tokens give no segments.
 
     In Chinese, Cantonese and Japanese a word is one character, elsewhere what stands between
-    spaces. Punctuation belongs to the word before it and takes no time of its own.
+    spaces. A pause of a second ends a word as well: a number that is read digit by digit is written
+    without spaces. Punctuation belongs to the word before it and takes no time of its own.
     """
     segments = []
     sentence: list[list[Token]] = []
-    for group in _group(tokens, vocabulary, unspaced=language in _WITHOUT_SPACES):
+    for group in _group(tokens, vocabulary, clock, unspaced=language in _WITHOUT_SPACES):
         sentence.append(group)
         if _text(group, vocabulary)[-1:] in _SENTENCE_ENDS:
             segments.extend(_segment(sentence, vocabulary, clock))
@@ -94,32 +98,37 @@ def join_texts(texts: Sequence[str]) -> str:
     return joined
 
 
-def _group(tokens: Sequence[Token], vocabulary: Vocabulary, *, unspaced: bool) -> list[list[Token]]:
+def _group(
+    tokens: Sequence[Token], vocabulary: Vocabulary, clock: RowClock, *, unspaced: bool
+) -> list[list[Token]]:
     groups: list[list[Token]] = []
-    before = ""
+    before, spoken_until = "", 0
     for token in tokens:
-        piece = vocabulary.pieces[token.id]
-        if groups and _continues(before, piece, unspaced=unspaced):
+        text = vocabulary.tokens[token.id]
+        mark = _is_mark(text)
+        paused = not mark and clock.start(token.first) - spoken_until >= _PAUSE
+        if groups and not paused and _continues(before, text, unspaced=unspaced):
             groups[-1].append(token)
         else:
             groups.append([token])
-        before = piece
+        before = text
+        spoken_until = spoken_until if mark else clock.end(token.last)
     return groups
 
 
-def _continues(before: str, piece: str, *, unspaced: bool) -> bool:
-    """Whether `piece` goes on with the word whose last piece is `before`."""
-    if piece.startswith(SPACE):
+def _continues(before: str, text: str, *, unspaced: bool) -> bool:
+    """Whether a token goes on with the word whose last token is `before`."""
+    if text.startswith(SPACE):
         return False
-    if _is_mark(piece):
+    if _is_mark(text):
         return True
     if before == SPACE:
-        return not _is_unspaced(piece[0])
-    if _is_unspaced(piece[0]) or _is_unspaced(before[-1]):
+        return not _is_unspaced(text[0])
+    if _is_unspaced(text[0]) or _is_unspaced(before[-1]):
         return False
     # Among characters, letters go on with a foreign word: `it`, `'`, `s`.
     return not unspaced or (
-        piece[0].isalpha() and (before[-1].isalpha() or before[-1] in _INSIDE_WORDS)
+        text[0].isalpha() and (before[-1].isalpha() or before[-1] in _INSIDE_WORDS)
     )
 
 
@@ -135,7 +144,7 @@ def _words(group: list[Token], vocabulary: Vocabulary, clock: RowClock) -> list[
     text = _text(group, vocabulary)
     if not text:
         return []
-    timed = [token for token in group if not _is_mark(vocabulary.pieces[token.id])] or group[:1]
+    timed = [token for token in group if not _is_mark(vocabulary.tokens[token.id])] or group[:1]
     start, end = clock.start(timed[0].first), clock.end(timed[-1].last)
     parts = _characters(text)
     share = [start + (end - start) * number // len(parts) for number in range(len(parts) + 1)]
@@ -160,9 +169,9 @@ def _text(tokens: list[Token], vocabulary: Vocabulary) -> str:
     return vocabulary.text([token.id for token in tokens])
 
 
-def _is_mark(piece: str) -> bool:
+def _is_mark(text: str) -> bool:
     """Punctuation or another sign: nothing in it is spoken as a letter or digit."""
-    return piece != SPACE and not any(character.isalnum() for character in piece)
+    return text != SPACE and not any(character.isalnum() for character in text)
 
 
 def _is_unspaced(character: str) -> bool:

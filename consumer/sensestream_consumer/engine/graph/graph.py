@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sensestream_common.contract.errors import ModelError
@@ -32,40 +32,32 @@ _PROBE_ROWS = 4  # a quarter of a second: the smallest audio that is worth the n
 
 
 class Graph:
-    """Opened once; `run` may be called from several threads at the same time.
+    """A graph in one of three forms, one constructor each. Threads may call `run` at the same time.
 
-    `pieces` is the width of the logits. `accepts_padding` says whether rows may be padded beyond
-    the longest clip of a batch: older exports make their mask as wide as the longest, so that
-    a wider input is a shape error. `reduce` takes the best pieces inside the graph. `optimised`
-    is a file to run in place of the model's own, and with `single_clip` it computes no masks: then
-    a run takes one clip without padding. `row_scaled` is another form of the graph to run, with
-    one activation scale a row: its answers are not those of the file's (see `int8_batches`).
+    Attributes:
+        tokens: width of the logits, one for each token of the vocabulary.
+        device: `cpu` or `cuda:<index>`, the one that ONNX Runtime really gives.
+        single_clip: a run takes one clip without padding, since the graph computes no masks.
+        row_scaled: each row has its own activation scale, so that answers differ from those of
+            the file's graph (see `int8_batches`).
+        accepts_padding: rows may be padded beyond the longest clip of a batch. Older exports
+            make their mask as wide as the longest clip, and a wider input is a shape error.
     """
 
     def __init__(
         self,
         files: ModelFiles,
+        session: Any,
         *,
-        device: str,
-        threads: int,
-        reduce: bool = False,
-        gpu_mem_limit: int = 0,
-        optimised: Path | None = None,
+        reduces: bool = False,
         single_clip: bool = False,
-        row_scaled: bytes | None = None,
+        row_scaled: bool = False,
     ) -> None:
         self._path = files.graph
-        self._reduces = reduce
+        self._session = session
+        self._reduces = reduces
         self.single_clip = single_clip
-        self.row_scaled = row_scaled is not None
-        self._session = open_session(
-            optimised or files.graph,
-            device,
-            threads,
-            content=with_best_rows(files.graph) if reduce else row_scaled,
-            gpu_mem_limit=gpu_mem_limit,
-            optimise=optimised is None,
-        )
+        self.row_scaled = row_scaled
         inputs = {node.name: node for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
         self.contract = contract_of(files.graph, list(inputs), outputs)
@@ -74,8 +66,34 @@ class Graph:
         self._types = [self._type_of(inputs[name]) for name in self.contract.inputs]
         self._check_width(inputs[self.contract.features].shape)
         self.device = session_device(self._session)
-        self.pieces = self._probe_pieces()
+        self.tokens = self._probe_tokens()
         self.accepts_padding = not single_clip and self._probe_padding()
+
+    @classmethod
+    def on_cpu(cls, files: ModelFiles, *, threads: int, row_scaled: bytes | None = None) -> Self:
+        """The model's own graph, or in its place one with an activation scale for each row."""
+        session = open_session(files.graph, "cpu", threads, content=row_scaled)
+        return cls(files, session, row_scaled=row_scaled is not None)
+
+    @classmethod
+    def optimised(cls, files: ModelFiles, path: Path, *, threads: int, single_clip: bool) -> Self:
+        """A converted graph that ONNX Runtime has optimised for this CPU already."""
+        session = open_session(path, "cpu", threads, optimise=False)
+        return cls(files, session, single_clip=single_clip)
+
+    @classmethod
+    def reduced(
+        cls, files: ModelFiles, *, device: str, threads: int, gpu_mem_limit: int = 0
+    ) -> Self:
+        """The graph for a GPU: it takes the best token of each row itself.
+
+        `gpu_mem_limit` is the most bytes of the GPU's memory that the session takes, 0 for all.
+        """
+        content = with_best_rows(files.graph)
+        session = open_session(
+            files.graph, device, threads, content=content, gpu_mem_limit=gpu_mem_limit
+        )
+        return cls(files, session, reduces=True)
 
     @property
     def half_precision(self) -> bool:
@@ -91,7 +109,7 @@ class Graph:
         *,
         options: Any = None,
     ) -> NDArray[np.float32]:
-        """Raw logits, float32[clips, 4 + rows, pieces], of float32[clips, rows, width].
+        """Raw logits, float32[clips, 4 + rows, tokens], of float32[clips, rows, width].
 
         The other three have one number a clip. What ONNX Runtime raises comes through.
         """
@@ -108,7 +126,7 @@ class Graph:
         languages: Sequence[int],
         textnorms: Sequence[int],
     ) -> list[Rows]:
-        """The best piece of each row of each clip, padding left out; arguments as for `run`."""
+        """The best token of each row of each clip, padding left out; arguments as for `run`."""
         ends = [TAG_ROWS + length for length in lengths]
         if not self._reduces:
             logits = self.run(features, lengths, languages, textnorms)
@@ -131,7 +149,7 @@ class Graph:
         }
 
     def _bound(self, feed: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Best pieces and probabilities; of all outputs only these two come back to the host."""
+        """Best tokens and probabilities; of all outputs only these two come back to the host."""
         binding = self._session.io_binding()
         for name, value in feed.items():
             binding.bind_cpu_input(name, value)
@@ -157,7 +175,7 @@ class Graph:
                 f"[clips, rows, {width}] (mel bins times stacked frames of its configuration)"
             )
 
-    def _probe_pieces(self) -> int:
+    def _probe_tokens(self) -> int:
         try:
             logits = self._probe(_PROBE_ROWS)
         except Exception as error:  # onnxruntime raises a class of its own per status code
@@ -165,7 +183,7 @@ class Graph:
         if logits.ndim != 3 or logits.shape[:2] != (1, TAG_ROWS + _PROBE_ROWS):
             raise ModelError(
                 f"{self._path}: {self.contract.logits} has the shape {list(logits.shape)} for "
-                f"{_PROBE_ROWS} rows, expected [1, {TAG_ROWS + _PROBE_ROWS}, pieces]"
+                f"{_PROBE_ROWS} rows, expected [1, {TAG_ROWS + _PROBE_ROWS}, tokens]"
             )
         return int(logits.shape[2])
 

@@ -15,11 +15,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-try:
-    import fcntl
-except ImportError:  # not on Windows: two workers may then convert the same model at once
-    fcntl = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -47,10 +42,10 @@ class Facts:
 
 
 def default_cache_folder() -> Path:
-    """`sensestream` in the user's cache folder, as the XDG base directory specification has it."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(named) if named and Path(named).is_absolute() else Path.home() / ".cache"
-    return base / "sensestream"
+    """`sensestream` in the user's cache folder: `~/.cache/sensestream` on Linux."""
+    from platformdirs import user_cache_path  # not needed where the settings name a folder
+
+    return user_cache_path("sensestream", appauthor=False)
 
 
 def sizes_of(folder: Path) -> dict[str, int]:
@@ -101,16 +96,21 @@ class GraphCache:
 
         Where the cache cannot be written it is a temporary folder, which is gone afterwards.
         """
+        from filelock import FileLock  # a worker that finds its entry never loads it
+
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(self._locked(key))
+                # The kernel releases the lock if the process dies.
+                stack.enter_context(FileLock(self.folder / f"{key}.lock"))
                 scratch = tempfile.mkdtemp(prefix=_SCRATCH, dir=self.folder)
-            except OSError as error:
+            except (OSError, NotImplementedError) as error:  # the latter: no locks on this disk
                 log.warning(
-                    "model_cache_not_writable", folder=str(self.folder), error=str(error),
+                    "model_cache_not_writable",
+                    folder=str(self.folder),
+                    error=str(error),
                     hint="set SENSESTREAM_MODEL_CACHE_DIR, or each start converts the model again",
-                )  # fmt: skip
+                )
                 scratch = tempfile.mkdtemp(prefix="sensestream-")
             stack.callback(shutil.rmtree, scratch, ignore_errors=True)
             yield Path(scratch)
@@ -134,13 +134,6 @@ class GraphCache:
             with contextlib.suppress(OSError):
                 self.path(key).rename(Path(trash) / key)
             shutil.rmtree(trash, ignore_errors=True)
-
-    @contextlib.contextmanager
-    def _locked(self, key: str) -> Iterator[None]:
-        with (self.folder / f"{key}.lock").open("w") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)  # released by the kernel if the process dies
-            yield
 
     def _clean(self) -> None:
         entries = [path for path in self.folder.iterdir() if path.is_dir()]

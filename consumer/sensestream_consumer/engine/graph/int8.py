@@ -13,6 +13,7 @@ import ctypes
 import hashlib
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,7 +69,7 @@ def open_cpu_graph(
     """
     features = processor_features() if features is None else features
     if not inspected.integer_products:
-        return Graph(files, device="cpu", threads=threads)
+        return Graph.on_cpu(files, threads=threads)
     signed = multiplies_signed_exactly(features)
     if not signed:
         log.info("int8_signed_weights_disabled", graph=str(files.graph), reason=_SATURATES)
@@ -86,7 +87,7 @@ def open_cpu_graph(
                 _give_back_memory()
             return graph
     except OSError as error:  # no folder that could be written, not even a temporary one
-        return _left(files, f"there is no room for its conversion: {error}", threads)
+        return _unconverted(files, f"there is no room for its conversion: {error}", threads)
 
 
 def example_features(rows: int, width: int) -> NDArray[np.float32]:
@@ -109,7 +110,7 @@ def _key(inspected: GraphFile, features: frozenset[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a graph says to the check's input: the best pieces, and every bit of the logits."""
+    """What a graph says to the check's input: the best tokens, and every bit of the logits."""
 
     ids: list[int]
     digest: str
@@ -134,7 +135,7 @@ def _from_cache(files: ModelFiles, store: GraphCache, key: str, threads: int) ->
     if facts is None:
         return None
     if facts.refused:
-        return _left(files, facts.refused, threads)
+        return _unconverted(files, facts.refused, threads)
     folder = store.path(key)
     opened = _opened(files, folder, facts, threads)
     if opened is None or (opened[1].digest != facts.answer and digest_of(folder) != facts.digest):
@@ -143,7 +144,7 @@ def _from_cache(files: ModelFiles, store: GraphCache, key: str, threads: int) ->
         return None
     graph, answer = opened
     if answer.ids != facts.ids:
-        return _left(files, "on this machine it says something else than before", threads)
+        return _unconverted(files, "on this machine it says something else than before", threads)
     return graph
 
 
@@ -155,61 +156,83 @@ def _opened(
     if sizes_of(folder) != facts.sizes:
         return None
     try:
-        graph = _converted(files, folder, threads, single_clip=facts.single_clip)
+        graph = Graph.optimised(
+            files, folder / _GRAPH, threads=threads, single_clip=facts.single_clip
+        )
         return graph, _Answer.of(graph)
     except Exception:  # of ONNX Runtime, a class of its own per status code: made anew
         return None
 
 
-def _left(files: ModelFiles, reason: str, threads: int) -> Graph:
+def _unconverted(files: ModelFiles, reason: str, threads: int) -> Graph:
     log.warning("model_left_unconverted", graph=str(files.graph), reason=reason)
-    return Graph(files, device="cpu", threads=threads)
+    return Graph.on_cpu(files, threads=threads)
 
 
-def _converted(files: ModelFiles, folder: Path, threads: int, *, single_clip: bool) -> Graph:
-    path = folder / _GRAPH
-    return Graph(files, device="cpu", threads=threads, optimised=path, single_clip=single_clip)
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What came of a conversion: a graph with the untouched one's answers, or the problem."""
+
+    graph: Graph | None = None
+    facts: Facts | None = None  # to keep; None after a failure, which may not come again
+    problem: str = ""
 
 
 def _convert(
     files: ModelFiles, store: GraphCache, key: str, scratch: Path, threads: int, *, signed: bool
 ) -> Graph:
+    """The converted graph, kept in the cache; the untouched one where there is none."""
     log.info("converting_model", graph=str(files.graph), cache=str(store.folder), signed=signed)
     began = time.monotonic()
-    untouched = Graph(files, device="cpu", threads=threads)
-    expected = _Answer.of(untouched)
-    reason, differs = "", False
-    for single_clip in (True, False):
+    untouched = Graph.on_cpu(files, threads=threads)
+    attempt = partial(_attempt, files, untouched, _Answer.of(untouched), scratch, threads, signed)
+    done = attempt(single_clip=True)
+    if done.graph is None:
+        log.debug("conversion_failed", single_clip=True, error=done.problem)
+        done = attempt(single_clip=False)
+    if done.facts is not None:
+        store.keep(key, scratch, done.facts)
+    if done.graph is None:
+        log.warning("model_left_unconverted", graph=str(files.graph), reason=done.problem)
+        return untouched
+    log.info("model_converted", seconds=round(time.monotonic() - began, 1))
+    return done.graph
+
+
+def _attempt(
+    files: ModelFiles,
+    untouched: Graph,
+    expected: _Answer,
+    scratch: Path,
+    threads: int,
+    signed: bool,
+    *,
+    single_clip: bool,
+) -> _Attempt:
+    """Convert into the scratch folder, and compare with the untouched graph."""
+    _empty(scratch)
+    path = scratch / _GRAPH
+    try:
+        _write(files, path, untouched, signed=signed, single_clip=single_clip)
+        graph = Graph.optimised(files, path, threads=threads, single_clip=single_clip)
+        answer = _Answer.of(graph)
+        same = answer.ids == expected.ids and all(
+            _Answer.of(graph, rows).ids == _Answer.of(untouched, rows).ids for rows in _MORE_ROWS
+        )
+    except Exception as error:  # of onnx, of the runtime, of the disk: the model works without
+        return _Attempt(problem=f"its conversion failed: {error}")
+    if not same:
         _empty(scratch)
-        try:
-            _write(files, scratch / _GRAPH, untouched, signed=signed, single_clip=single_clip)
-            graph = _converted(files, scratch, threads, single_clip=single_clip)
-            answer = _Answer.of(graph)
-            same = answer.ids == expected.ids and all(
-                _Answer.of(graph, rows).ids == _Answer.of(untouched, rows).ids
-                for rows in _MORE_ROWS
-            )
-        except Exception as error:  # of onnx, of the runtime, of the disk: the model works without
-            reason = f"its conversion failed: {error}"
-            log.debug("conversion_failed", single_clip=single_clip, error=str(error))
-            continue
-        if same:
-            facts = Facts(
-                expected.ids,
-                single_clip=single_clip,
-                answer=answer.digest,
-                sizes=sizes_of(scratch),
-                digest=digest_of(scratch),
-            )
-            store.keep(key, scratch, facts)
-            log.info("model_converted", seconds=round(time.monotonic() - began, 1))
-            return graph
-        reason, differs = "converted, it says something else than the untouched graph", True
-    if differs:  # which will not change; a failure may
-        _empty(scratch)
-        store.keep(key, scratch, Facts(expected.ids, refused=reason))
-    log.warning("model_left_unconverted", graph=str(files.graph), reason=reason)
-    return untouched
+        refused = "converted, it says something else than the untouched graph"
+        return _Attempt(facts=Facts(expected.ids, refused=refused), problem=refused)
+    facts = Facts(
+        expected.ids,
+        single_clip=single_clip,
+        answer=answer.digest,
+        sizes=sizes_of(scratch),
+        digest=digest_of(scratch),
+    )
+    return _Attempt(graph, facts)
 
 
 def _empty(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Opens a graph on a CPU for batches: no clip's answer depends on its company.
+"""Opens a graph on a CPU for batches: no clip's answer depends on its batch neighbours.
 
 An int8 graph as FunASR quantises it finds one activation scale for a whole batch. It is converted
 (see `conversion.row_scales`), in memory and at every start: batches do not pay on a CPU, so that
@@ -33,7 +33,7 @@ __all__ = ["open_batching_graph"]
 
 log = structlog.get_logger(__name__)
 
-_ROWS = (7, 20, 45, 60)  # of the clips of the check; the last is the others' company
+_ROWS = (7, 20, 45, 60)  # of the clips of the check; the last is the others' neighbour
 _LOUD = np.float32(8)  # how much louder that one is
 
 
@@ -43,7 +43,7 @@ def open_batching_graph(files: ModelFiles, inspected: GraphFile, *, threads: int
     `ModelError` for a graph in which something would still depend on the whole batch.
     """
     if not inspected.integer:
-        return Graph(files, device="cpu", threads=threads)
+        return Graph.on_cpu(files, threads=threads)
     # Loads the onnx package, which other workers never need.
     from sensestream_consumer.engine.graph.conversion import convert_for_batches
 
@@ -55,10 +55,10 @@ def open_batching_graph(files: ModelFiles, inspected: GraphFile, *, threads: int
     if together:
         raise _depends(files, f"{len(together)} {together[0]} of another form than the usual one")
     if not inspected.integer_products:
-        return Graph(files, device="cpu", threads=threads)
-    graph = Graph(files, device="cpu", threads=threads, row_scaled=content)
-    if not _same_in_company(graph):
-        raise _depends(files, "on this machine a clip said something else in company")
+        return Graph.on_cpu(files, threads=threads)
+    graph = Graph.on_cpu(files, threads=threads, row_scaled=content)
+    if not _same_in_batch(graph):
+        raise _depends(files, "on this machine a clip said something else in a batch")
     log.info("activations_scaled_by_row", graph=str(files.graph), signed=signed)
     return graph
 
@@ -66,11 +66,11 @@ def open_batching_graph(files: ModelFiles, inspected: GraphFile, *, threads: int
 def _depends(files: ModelFiles, reason: str) -> ModelError:
     return ModelError(
         f"{files.graph} computes in 8-bit integers, with one scale over a whole batch ({reason}): "
-        "a clip's answer would depend on its company. Batch the float graph, or nothing"
+        "a clip's answer would depend on its batch neighbours. Batch the float graph, or nothing"
     )
 
 
-def _same_in_company(graph: Graph) -> bool:
+def _same_in_batch(graph: Graph) -> bool:
     clips = [example_features(rows, graph.description.options.width) for rows in _ROWS]
     clips[-1] *= _LOUD
     batch = np.zeros((len(clips), *clips[-1].shape), np.float32)

@@ -39,7 +39,7 @@ def open_graph(
             f"{files.graph} computes in 8-bit integers, for which CUDA has no kernels: put the "
             f"float graph as model.onnx into {files.graph.parent}, or set SENSESTREAM_DEVICE=cpu"
         )
-    return Graph(files, device=device, threads=threads, reduce=True, gpu_mem_limit=gpu_mem_limit)
+    return Graph.reduced(files, device=device, threads=threads, gpu_mem_limit=gpu_mem_limit)
 
 
 def precision_of(inspected: GraphFile, graph: Graph) -> str:

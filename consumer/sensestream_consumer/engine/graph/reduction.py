@@ -1,6 +1,6 @@
-"""The graph that a GPU runs: best pieces inside it, and no convolution that wants a plan.
+"""The graph that a GPU runs: best tokens inside it, and no convolution that wants a plan.
 
-For ten seconds of audio the logits of a vocabulary of 25,055 are 17 MB, their best pieces 2 KB.
+For ten seconds of audio the logits of a vocabulary of 25,055 are 17 MB, their best tokens 2 KB.
 On a GPU that is the copy that counts; on a CPU nothing is copied, and nothing is gained.
 """
 
@@ -24,7 +24,7 @@ _AXES_ARE_INPUTS = {"ReduceSum": 13, "ReduceMax": 18}  # from this opset on
 
 
 def with_best_rows(graph: Path) -> bytes:
-    """The graph with two more outputs: the best piece of each row, and its probability.
+    """The graph with two more outputs: the best token of each row, and its probability.
 
     Its depthwise convolutions become products (see `unfold_convolutions`). The logits stay an
     output, which costs nothing where nobody asks for it. Raises `ModelError` for a file that is

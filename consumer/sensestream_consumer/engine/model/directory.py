@@ -33,13 +33,16 @@ class ModelFiles:
 
     @property
     def config(self) -> Path:
+        """The front-end's options, in FunASR's layout."""
         return self.directory / "config.yaml"
 
     @property
     def cmvn(self) -> Path:
+        """The shift and scale of the feature rows, in kaldi's text form."""
         return self.directory / "am.mvn"
 
     def require(self, path: Path, meaning: str) -> Path:
+        """The path itself; `ModelError` where there is no file."""
         if not path.is_file():
             raise ModelError(f"{self.directory} has no {path.name}: expected {meaning} there")
         return path

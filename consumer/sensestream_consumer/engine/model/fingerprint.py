@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ENGINE_REVISION", "GraphFile", "fingerprint", "inspect_graph"]
 
 # Raised whenever a change of the engine changes answers: old results are then not found again.
-ENGINE_REVISION = 1
+ENGINE_REVISION = 2
 
 _CHUNK = 1 << 18  # larger ones cost more in page faults than they save in calls
 _LFS_POINTER = b"version https://git-lfs"
@@ -90,7 +90,7 @@ def fingerprint(
         "frontend": asdict(description.options),
         "languages": dict(description.languages),
         "itn": [description.with_itn, description.without_itn],
-        "pieces": vocabulary.pieces,
+        "pieces": vocabulary.tokens,
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for statistics in (description.cmvn.shift, description.cmvn.scale):

@@ -37,10 +37,11 @@ class Contract:
     lengths: str  # [clips], rows without the four that the graph puts before them
     language: str  # [clips]
     textnorm: str  # [clips]
-    logits: str  # [clips, 4 + rows, pieces]
+    logits: str  # [clips, 4 + rows, tokens]
 
     @property
     def inputs(self) -> tuple[str, str, str, str]:
+        """Names in the order of `Graph.run`'s arguments."""
         return self.features, self.lengths, self.language, self.textnorm
 
 

@@ -1,4 +1,4 @@
-"""The pieces of a SenseVoice vocabulary: from ids to text, and which pieces are tags."""
+"""The tokens of a SenseVoice vocabulary: from ids to text, and which tokens are tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLANK", "SPACE", "Vocabulary", "read_vocabulary"]
 
-BLANK = 0  # CTC's blank, whatever piece the vocabulary has there
+BLANK = 0  # CTC's blank, whatever token the vocabulary has there
 SPACE = "▁"  # sentencepiece's mark of a word's beginning
 
 _TAG = re.compile(r"<\|(.+)\|>")
@@ -27,42 +27,42 @@ class Vocabulary:
     """Immutable; threads may share it."""
 
     def __init__(
-        self, pieces: Sequence[str], decode: Callable[[list[int]], str] | None = None
+        self, tokens: Sequence[str], decode: Callable[[list[int]], str] | None = None
     ) -> None:
-        self.pieces = tuple(pieces)
+        self.tokens = tuple(tokens)
         self._decode = decode
         self._tags = {
             number: found[1]
-            for number, piece in enumerate(self.pieces)
-            if (found := _TAG.fullmatch(piece))
+            for number, token in enumerate(self.tokens)
+            if (found := _TAG.fullmatch(token))
         }
         self._special = frozenset(
             number
-            for number, piece in enumerate(self.pieces)
-            if number == BLANK or number in self._tags or piece in _CONTROL or not piece
+            for number, token in enumerate(self.tokens)
+            if number == BLANK or number in self._tags or token in _CONTROL or not token
         )
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return len(self.tokens)
 
     def tag(self, number: int) -> str:
-        """The name inside a tag: `zh` for `<|zh|>`; empty for a piece that is no tag."""
+        """The name inside a tag: `zh` for `<|zh|>`; empty for a token that is no tag."""
         return self._tags.get(number, "")
 
     def is_text(self, number: int) -> bool:
-        """Whether the piece belongs in a text: neither a tag nor a control piece nor the blank."""
+        """Whether the token belongs in a text: neither a tag nor a control token nor the blank."""
         return number not in self._special
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of token ids; tags and control pieces are left out, spaces around it too."""
+        """The text of token ids; tags and control tokens are left out, spaces around it too."""
         kept = [number for number in ids if self.is_text(number)]
         if self._decode is not None:
             return self._decode(kept).strip()
-        return _join([self.pieces[number] for number in kept]).strip()
+        return _join([self.tokens[number] for number in kept]).strip()
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """A `.bpe.model` (sentencepiece), `.json` (a list) or `.txt` (a piece a line) vocabulary.
+    """A `.bpe.model` (sentencepiece), `.json` (a list) or `.txt` (a token a line) vocabulary.
 
     Raises `ModelError` for a file that is none of these.
     """
@@ -83,19 +83,19 @@ def _read_sentencepiece(path: Path) -> Vocabulary:
     # By bytes: sentencepiece takes a path's name apart otherwise, and aborts on some files.
     processor: Any = sentencepiece.SentencePieceProcessor()
     processor.LoadFromSerializedProto(content)
-    pieces = [str(processor.IdToPiece(number)) for number in range(processor.GetPieceSize())]
-    return Vocabulary(pieces, lambda ids: str(processor.DecodeIds(ids)) if ids else "")
+    tokens = [str(processor.IdToPiece(number)) for number in range(processor.GetPieceSize())]
+    return Vocabulary(tokens, lambda ids: str(processor.DecodeIds(ids)) if ids else "")
 
 
 def _read_json(path: Path) -> Vocabulary:
-    pieces = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
-        raise ValueError("expected a JSON list of pieces")
-    return Vocabulary(pieces)
+    tokens = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise ValueError("expected a JSON list of tokens")
+    return Vocabulary(tokens)
 
 
 def _read_lines(path: Path) -> Vocabulary:
-    """One piece a line, or sherpa-onnx's `piece id` on every line, ids from 0 upwards."""
+    """One token a line, or sherpa-onnx's `token id` on every line, ids from 0 upwards."""
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     lines = [line.rstrip("\r") for line in lines] if lines != [""] else []
     numbered = [line.rsplit(maxsplit=1) for line in lines]
@@ -105,20 +105,20 @@ def _read_lines(path: Path) -> Vocabulary:
 
 
 def _by_number(lines: list[str]) -> list[str]:
-    pieces: dict[int, str] = {}
+    tokens: dict[int, str] = {}
     for line in lines:
-        # The piece may itself be blank space, so only the last separator counts.
-        piece, number = re.fullmatch(r"(.*?)[ \t]?(\d+)", line, re.DOTALL).groups()  # type: ignore[union-attr]
-        pieces[int(number)] = piece
-    if sorted(pieces) != list(range(len(lines))):
+        # The token may itself be blank space, so only the last separator counts.
+        token, number = re.fullmatch(r"(.*?)[ \t]?(\d+)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+        tokens[int(number)] = token
+    if sorted(tokens) != list(range(len(lines))):
         raise ValueError(f"the ids of its {len(lines)} lines are not 0 to {len(lines) - 1}")
-    return [pieces[number] for number in range(len(lines))]
+    return [tokens[number] for number in range(len(lines))]
 
 
-def _join(pieces: list[str]) -> str:
-    """Pieces as sentencepiece joins them: `▁` is a space, byte pieces are UTF-8."""
+def _join(tokens: list[str]) -> str:
+    """Tokens as sentencepiece joins them: `▁` is a space, byte tokens are UTF-8."""
     content = bytearray()
-    for piece in pieces:
-        found = _BYTE.fullmatch(piece)
-        content += bytes([int(found[1], 16)]) if found else piece.replace(SPACE, " ").encode()
+    for token in tokens:
+        found = _BYTE.fullmatch(token)
+        content += bytes([int(found[1], 16)]) if found else token.replace(SPACE, " ").encode()
     return content.decode("utf-8", errors="replace")

@@ -27,10 +27,10 @@ _SHORTEST_TAIL_SECONDS = 1.0  # no last piece too short to hold a word
 _PAUSE_SECONDS = 0.2  # the length of silence that is compared
 _STEP_SECONDS = 0.01
 
-# Utterances are heard together up to this length, as SenseVoice's own instructions have it
+# Utterances are transcribed together up to this length, as SenseVoice's own instructions have it
 # (merge_length_s=15): one by one they would lack context, longer ones cost more for each second.
 _JOINED_SECONDS = 15.0
-_LONGEST_PAUSE_SECONDS = 2.0  # a longer silence between two utterances is not heard at all
+_LONGEST_PAUSE_SECONDS = 2.0  # a longer silence between two utterances is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ class Cutter(Protocol):
     """Cuts a recording; thread-safe. `rule` names it in the recogniser's fingerprint."""
 
     @property
-    def rule(self) -> str: ...
+    def rule(self) -> str:
+        """A name that changes with anything that may move a cut."""
+        ...
 
     def cut(self, samples: NDArray[np.int16]) -> list[Piece]:
         """Pieces in order, without overlap, none longer than the model takes; perhaps none."""
@@ -56,7 +58,9 @@ class VoiceActivity(Protocol):
     """Finds speech; thread-safe. `identity` changes with anything that may move a boundary."""
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """A digest of the model and its settings."""
+        ...
 
     def speech(self, samples: NDArray[np.int16]) -> list[tuple[int, int]]:
         """First sample and the one after the last of each utterance, in order."""
@@ -76,6 +80,7 @@ class EnergyCutter:
         self.rule = f"energy-1:{max_seconds:g}s"
 
     def cut(self, samples: NDArray[np.int16]) -> list[Piece]:
+        """Pieces of int16[n] samples at 16 kHz that together hold every sample."""
         pieces = []
         start, end = 0, samples.shape[0]
         while end - start > self._limit:
@@ -105,6 +110,7 @@ class SpeechCutter:
         self.rule = f"speech-1:{voice.identity}:{self._within.rule}"
 
     def cut(self, samples: NDArray[np.int16]) -> list[Piece]:
+        """Pieces of int16[n] samples at 16 kHz; none where the model finds no speech."""
         if samples.shape[0] <= self._limit:
             return [Piece(0, samples.shape[0])] if samples.shape[0] else []
         return [

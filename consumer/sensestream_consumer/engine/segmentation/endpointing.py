@@ -47,7 +47,7 @@ def _end(window: _Window, start: int, began: int, options: VadOptions) -> tuple[
     """The last frame of the utterance that `began`, and the frame at which that was clear."""
     pause_ms = options.max_end_silence_time - options.speech_to_sil_time_thres
     pause = max(1, -(-pause_ms // FRAME_MS))
-    kept = max(0, pause_ms) // FRAME_MS  # frames of the pause, less what is heard after the end
+    kept = max(0, pause_ms) // FRAME_MS  # frames of the pause, less those kept after the end
     if options.do_extend:
         kept = max(0, kept - options.lookahead_time_end_point // FRAME_MS - 1)
     latest = max(start + options.max_single_segment_time // FRAME_MS, began + 1)

@@ -39,8 +39,8 @@ class VadOptions:
     sil_to_speech_time_thres: int = 150  # speech in the window that begins an utterance
     speech_to_sil_time_thres: int = 150  # speech in the window at which a pause begins
     do_extend: int = 1
-    lookback_time_start_point: int = 200  # heard before the window that began an utterance
-    lookahead_time_end_point: int = 100  # heard after its end
+    lookback_time_start_point: int = 200  # ms kept before the window that began an utterance
+    lookahead_time_end_point: int = 100  # ms kept after its end
     max_single_segment_time: int = 60_000
     speech_noise_thres: float = 0.6  # by how much speech must be likelier than silence
     speech_2_noise_ratio: float = 1.0

@@ -1,1 +1,1 @@
-"""The gateway's routes, a module for each family."""
+"""The gateway's routes, one module for each group of paths."""

@@ -1,4 +1,4 @@
-"""The page at / and the documentation at /docs: files of this package, none from elsewhere."""
+"""The page at / and the documentation at /docs, with static files of this package only."""
 
 from __future__ import annotations
 
@@ -30,29 +30,32 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 async def index() -> FileResponse:
+    """The page."""
     return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
 
 
 @router.get("/docs")
 async def docs() -> FileResponse:
+    """The documentation of the routes."""
     return FileResponse(_FOLDER / "docs.html", headers=_HEADERS)
 
 
 @router.get("/samples", dependencies=[Depends(require_scope(Scope.SUBMIT))])
-async def samples(here: State) -> list[str]:
-    """The names of recordings to try it with, where there are any."""
-    return list(here.samples)
+async def samples(state: State) -> list[str]:
+    """The names of the sample recordings; `sensestream demo` has some."""
+    return list(state.samples)
 
 
 @router.get("/samples/{name}", dependencies=[Depends(require_scope(Scope.SUBMIT))])
-async def sample(name: str, here: State) -> FileResponse:
-    if name not in here.samples:
+async def sample(name: str, state: State) -> FileResponse:
+    """A sample recording."""
+    if name not in state.samples:
         raise ApiError(404, "not_found", f"there is no sample {name!r:.80}")
-    return FileResponse(here.samples[name])
+    return FileResponse(state.samples[name])
 
 
-class _Files(StaticFiles):
-    """Asked for anew each time, by their entity tags: after an upgrade no old script runs."""
+class _StaticFiles(StaticFiles):
+    """Static files that browsers revalidate, so that no old script survives an upgrade."""
 
     async def get_response(self, path: str, scope: Connection) -> Response:
         response = await super().get_response(path, scope)
@@ -61,4 +64,5 @@ class _Files(StaticFiles):
 
 
 def mount_files(app: FastAPI) -> None:
-    app.mount("/static", _Files(directory=_FOLDER))
+    """Serve the static files below /static."""
+    app.mount("/static", _StaticFiles(directory=_FOLDER))

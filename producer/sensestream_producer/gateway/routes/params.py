@@ -1,4 +1,4 @@
-"""What a caller may ask for, read from the fields of a form or of a JSON object."""
+"""Parsing and checks of the parameters that several routes share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sensestream_common.contract.request import LANGUAGES
 from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.uploads.multipart import File, Form
 
-__all__ = ["flag", "language_of", "one_file", "require_scheme"]
+__all__ = ["flag", "language_of", "one_file", "require_one_of", "require_scheme"]
 
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 
 
 def flag(name: str, value: Any, default: bool) -> bool:
-    """A yes or no, as forms and JSON write it."""
+    """A boolean, as forms and JSON write it; `default` for an empty one. `ApiError` for others."""
     if value in (None, ""):
         return default
     word = str(value).lower()
@@ -27,31 +27,34 @@ def flag(name: str, value: Any, default: bool) -> bool:
     return word in _TRUE
 
 
+def require_one_of(
+    name: str, value: str, choices: Collection[str], code: ErrorCode = ErrorCode.BAD_REQUEST
+) -> None:
+    """Raise `ApiError` (400, `code`) when the value of this field is not one of `choices`."""
+    if value not in choices:
+        message = f"{name}={value!r:.80} is not one of {', '.join(choices)}"
+        raise ApiError(400, code.value, message, param=name)
+
+
 def language_of(form: Form) -> str:
-    """The language that a form asks for."""
+    """The form's language; auto when there is none. `ApiError` for an unsupported one."""
     language = form.text("language").lower() or "auto"
-    if language not in LANGUAGES:
-        raise ApiError(
-            400, ErrorCode.UNSUPPORTED_LANGUAGE.value,
-            f"language={language!r:.80} is not one of {', '.join(LANGUAGES)}", param="language",
-        )  # fmt: skip
+    require_one_of("language", language, LANGUAGES, ErrorCode.UNSUPPORTED_LANGUAGE)
     return language
 
 
 def one_file(form: Form) -> File:
-    """The recording in a form that takes one."""
+    """The only recording in a form; `ApiError` when there is none or more than one."""
     files = [file for file in form.files if file.field == "file"]
     if len(files) != 1:
-        what = "the file is missing" if not files else f"there are {len(files)} files"
-        raise ApiError(
-            400, "bad_request", f"{what}: send one recording in the form's field file",
-            param="file",
-        )  # fmt: skip
+        problem = "the file is missing" if not files else f"there are {len(files)} files"
+        message = f"{problem}: send one recording in the form's field file"
+        raise ApiError(400, "bad_request", message, param="file")
     return files[0]
 
 
 def require_scheme(reference: str, schemes: Collection[str]) -> None:
-    """Refuse a reference that this gateway does not hand on."""
+    """Raise `RequestError` for a reference whose scheme this gateway does not take."""
     scheme = reference.partition(":")[0].lower() if ":" in reference else ""
     if scheme not in schemes:
         raise RequestError(

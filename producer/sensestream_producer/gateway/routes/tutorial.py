@@ -1,4 +1,4 @@
-"""The routes of the tutorial that this project grew out of, for those who built on them."""
+"""The routes of the tutorial that this project began as, for existing clients of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sensestream_producer.gateway.auth import Scope
 from sensestream_producer.gateway.dependencies import State, require_scope
 from sensestream_producer.gateway.openapi import TUTORIAL, TUTORIAL_ERRORS
 from sensestream_producer.gateway.routes.params import flag, language_of, one_file
-from sensestream_producer.gateway.routes.waiting import awaited
+from sensestream_producer.gateway.routes.waiting import completed_outcome
 from sensestream_producer.submit.submission import Submission
 
 __all__ = ["router"]
@@ -24,15 +24,15 @@ router = APIRouter(tags=["Tutorial"], responses=TUTORIAL_ERRORS)
     "/api/transcribe",
     dependencies=[Depends(require_scope(Scope.SUBMIT))],
     openapi_extra=TUTORIAL,
-    summary="Transcribe a recording, answered with SenseVoice's tags",
+    summary="Transcribe a recording, with SenseVoice's tags",
 )
-async def transcribe(request: Request, here: State) -> JSONResponse:
-    """`data` is the transcript behind SenseVoice's tags, as the model writes it."""
-    async with here.form(request) as form:
+async def transcribe(request: Request, state: State) -> JSONResponse:
+    """`data` is the transcript with SenseVoice's tags in front, as the model writes them."""
+    async with state.form(request) as form:
         itn = flag("use_itn", form.text("use_itn"), True)
         submission = Submission(audio=b"", language=language_of(form), itn=itn)
-        job = await here.pipeline.submit(submission, one_file(form))
-    outcome = await awaited(here, job)
+        job = await state.backend.submit(submission, one_file(form))
+    outcome = await completed_outcome(state, job)
     hit = outcome.cache is CacheUse.HIT
     message = "answered from the cache" if hit else "transcribed"
     content = {"status": "success", "data": _tagged(outcome, itn), "from_cache": hit}
@@ -42,10 +42,11 @@ async def transcribe(request: Request, here: State) -> JSONResponse:
 @router.get(
     "/cache/stats",
     dependencies=[Depends(require_scope(Scope.READ))],
-    summary="What the cache holds, and what it was good for",
+    summary="Get statistics of the result cache",
 )
-async def stats(here: State) -> dict[str, Any]:
-    found = await here.pipeline.results.stats()
+async def stats(state: State) -> dict[str, Any]:
+    """Size of the result cache and its hits since the pipeline began."""
+    found = await state.backend.results.stats()
     return {
         "status": "success",
         "total_keys": found.results,
@@ -67,7 +68,7 @@ def _tagged(outcome: Outcome, itn: bool) -> str:
 
 
 def _bytes(count: int) -> str:
-    """As Redis writes it: 1.50M."""
+    """A size as Redis writes it, such as 1.50M."""
     size = float(count)
     for unit in ("B", "K", "M", "G"):
         if size < 1024 or unit == "G":

@@ -1,4 +1,4 @@
-"""Waiting for an outcome no longer than its caller can, or the gateway lives."""
+"""Waits that end when the caller's time is over or the gateway stops."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from sensestream_producer.gateway.dependencies import AppState
 from sensestream_producer.gateway.errors import STATUS_OF, ApiError
 from sensestream_producer.submit.submission import Receipt
 
-__all__ = ["awaited", "until_stopping"]
+__all__ = ["completed_outcome", "until_stopping"]
 
 T = TypeVar("T")
 
 
-async def awaited(here: AppState, receipt: Receipt) -> Outcome:
-    """The completed outcome of a job whose caller stays on the line.
+async def completed_outcome(state: AppState, receipt: Receipt) -> Outcome:
+    """Wait for the completed outcome of a request.
 
-    Raises `ApiError` for a failed one, and when it takes too long.
+    Raises `ApiError`: the status of a failed outcome, 504 after the gateway's `wait_timeout`, 503
+    when the gateway stops first.
     """
-    waiting = here.pipeline.outcome(receipt, timeout=here.settings.wait_timeout)
-    # A second before uvicorn would cut it off: its caller is told, and asks another gateway.
-    outcome = await until_stopping(here, waiting, grace=here.settings.drain_timeout - 1)
-    if outcome is None and here.stopping.is_set():
-        raise ApiError(
-            503, "stopping", "this gateway is stopping: send it again, to be answered by another",
-            retry_after=1,
-        )  # fmt: skip
+    waiting = state.backend.outcome(receipt, timeout=state.settings.wait_timeout)
+    # End a second before uvicorn closes the connection, so that the caller gets an answer.
+    outcome = await until_stopping(state, waiting, grace=state.settings.drain_timeout - 1)
+    if outcome is None and state.stopping.is_set():
+        message = "this gateway is stopping: send the request again, to another gateway"
+        raise ApiError(503, "stopping", message, retry_after=1)
     if outcome is None:
         raise ApiError(
-            504, "timeout",
-            f"no transcript within {here.settings.wait_timeout:g} s; it may still come, under "
+            504,
+            "timeout",
+            f"no transcript within {state.settings.wait_timeout:g} s; it may still come, under "
             f"/v1/transcriptions/{receipt.id}",
-        )  # fmt: skip
+        )
     if outcome.error is not None:
         raise ApiError(STATUS_OF[outcome.error], outcome.error.value, outcome.message, param="file")
     return outcome
 
 
-async def until_stopping(here: AppState, work: Awaitable[T], *, grace: float) -> T | None:
-    """The result of `work`; `None` when it is not there `grace` seconds after the gateway was told
-    to stop. Work that is given up is cancelled.
+async def until_stopping(state: AppState, work: Awaitable[T], *, grace: float) -> T | None:
+    """The result of `work`; `None` if it is not there `grace` seconds after the gateway is told to
+    stop. Unfinished work is cancelled.
     """
     task = asyncio.ensure_future(work)
-    stopping = asyncio.create_task(here.stopping.wait(), name="gateway-stopping")
+    stopping = asyncio.create_task(state.stopping.wait(), name="gateway-stopping")
     try:
         await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
         if not task.done() and grace > 0:

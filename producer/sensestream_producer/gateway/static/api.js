@@ -1,4 +1,4 @@
-// Calls to the gateway: the key that goes with them, and refusals as errors with one sentence.
+// Calls to the gateway with the user's key; error responses become errors with one sentence.
 
 const KEY = 'sensestream-key'
 
@@ -7,7 +7,7 @@ export const key = {
   set: (value) => value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)
 }
 
-export class Refused extends Error {
+export class ApiError extends Error {
   constructor (status, message) {
     super(message)
     this.status = status
@@ -17,16 +17,16 @@ export class Refused extends Error {
 export async function call (path, options = {}) {
   const headers = new Headers(options.headers)
   if (key.get()) headers.set('Authorization', `Bearer ${key.get()}`)
-  let answer
+  let response
   try {
-    answer = await fetch(path, { ...options, headers })
+    response = await fetch(path, { ...options, headers })
   } catch (error) {
     if (error.name === 'AbortError') throw error
-    throw new Refused(0, 'The gateway does not answer. This page tries again by itself.')
+    throw new ApiError(0, 'The gateway does not answer. This page tries again by itself.')
   }
-  if (answer.ok) return answer
-  const told = await answer.json().catch(() => ({}))
-  throw new Refused(answer.status, told.detail ?? told.message ?? `The gateway answered ${answer.status}.`)
+  if (response.ok) return response
+  const problem = await response.json().catch(() => ({}))
+  throw new ApiError(response.status, problem.detail ?? problem.message ?? `The gateway answered ${response.status}.`)
 }
 
 export const json = async (path, options) => (await call(path, options)).json()

@@ -1,4 +1,4 @@
-// Small line charts: the last few minutes of one figure, with its value in words.
+// Small line charts of one figure over the last few minutes, with its current value as text.
 
 const POINTS = 90
 const SVG = 'http://www.w3.org/2000/svg'

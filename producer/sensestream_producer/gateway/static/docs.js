@@ -1,11 +1,6 @@
-// The routes, as /openapi.json has them.
+// Lists the routes of /openapi.json.
 
-function element (name, text = '', className = '') {
-  const made = document.createElement(name)
-  made.textContent = text
-  made.className = className
-  return made
-}
+import { element } from './element.js'
 
 function fields (schema, all) {
   const found = schema.$ref ? all[schema.$ref.split('/').at(-1)] : schema

@@ -1,20 +1,14 @@
-// The page: one recording at a time, and what the pipeline does meanwhile.
+// The page: transcribe a recording, and watch the pipeline.
 
 import { call, json, key } from './api.js'
 import { Chart } from './charts.js'
-import { follow } from './live.js'
-import { record, whyNot } from './recorder.js'
+import { element } from './element.js'
+import { follow } from './events.js'
+import { obstacle, record } from './recorder.js'
 
-const EVERY = 2000 // ms between two looks at the figures
-const SHOWN = 50 // outcomes in the list
+const POLL_INTERVAL = 2000 // ms between two updates of the figures
+const MAX_SHOWN = 50 // outcomes in the list
 const at = (id) => document.getElementById(id)
-
-function element (name, text = '', className = '') {
-  const made = document.createElement(name)
-  made.textContent = text
-  made.className = className
-  return made
-}
 
 function chips (outcome) {
   const list = []
@@ -29,9 +23,9 @@ function chips (outcome) {
   return list
 }
 
-// ---- one recording
+// ---- transcribe
 
-function complain (message) {
+function showProblem (message) {
   at('problem').textContent = message
   at('problem').hidden = !message
 }
@@ -48,11 +42,11 @@ function showResult (outcome) {
   showWarnings(outcome.warnings ?? [])
   at('facts').replaceChildren(...chips(outcome))
   at('copy').hidden = failed || !outcome.text
-  if (failed) complain(outcome.message)
+  if (failed) showProblem(outcome.message)
 }
 
 async function transcribe (file) {
-  complain('')
+  showProblem('')
   at('result').hidden = false
   at('text').textContent = ''
   showWarnings([])
@@ -66,24 +60,24 @@ async function transcribe (file) {
   try {
     let job = await json('/v1/transcriptions?wait=20', { method: 'POST', body: form })
     while (!['completed', 'failed'].includes(job.status)) {
-      at('progress').textContent = job.status === 'queued' ? 'Waiting for a worker…' : 'Listening…'
+      at('progress').textContent = job.status === 'queued' ? 'Waiting for a worker…' : 'Transcribing…'
       job = await json(`${job.location}?wait=20`)
     }
     if (job.outcome) showResult(job.outcome)
-    else at('progress').textContent = 'It was answered, and the answer is no longer kept.'
+    else at('progress').textContent = 'The transcript is no longer kept.'
   } catch (error) {
     at('result').hidden = true
-    complain(error.message)
+    showProblem(error.message)
     if (error.status === 401) askForKey()
   }
 }
 
-function takeRecordings () {
+function setUpFiles () {
   const drop = at('drop')
   at('file').addEventListener('change', (event) => {
     const [file] = event.target.files
     if (file) transcribe(file)
-    event.target.value = '' // the same file again is a change as well
+    event.target.value = '' // so that the same file again is a change
   })
   for (const name of ['dragenter', 'dragover']) {
     drop.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add('over') })
@@ -100,13 +94,13 @@ function takeRecordings () {
   })
 }
 
-function takeMicrophone () {
+function setUpMicrophone () {
   const button = at('record')
-  const obstacle = whyNot()
-  if (obstacle) {
+  const reason = obstacle()
+  if (reason) {
     button.disabled = true
     button.setAttribute('aria-describedby', 'microphone-hint')
-    at('microphone-hint').textContent = obstacle
+    at('microphone-hint').textContent = reason
     at('microphone-hint').hidden = false
     return
   }
@@ -125,7 +119,7 @@ function takeMicrophone () {
       button.textContent = 'Stop and transcribe'
       button.setAttribute('aria-pressed', 'true')
     } catch {
-      complain('The microphone was not lent: allow it for this page in the browser, and try again.')
+      showProblem('The browser denied the microphone: allow it for this page, and try again.')
     }
   })
 }
@@ -138,24 +132,24 @@ async function offerSamples () {
   at('samples').onchange = async (event) => {
     const name = event.target.value
     if (!name) return
-    const answer = await call(`/samples/${encodeURIComponent(name)}`)
-    await transcribe(new File([await answer.blob()], name))
+    const response = await call(`/samples/${encodeURIComponent(name)}`)
+    await transcribe(new File([await response.blob()], name))
   }
 }
 
-// ---- outcomes, as they come
+// ---- live outcomes
 
 const latencies = []
 
 function showOutcome (outcome) {
   const item = element('li', '', 'fresh')
   const time = element('time', new Date(outcome.finished_at).toLocaleTimeString())
-  const said = element('p', outcome.status === 'failed' ? outcome.message : outcome.text || '(nothing was said)')
+  const text = element('p', outcome.status === 'failed' ? outcome.message : outcome.text || '(nothing was said)')
   const about = element('ul', '', 'chips')
   about.append(...chips(outcome))
-  item.append(said, time, about)
+  item.append(text, time, about)
   at('live').prepend(item)
-  while (at('live').children.length > SHOWN) at('live').lastElementChild.remove()
+  while (at('live').children.length > MAX_SHOWN) at('live').lastElementChild.remove()
   at('live-empty').hidden = true
   if (outcome.finished_at) latencies.push(outcome.finished_at - outcome.submitted_at)
   if (latencies.length > 100) latencies.shift()
@@ -179,12 +173,12 @@ function median (values) {
 }
 
 function makeCharts () {
-  const place = at('figures')
+  const parent = at('figures')
   return {
-    queue: new Chart(place, 'Queue', (n) => `${n}`),
-    workers: new Chart(place, 'Workers', (n) => `${n}`),
-    hits: new Chart(place, 'Hit rate', (n) => `${Math.round(100 * n)} %`),
-    latency: new Chart(place, 'Latency', (n) => `${Math.round(n)} ms`)
+    queue: new Chart(parent, 'Queue', (n) => `${n}`),
+    workers: new Chart(parent, 'Workers', (n) => `${n}`),
+    hits: new Chart(parent, 'Hit rate', (n) => `${Math.round(100 * n)} %`),
+    latency: new Chart(parent, 'Latency', (n) => `${Math.round(n)} ms`)
   }
 }
 
@@ -196,7 +190,7 @@ function showFigures (charts, status) {
   charts.latency.add(median(latencies))
   at('workers').textContent = status.workers.length
     ? status.workers.map((one) => `${one.model} on ${one.device} at ${one.host}`).join(', ')
-    : 'No worker is running: what is handed in waits for one.'
+    : 'No worker is running: requests wait for one.'
 }
 
 // ---- dead letters
@@ -205,7 +199,7 @@ async function showLetters () {
   const { data } = await json('/v1/dead-letters')
   at('dead-count').textContent = data.length ? `(${data.length})` : ''
   const shown = [...at('letters').children].map((item) => item.dataset.letter).join()
-  if (shown === data.map((one) => one.letter).join()) return // keep the focus where it is
+  if (shown === data.map((one) => one.letter).join()) return // keeps the focus
   at('letters').replaceChildren(...data.map((letter) => {
     const item = element('li')
     item.dataset.letter = letter.letter
@@ -224,14 +218,14 @@ async function replay (letter, button) {
   button.disabled = true
   try {
     await json(`/v1/dead-letters/${letter.letter}/replay`, { method: 'POST' })
-    at('dead-said').textContent = `${letter.id} was sent again.`
+    at('dead-status').textContent = `${letter.id} was sent again.`
   } catch (error) {
-    at('dead-said').textContent = error.message
+    at('dead-status').textContent = error.message
   }
   await showLetters().catch(() => {})
 }
 
-// ---- all of it
+// ---- start
 
 function askForKey () {
   at('key-form').hidden = false
@@ -240,12 +234,12 @@ function askForKey () {
 }
 
 const charts = makeCharts()
-let following = new AbortController()
+let running = new AbortController()
 
-async function begin () {
-  following.abort()
-  following = new AbortController()
-  const { signal } = following
+async function start () {
+  running.abort()
+  running = new AbortController()
+  const { signal } = running
   let access = null
   while (!access) {
     try {
@@ -265,7 +259,7 @@ async function begin () {
   while (!signal.aborted) {
     if (access.scopes.includes('read')) await json('/v1/status').then((status) => showFigures(charts, status)).catch(() => {})
     if (access.scopes.includes('operate')) await showLetters().catch(() => {})
-    await new Promise((resolve) => setTimeout(resolve, EVERY))
+    await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL))
   }
 }
 
@@ -280,8 +274,8 @@ at('key-form').addEventListener('submit', (event) => {
   at('key').value = ''
   at('key-form').hidden = true
   at('key-open').setAttribute('aria-expanded', 'false')
-  begin()
+  start()
 })
-takeRecordings()
-takeMicrophone()
-begin()
+setUpFiles()
+setUpMicrophone()
+start()

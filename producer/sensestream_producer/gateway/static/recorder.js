@@ -1,12 +1,13 @@
-// The microphone, where the browser lends it.
+// Recording from the microphone.
 
-export function whyNot () {
-  if (!window.isSecureContext) return 'The microphone needs localhost or https: open this page by one of them.'
-  if (!navigator.mediaDevices || !window.MediaRecorder) return 'This browser records nothing.'
+// Why recording is not possible here; empty where it is.
+export function obstacle () {
+  if (!window.isSecureContext) return 'The microphone needs localhost or https: open this page through one of them.'
+  if (!navigator.mediaDevices || !window.MediaRecorder) return 'This browser cannot record.'
   return ''
 }
 
-// Start recording; the object's stop() gives the recording as a File.
+// Start recording; stop() of the returned object gives the recording as a File.
 export async function record () {
   const stream = await navigator.mediaDevices.getUserMedia({ audio: true })
   const type = ['audio/webm;codecs=opus', 'audio/ogg;codecs=opus', 'audio/mp4'].find((one) => MediaRecorder.isTypeSupported(one))

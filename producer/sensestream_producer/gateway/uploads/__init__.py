@@ -1,1 +1,1 @@
-"""Uploaded bytes on their way from a form to where a worker reads them."""
+"""Uploads: read from forms, hashed, and stored where a worker reads them."""

@@ -1,7 +1,7 @@
-"""multipart/form-data, read as it comes: files into spools, everything else as text.
+"""Reads multipart/form-data as it arrives: files into spools, all other parts as text.
 
-Starlette's own parser writes files before anybody knows how large or which they are, and has no
-patience of its own: a caller who sends a byte a minute would hold a place for ever.
+Starlette's own parser limits neither the size of a file nor the time of a body: a client that sends
+a byte a minute would hold an upload slot for ever.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -21,60 +19,39 @@ from starlette.requests import ClientDisconnect, Request
 from sensestream_producer.gateway.errors import ApiError
 from sensestream_producer.gateway.uploads.spool import Spool
 
-__all__ = ["File", "Form", "FormLimits", "body_chunks", "read_form"]
+__all__ = ["File", "Form", "body_chunks", "read_form"]
 
 _MAX_FIELDS = 200
 _MAX_FIELD_BYTES = 128 * 1024  # metadata has half of that
 _MAX_FILES = 64
-_SLOWEST = 1024  # bytes a second, on the average
-_GRACE = 60.0  # seconds before anybody looks at the pace
-
-
-@dataclass(frozen=True, slots=True)
-class FormLimits:
-    """Of one body: `file_bytes` for each file; `pause` is the longest silence, in seconds."""
-
-    file_bytes: int
-    pause: float
+_MIN_RATE = 1024  # bytes a second, on average
+_GRACE = 60.0  # seconds before the rate counts
 
 
 @dataclass(slots=True)
 class File:
-    """A part that is a file; `digest` is there when the form has been read."""
+    """A part that is a file. `digest` is sha256:<hex>, once the whole form has been read."""
 
     field: str
-    name: str
     spool: Spool
     digest: str = ""
 
 
 @dataclass(slots=True)
 class Form:
-    """What a body held. Leave its `with` block to let go of the files."""
+    """The fields and the files of a body."""
 
     fields: dict[str, list[str]] = field(default_factory=dict)
     files: list[File] = field(default_factory=list)
-    _stack: ExitStack = field(default_factory=ExitStack)
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Delete the files."""
+        for file in self.files:
+            file.spool.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def add_file(self, part: str, name: str) -> Spool:
-        spool = self._stack.enter_context(Spool())
-        self.files.append(File(part, name, spool))
-        return spool
-
-    def text(self, name: str, default: str = "") -> str:
-        """The last value of a field."""
-        return self.fields.get(name, [default])[-1]
+    def text(self, name: str) -> str:
+        """The last value of a field, or an empty one."""
+        return self.fields.get(name, [""])[-1]
 
     def texts(self, name: str) -> list[str]:
         """All values of a field, under `name` or `name[]`."""
@@ -82,11 +59,11 @@ class Form:
 
 
 class _Reader:
-    """The parser's callbacks, which tell of parts in pieces."""
+    """Fills a form; its methods are the parser's callbacks, which get every part in pieces."""
 
-    def __init__(self, form: Form, limits: FormLimits) -> None:
+    def __init__(self, form: Form, max_file_bytes: int) -> None:
         self._form = form
-        self._limits = limits
+        self._max_file_bytes = max_file_bytes
         self._header = b""
         self._headers: dict[bytes, bytes] = {}
         self._value = b""
@@ -97,27 +74,23 @@ class _Reader:
         self.complete = False
 
     def callbacks(self) -> dict[str, object]:
-        names = (
-            "part_begin", "part_data", "part_end",
-            "header_field", "header_value", "header_end", "headers_finished", "end",
-        )  # fmt: skip
-        return {f"on_{name}": getattr(self, f"_on_{name}") for name in names}
+        return {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
 
-    def _on_part_begin(self) -> None:
+    def on_part_begin(self) -> None:
         self._headers = {}
         self._header = self._value = b""
 
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
 
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
 
-    def _on_header_end(self) -> None:
+    def on_header_end(self) -> None:
         self._headers[self._header.lower()] = self._value
         self._header = self._value = b""
 
-    def _on_headers_finished(self) -> None:
+    def on_headers_finished(self) -> None:
         disposition = self._headers.get(b"content-disposition", b"")
         _, options = parse_options_header(disposition)
         if b"name" not in options:
@@ -126,31 +99,30 @@ class _Reader:
         self._fields += 1
         if self._fields > _MAX_FIELDS or len(self._form.files) > _MAX_FILES:
             raise ApiError(
-                413, "too_many_parts",
+                413,
+                "too_many_parts",
                 f"a form has at most {_MAX_FIELDS} parts and {_MAX_FILES} files: send it in "
                 "several calls",
-            )  # fmt: skip
+            )
         if b"filename" in options:
-            name = options[b"filename"].decode("utf-8", "replace")
-            self.spool, self._text = self._form.add_file(self._name, name), None
+            self.spool, self._text = Spool(), None
+            self._form.files.append(File(self._name, self.spool))
         else:
             self.spool, self._text = None, bytearray()
 
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self.spool is not None:
             self.spool.feed(data[start:end])
-            if self.spool.size > self._limits.file_bytes:
-                raise file_too_large(self._limits.file_bytes)
+            if self.spool.size > self._max_file_bytes:
+                raise _file_too_large(self._max_file_bytes)
         elif self._text is not None:
             self._text += data[start:end]
             if len(self._text) > _MAX_FIELD_BYTES:
-                raise ApiError(
-                    413, "field_too_large",
-                    f"the field {self._name[:80]!r} has more than {_MAX_FIELD_BYTES} bytes",
-                    param=self._name[:80],
-                )  # fmt: skip
+                name = self._name[:80]
+                message = f"the field {name!r} has more than {_MAX_FIELD_BYTES} bytes"
+                raise ApiError(413, "field_too_large", message, param=name)
 
-    def _on_part_end(self) -> None:
+    def on_part_end(self) -> None:
         if self._text is not None:
             try:
                 text = self._text.decode("utf-8")
@@ -159,45 +131,49 @@ class _Reader:
             self._form.fields.setdefault(self._name, []).append(text)
         self._text = None
 
-    def _on_end(self) -> None:
+    def on_end(self) -> None:
         self.complete = True
 
 
-async def read_form(request: Request, limits: FormLimits) -> Form:
-    """The form in a request's body.
+@asynccontextmanager
+async def read_form(request: Request, *, max_file_bytes: int, pause: float) -> AsyncIterator[Form]:
+    """The form in a request's body; its files are deleted at the end of the block.
 
-    Raises `ApiError` for a body that is none, is too large, stops short or comes too slowly.
+    Each file has at most `max_file_bytes`. `pause` is the longest silence, in seconds.
+
+    Raises `ApiError`: 415 for another content type, 400 for a broken form, 413 for one beyond its
+    limits, 408 for one that comes too slowly.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        raise ApiError(
-            415, "unsupported_media_type",
-            "send the recording as multipart/form-data, such as curl -F file=@talk.wav does",
-        )  # fmt: skip
-    form = Form()
-    reader = _Reader(form, limits)
-    try:
-        parser = MultipartParser(options[b"boundary"], reader.callbacks())  # type: ignore[arg-type]
-        async for chunk in body_chunks(request, limits.pause):
-            parser.write(chunk)
-            if reader.spool is not None:
-                await reader.spool.settle()
-        parser.finalize()
-        if not reader.complete:
-            raise _bad("the form is cut short: its last boundary is missing")
+        message = "send the recording as multipart/form-data, such as curl -F file=@talk.wav does"
+        raise ApiError(415, "unsupported_media_type", message)
+    with closing(Form()) as form:
+        try:
+            await _read(request, options[b"boundary"], _Reader(form, max_file_bytes), pause)
+        except MultipartParseError as error:
+            raise _bad(f"the form cannot be read: {error}") from None
         for file in form.files:
             file.digest = await file.spool.finish()
-    except MultipartParseError as error:
-        form.__exit__(None, None, None)
-        raise _bad(f"the form cannot be read: {error}") from None
-    except BaseException:
-        form.__exit__(None, None, None)
-        raise
-    return form
+        yield form
+
+
+async def _read(request: Request, boundary: bytes, reader: _Reader, pause: float) -> None:
+    parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]
+    async for chunk in body_chunks(request, pause):
+        parser.write(chunk)
+        if reader.spool is not None:
+            await reader.spool.flush()
+    parser.finalize()
+    if not reader.complete:
+        raise _bad("the form is cut short: its last boundary is missing")
 
 
 async def body_chunks(request: Request, pause: float) -> AsyncIterator[bytes]:
-    """The body as it comes; `ApiError` (408) after a silence of `pause` seconds, or at a crawl."""
+    """The body of a request as it arrives.
+
+    Raises `ApiError` (408) after a silence of `pause` seconds, or below `_MIN_RATE`.
+    """
     stream = request.stream().__aiter__()
     began, size = time.monotonic(), 0
     while True:
@@ -207,33 +183,31 @@ async def body_chunks(request: Request, pause: float) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except ClientDisconnect:
-            raise ApiError(
-                400, "disconnected", "the connection was closed within the body"
-            ) from None
+            message = "the connection was closed within the body"
+            raise ApiError(400, "disconnected", message) from None
         except TimeoutError:
             raise _slow(f"nothing came for {pause:g} seconds") from None
         size += len(chunk)
         took = time.monotonic() - began
-        if took > _GRACE and size < _SLOWEST * took:
-            raise _slow(f"it comes with less than {_SLOWEST} bytes a second")
+        if took > _GRACE and size < _MIN_RATE * took:
+            raise _slow(f"it came with less than {_MIN_RATE} bytes a second")
         yield chunk
 
 
-def file_too_large(limit: int) -> ApiError:
+def _file_too_large(limit: int) -> ApiError:
     return ApiError(
-        413, "audio_too_large",
+        413,
+        "audio_too_large",
         f"the file has more than {limit} bytes: send a shorter or a compressed recording, or a "
         "reference to it",
         param="file",
-    )  # fmt: skip
+    )
 
 
 def _bad(message: str) -> ApiError:
     return ApiError(400, "bad_request", message)
 
 
-def _slow(what: str) -> ApiError:
-    return ApiError(
-        408, "too_slow", f"the body was not received: {what}; send it again",
-        headers={"Connection": "close"},
-    )  # fmt: skip
+def _slow(reason: str) -> ApiError:
+    message = f"the body was not received: {reason}; send it again"
+    return ApiError(408, "too_slow", message, headers={"Connection": "close"})

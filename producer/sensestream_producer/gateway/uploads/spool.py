@@ -1,4 +1,4 @@
-"""An upload on its way in: hashed as it comes, in memory while it is small, else on disk."""
+"""The bytes of an upload: hashed as they arrive, held in memory or, if many, in a file."""
 
 from __future__ import annotations
 
@@ -8,59 +8,47 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from tempfile import TemporaryFile
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 __all__ = ["Spool"]
 
-_IN_MEMORY = 1 << 20  # bytes; a larger upload goes into a file without a name
-_CHUNK = 4 << 20
+_IN_MEMORY = 1 << 20  # bytes; a larger upload goes into a temporary file
+_CHUNK = 4 << 20  # bytes read from the file at once
 
 
 class Spool:
-    """The bytes of one upload. Use it in a `with` block, or `close` it."""
+    """The bytes of one upload, `size` of them so far. Close it to delete its temporary file."""
 
     def __init__(self) -> None:
         self.size = 0
         self._digest = hashlib.sha256()
-        self._waiting = bytearray()
+        self._buffer = bytearray()
         self._file: IO[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def feed(self, data: bytes) -> None:
-        """Take some bytes; `settle` afterwards, which may write them."""
-        self._waiting += data
+        """Add bytes. Await `flush` after each call."""
+        self._buffer += data
         self.size += len(data)
 
-    async def settle(self) -> None:
-        """Move what waits to disk where it is much, off the event loop."""
-        if len(self._waiting) > _IN_MEMORY:
-            waiting, self._waiting = bytes(self._waiting), bytearray()
-            await asyncio.to_thread(self._write, waiting)
+    async def flush(self) -> None:
+        """Write the bytes in memory to the file if they are many, in a thread."""
+        if len(self._buffer) > _IN_MEMORY:
+            data, self._buffer = bytes(self._buffer), bytearray()
+            await asyncio.to_thread(self._write, data)
 
     async def finish(self) -> str:
-        """All has come: its digest, as requests name it."""
+        """Call it after the last bytes. Returns the digest, as sha256:<hex>."""
         if self._file is not None:
-            waiting, self._waiting = bytes(self._waiting), bytearray()
-            await asyncio.to_thread(self._write, waiting)
+            data, self._buffer = bytes(self._buffer), bytearray()
+            await asyncio.to_thread(self._write, data)
         else:
-            self._digest.update(self._waiting)
+            self._digest.update(self._buffer)
         return f"sha256:{self._digest.hexdigest()}"
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        """The content, from its beginning, as often as it is asked for."""
+        """The content in chunks; each call begins anew."""
         if self._file is None:
-            yield bytes(self._waiting)
+            yield bytes(self._buffer)
             return
         await asyncio.to_thread(self._file.seek, 0)
         while chunk := await asyncio.to_thread(self._file.read, _CHUNK):
@@ -68,14 +56,15 @@ class Spool:
 
     @contextmanager
     def reader(self) -> Iterator[IO[bytes]]:
-        """The content as a file to be read from its beginning, blocking."""
+        """The content as a file at its beginning; reading it blocks."""
         if self._file is None:
-            yield BytesIO(self._waiting)
+            yield BytesIO(self._buffer)
             return
         self._file.seek(0)
         yield self._file
 
     def close(self) -> None:
+        """Delete the temporary file, if there is one."""
         if self._file is not None:
             self._file.close()
 

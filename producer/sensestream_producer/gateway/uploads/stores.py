@@ -1,8 +1,8 @@
-"""Where uploads wait for a worker when it is not in Redis: a shared folder, or an object store.
+"""Stores for uploads outside Redis: a shared folder, or an object store.
 
-Redis's own uploads go with the commit of their request. These are removed by gateways that follow
-the outcomes, any of them whoever stored it: what one left behind when it died, the next one finds.
-What became a dead letter stays a week, to be replayed, and so does what no outcome ever names.
+Uploads in Redis are deleted by the commit of their request. Uploads in a store are removed by
+gateways that follow the outcomes. Any gateway removes any upload, so one that dies leaves nothing
+behind. Uploads of dead letters, and those that no outcome names, are kept for a week.
 """
 
 from __future__ import annotations
@@ -36,30 +36,33 @@ _KEPT_SECONDS = 7 * 86_400  # as long as Redis keeps the bytes of a dead letter
 _SWEEP_SECONDS = 3600.0
 _CHUNK = 1 << 20
 _NAME = re.compile(r"upload-[0-9a-f]{32}")
-# What a worker says of its own folders is for its operator.
+# A worker names its folders in some messages; they are for its operator only.
 _ROOTS = re.compile(r" \(SENSESTREAM_AUDIO_ROOTS is [^)]*\)")
 
 
 class Store(Protocol):
-    """Keeps uploads under references that workers open; `prefix` is what all of them begin with."""
+    """Keeps uploads under references that workers open. All references begin with `prefix`."""
 
     prefix: str
 
     def put(self, spool: Spool) -> str:
-        """Keep these bytes; their reference. Blocks."""
+        """Store the bytes, and return a reference to them. Blocks.
+
+        Raises `SensestreamError` when they cannot be stored.
+        """
         ...
 
     def remove(self, reference: str) -> None:
-        """Let go of an upload, unless that has been done. Blocks."""
+        """Remove an upload, if it is still there. Blocks."""
         ...
 
     def sweep(self, before: float) -> int:
-        """Remove what was stored before this time, in seconds since the epoch; how many."""
+        """Remove uploads stored before this time, in seconds since the epoch; how many. Blocks."""
         ...
 
 
 class FolderStore:
-    """A folder that is the same on the gateways and on the workers, below their audio roots."""
+    """A folder that gateways and workers share, below the workers' audio roots."""
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -98,7 +101,7 @@ class FolderStore:
 
 
 class S3Store:
-    """A bucket, or a folder in one, with the credentials that botocore finds; safe in threads."""
+    """A bucket, or a folder in one, with the credentials that botocore finds. Thread-safe."""
 
     def __init__(self, address: str) -> None:
         try:
@@ -147,14 +150,17 @@ class S3Store:
 
 
 def open_store(uploads: str) -> Store | None:
-    """The store of a setting; `None` for Redis itself."""
+    """The store that the setting `uploads` names; `None` for Redis.
+
+    Raises `SettingsError` for a store that cannot be used.
+    """
     if uploads == "redis":
         return None
     return S3Store(uploads) if uploads.startswith("s3://") else FolderStore(Path(uploads))
 
 
 def present(outcome: Outcome, store: Store | None) -> Outcome:
-    """The outcome as callers see it: without a path of ours or of a worker's."""
+    """The outcome as callers may see it: without paths of the store or of a worker."""
     message = _ROOTS.sub("", outcome.message)
     audio = outcome.audio
     if store is not None and audio.startswith(store.prefix):
@@ -166,7 +172,7 @@ def present(outcome: Outcome, store: Store | None) -> Outcome:
 
 
 async def sweep(store: Store, link: RedisTransport, keys: Keys, stopping: asyncio.Event) -> None:
-    """Remove uploads as their outcomes come, and old ones once an hour, until `stopping`."""
+    """Remove answered uploads at once and old ones once an hour, until `stopping` is set."""
     tasks = [
         asyncio.create_task(_follow(store, link, keys), name="gateway-uploads-answered"),
         asyncio.create_task(_sweep(store), name="gateway-uploads-old"),
@@ -180,17 +186,17 @@ async def sweep(store: Store, link: RedisTransport, keys: Keys, stopping: asynci
 
 
 async def _follow(store: Store, link: RedisTransport, keys: Keys) -> None:
-    """From the oldest outcome that is kept: another gateway may have died before it removed one."""
+    """Remove uploads of all outcomes that are kept: a gateway may have died before it did so."""
     while True:
         with suppress(SensestreamError):
             async with aclosing(follow(link, keys, "0")) as events:
                 async for event in events:
-                    if isinstance(event, FollowedOutcome) and _is_done_with(event.outcome, store):
+                    if isinstance(event, FollowedOutcome) and _is_removable(event.outcome, store):
                         await _quietly(store.remove, event.outcome.audio)
         await asyncio.sleep(1)
 
 
-def _is_done_with(outcome: Outcome, store: Store) -> bool:
+def _is_removable(outcome: Outcome, store: Store) -> bool:
     kept = outcome.error is not None and outcome.error.dead_letter
     return outcome.audio.startswith(store.prefix) and not kept
 
@@ -202,7 +208,7 @@ async def _sweep(store: Store) -> None:
 
 
 async def _quietly(work: Callable[[Any], object], argument: Any) -> None:
-    """An upload that cannot be removed now is found again by a later sweep."""
+    """Do `work` in a thread. A later sweep finds the uploads that it fails to remove."""
     try:
         await asyncio.to_thread(work, argument)
     except Exception as error:

@@ -1,1 +1,1 @@
-"""Outcomes sent to the callers' own servers."""
+"""Webhooks: outcomes sent to URLs that the callers name."""

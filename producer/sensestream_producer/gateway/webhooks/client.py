@@ -1,4 +1,4 @@
-"""One try to deliver a webhook: a signed POST to an address that was looked at."""
+"""The HTTP client of webhooks: a POST that connects only to addresses it has checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _URL_CHARACTERS = "%/?:@!$&'()*+,;=~-._[]|"
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a try ended; `permanent` when another could not end otherwise."""
+    """The result of one try to deliver; `permanent` when a further try would fail as well."""
 
     delivered: bool
     reason: str = ""
@@ -32,14 +32,14 @@ class Attempt:
 
 
 class _NotPublic(Exception):
-    """The host has an address that webhooks may not go to."""
+    """The host's address is one that webhooks may not go to."""
 
 
 class WebhookClient:
     """Posts over HTTP/1.1, to public addresses only unless `allow_private`.
 
-    Redirects are not followed: an address that moved is its owner's to change. No proxy, cookie or
-    credential of the environment is used.
+    `timeout`, in seconds, covers a whole call. The client follows no redirects, and uses no proxy,
+    cookie or credential of the environment.
     """
 
     def __init__(self, *, timeout: float, allow_private: bool) -> None:
@@ -55,10 +55,11 @@ class WebhookClient:
         )
 
     async def close(self) -> None:
+        """Close all connections."""
         await self._pool.aclose()
 
     async def post(self, url: str, headers: dict[str, str], body: bytes) -> Attempt:
-        """Post once; within the time-out as a whole."""
+        """Try once to deliver `body`. An error is in the result; none is raised."""
         try:
             target, credentials = _target(url)
         except (ValueError, UnicodeError):
@@ -87,7 +88,7 @@ class WebhookClient:
         async with self._pool.stream(
             "POST", target, headers=request_headers, content=body, extensions={"timeout": timeouts}
         ) as response:
-            # The answer's body is not wanted, and may have no end: the connection is let go of.
+            # The body may have no end: it is not read, and the connection is closed instead.
             status = response.status
         if 200 <= status < 300:
             return Attempt(True)
@@ -95,7 +96,10 @@ class WebhookClient:
 
 
 def _target(url: str) -> tuple[httpcore.URL, dict[str, str]]:
-    """Where a URL leads, and the header for the user it may name; `ValueError` where it is none."""
+    """The target of a URL, and the header for its user, if it names one.
+
+    Raises `ValueError` for anything that is not an http or https URL.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(url)

@@ -1,10 +1,10 @@
-"""Sends webhooks: each at least once, whichever gateway dies meanwhile.
+"""Sends webhooks, each at least once, even when gateways die meanwhile.
 
-All gateways read `{name}:webhooks` as one consumer of the group `senders`. Whoever gets an entry
-tries to deliver it; an entry that was not delivered stays pending, and its delivery count and idle
-time are all there is to know of it: how often it was tried, and when last. So any gateway takes it
-up when it is due again, and one that died in the middle of a try is made good by the others. XCLAIM
-resets the idle time, so of two that want the same entry one gets it.
+All gateways read `{name}:webhooks` as one consumer of the group `senders`. The gateway that reads
+an entry tries to deliver it. An entry that was not delivered stays pending: its delivery count says
+how often it was tried, and its idle time says when last. Any gateway claims it when it is due
+again, and so takes over from a gateway that died within a try. XCLAIM resets the idle time, so
+only one of two gateways gets an entry.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,26 +25,26 @@ from sensestream_common.connections.connection import BLOCK_SECONDS
 from sensestream_common.connections.retry import Backoff
 from sensestream_common.connections.scripts import load_script
 from sensestream_common.contract.errors import SensestreamError
-from sensestream_common.contract.keys import WEBHOOKS_GROUP, Keys
-from sensestream_common.contract.outcome import Outcome, outcome_from_entry
+from sensestream_common.contract.keys import WEBHOOKS_GROUP
+from sensestream_common.contract.outcome import Outcome
 from sensestream_common.redaction import redacted
 
+from sensestream_producer.gateway.backend import Backend
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.signing import signed_headers
 from sensestream_producer.gateway.webhooks.client import Attempt, WebhookClient
-from sensestream_producer.outcomes.stream_ids import entries, id_text, parse_id
-from sensestream_producer.transport import RedisTransport
+from sensestream_producer.outcomes.stream_ids import id_text, parse_id
 
 __all__ = ["WebhookSender"]
 
 log = structlog.get_logger("sensestream.gateway")
 
 _SETTLE = load_script("sensestream_producer.gateway.webhooks", "settle")
-_CONSUMER = "gateway"  # one for all: what it holds belongs to whoever claims it
-_AT_ONCE = 32  # deliveries under way in one gateway
-_LONGEST_PAUSE = 3600.0  # seconds between two tries
-_PAGE = 256  # pending entries looked at together
-_LOOK_SECONDS = 1.0  # between two looks for what is due again
+_CONSUMER = "gateway"  # of all gateways, so that any of them can claim an entry
+_MAX_DELIVERIES = 32  # under way at once in one gateway
+_MAX_PAUSE = 3600.0  # seconds between two tries
+_PAGE = 256  # pending entries in one reply of Redis
+_RETRY_INTERVAL = 1.0  # seconds between two searches for entries that are due
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,78 +52,77 @@ class _Webhook:
     entry: str
     outcome: str  # its stream id
     url: str
-    tries: int  # this one included
+    tries: int  # this try included
 
 
 class WebhookSender:
-    """The webhooks' sender of one gateway; it runs until `stopping` is set."""
+    """Sends webhooks from one gateway until `stopping` is set."""
 
     def __init__(
-        self,
-        settings: GatewaySettings,
-        link: RedisTransport,
-        keys: Keys,
-        stopping: asyncio.Event,
-        present: Callable[[Outcome], Outcome],
+        self, settings: GatewaySettings, backend: Backend, stopping: asyncio.Event
     ) -> None:
         self._settings = settings
-        self._link = link
-        self._keys = keys
-        self._postman = WebhookClient(
+        self._backend = backend
+        self._link = backend.link
+        self._keys = backend.keys
+        self._client = WebhookClient(
             timeout=settings.webhook_timeout, allow_private=settings.webhook_allow_private
         )
-        self._free = asyncio.Semaphore(_AT_ONCE)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(_MAX_DELIVERIES)
+        self._deliveries: set[asyncio.Task[None]] = set()
         self._stopping = stopping
-        self._present = present
 
     async def run(self) -> None:
-        """Deliver what comes and what is due again; then finish what is under way."""
+        """Deliver new webhooks and those due again; then finish the deliveries under way."""
         reader = self._link.reader("webhooks")
         try:
             await asyncio.gather(
-                self._forever(self._read, reader), self._forever(self._retry, reader)
+                self._until_stopping(lambda: self._read(reader)),
+                self._until_stopping(self._retry),
             )
         finally:
-            if self._under_way:
-                await asyncio.wait(self._under_way)
+            if self._deliveries:
+                await asyncio.wait(self._deliveries)
             await reader.aclose()
-            await self._postman.close()
+            await self._client.close()
 
-    async def _forever(self, step: Any, reader: Redis) -> None:
+    async def _until_stopping(self, step: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff()
         while not self._stopping.is_set():
             try:
-                await step(reader)
+                await step()
                 backoff.reset()
             except (RedisError, OSError, SensestreamError) as error:
                 if "NOGROUP" in str(error):
                     await self._make_group()
                     continue
-                log.warning("webhooks_wait_for_redis", error=str(error))
+                log.warning("webhooks_redis_retrying", error=str(error))
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), backoff.next())
 
     async def _make_group(self) -> None:
-        """From the beginning: what was written before the first gateway came is delivered too."""
+        """Create the group at the stream's beginning, so that older entries are delivered too."""
         with suppress(ResponseError, RedisError, OSError):
             await self._link.redis.xgroup_create(
                 self._keys.webhooks, WEBHOOKS_GROUP, id="0", mkstream=True
             )
 
     async def _read(self, reader: Redis) -> None:
-        """Begin one delivery of what nobody has tried yet, if there is any."""
-        async with self._free:  # read only what there is room for
+        """Begin to deliver entries that no gateway has tried yet, as many as there are slots."""
+        async with self._slots:  # wait for a free one
             pass
         news: Any = await reader.xreadgroup(
-            WEBHOOKS_GROUP, _CONSUMER, {self._keys.webhooks: ">"},
-            count=max(1, self._room()), block=round(BLOCK_SECONDS * 500),
-        )  # fmt: skip
+            WEBHOOKS_GROUP,
+            _CONSUMER,
+            {self._keys.webhooks: ">"},
+            count=max(1, _MAX_DELIVERIES - len(self._deliveries)),
+            block=round(BLOCK_SECONDS * 500),
+        )
         for entry, fields in news[0][1] if news else ():
             await self._begin(entry, fields, 1)
 
-    async def _retry(self, _reader: Redis) -> None:
-        """Begin the deliveries that are due again."""
+    async def _retry(self) -> None:
+        """Begin to deliver entries that are due again."""
         start = "-"
         while rows := await self._pending(start):
             for row in rows:
@@ -133,52 +132,49 @@ class WebhookSender:
             milliseconds, number = parse_id(rows[-1]["message_id"])
             start = id_text((milliseconds, number + 1))
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), min(_LOOK_SECONDS, self._pause(1)))
+            await asyncio.wait_for(self._stopping.wait(), min(_RETRY_INTERVAL, self._pause(1)))
 
     async def _pending(self, start: str) -> list[Any]:
-        """The next of those that no living gateway can be at."""
+        """The next page of entries that no living gateway is trying to deliver."""
+        idle = round(self._pause(1) * 1000)
         rows: Any = await self._link.redis.xpending_range(
-            self._keys.webhooks, WEBHOOKS_GROUP, start, "+", count=_PAGE,
-            idle=round(self._pause(1) * 1000),
-        )  # fmt: skip
+            self._keys.webhooks, WEBHOOKS_GROUP, start, "+", count=_PAGE, idle=idle
+        )
         return list(rows)
 
     async def _claim(self, row: Any, pause: int) -> None:
+        entry_ids = [row["message_id"]]
         claimed: Any = await self._link.redis.xclaim(
-            self._keys.webhooks, WEBHOOKS_GROUP, _CONSUMER, min_idle_time=pause,
-            message_ids=[row["message_id"]],
-        )  # fmt: skip
+            self._keys.webhooks, WEBHOOKS_GROUP, _CONSUMER, pause, entry_ids
+        )
         for entry, fields in claimed:
-            # Trimmed with its outcome: Redis 6.2 keeps an id without a body, and it is settled.
+            # Redis 6.2 keeps the id of an entry that was trimmed; without a body it is settled.
             await self._begin(entry or row["message_id"], fields or {}, row["times_delivered"] + 1)
 
     def _pause(self, tries: int) -> float:
-        """Seconds from one try's beginning to the next; above what a try may take."""
+        """Seconds from the start of a try to the next one; longer than a try can take."""
         doubled = self._settings.webhook_retry_after * 2.0 ** min(tries - 1, 20)
-        return self._settings.webhook_timeout + min(doubled, _LONGEST_PAUSE)
-
-    def _room(self) -> int:
-        return _AT_ONCE - len(self._under_way)
+        return self._settings.webhook_timeout + min(doubled, _MAX_PAUSE)
 
     async def _begin(self, entry: bytes, fields: dict[bytes, bytes], tries: int) -> None:
         def text(name: bytes) -> str:
             return fields.get(name, b"").decode("utf-8", "replace")
 
         webhook = _Webhook(entry.decode(), text(b"outcome"), text(b"url"), tries)
-        await self._free.acquire()
+        await self._slots.acquire()
         task = asyncio.create_task(self._deliver(webhook), name=f"webhook-{webhook.entry}")
-        self._under_way.add(task)
+        self._deliveries.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._free.release()
+        self._deliveries.discard(task)
+        self._slots.release()
         if not task.cancelled() and (error := task.exception()):
-            # It stays pending, and is tried again.
-            log.error("webhook_failed_inside", exc_info=error)
+            # The entry stays pending, and is tried again.
+            log.error("webhook_internal_error", exc_info=error)
 
     async def _deliver(self, webhook: _Webhook) -> None:
-        outcome = await self._outcome(webhook)
+        outcome = await self._backend.read_outcome(webhook.outcome)
         if outcome is None:
             reason = "its outcome is no longer kept"
             await self._settle(webhook, Attempt(False, reason, permanent=True), "")
@@ -187,16 +183,8 @@ class WebhookSender:
         headers = signed_headers(
             self._settings.webhook_secret, f"wh_{webhook.entry}", int(time.time()), body
         )
-        await self._settle(
-            webhook, await self._postman.post(webhook.url, headers, body), outcome.id
-        )
-
-    async def _outcome(self, webhook: _Webhook) -> Outcome | None:
-        stream = self._keys.transcripts
-        found = await self._link.run(
-            lambda: entries(self._link.redis, stream, webhook.outcome, webhook.outcome)
-        )
-        return self._present(outcome_from_entry(found[0][1])) if found else None
+        attempt = await self._client.post(webhook.url, headers, body)
+        await self._settle(webhook, attempt, outcome.id)
 
     async def _settle(self, webhook: _Webhook, attempt: Attempt, request_id: str) -> None:
         over = attempt.permanent or webhook.tries >= self._settings.webhook_tries
@@ -214,7 +202,7 @@ class WebhookSender:
 
 
 def _body(outcome: Outcome) -> bytes:
-    """What is signed and sent, in the form that https://www.standardwebhooks.com asks for."""
+    """The body of a webhook, as https://www.standardwebhooks.com recommends it."""
     head = {
         "type": f"transcription.{outcome.status}",
         "timestamp": datetime.fromtimestamp((outcome.finished_at or 0) / 1000, UTC).isoformat(),

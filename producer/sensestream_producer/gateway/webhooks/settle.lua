@@ -1,4 +1,4 @@
--- Takes a webhook out of its stream: delivered, or given up.
+-- Removes a webhook from its stream after it was delivered or given up.
 --
 -- KEYS 1 webhooks  2 stats   ARGV 1 group  2 entry  3 counter's name
 -- Returns 1, or 0 when another gateway has settled it.

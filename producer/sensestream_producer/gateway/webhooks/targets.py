@@ -1,4 +1,4 @@
-"""Where webhooks may go: looked at when a request is handed in, and again at each delivery."""
+"""Checks a callback URL when its request is submitted; each delivery checks the address again."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sensestream_producer.gateway.settings import GatewaySettings
 
 __all__ = ["require_callback"]
 
-_PATIENCE = 5.0  # seconds for one look-up; a resolver that is slow refuses nobody
+_RESOLVE_TIMEOUT = 5.0  # seconds for a look-up; a host that takes longer is let through
 _PORTS = {"http": 80, "https": 443}
 
 
 async def require_callback(url: str, settings: GatewaySettings) -> None:
-    """`ApiError` for an address that no webhook of this gateway goes to."""
+    """Raise `ApiError` (400) for a URL that webhooks of this gateway may not go to."""
     if not settings.webhook_secret:
         raise _refused(
             "this gateway sends no webhooks: leave callback_url out, or have "
@@ -42,16 +42,16 @@ async def require_callback(url: str, settings: GatewaySettings) -> None:
 
 
 async def _leads_to_public(host: str, port: int) -> bool:
-    """Whether all of its addresses are public; `ApiError` for a host that there is not."""
+    """Whether all addresses of a host are public; `ApiError` for a host that does not exist."""
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_RESOLVE_TIMEOUT):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (TimeoutError, UnicodeError):
         found = []
     except socket.gaierror as error:
-        if error.errno != socket.EAI_AGAIN:  # a resolver that is away may know it later
-            raise _refused(f"callback_url names a host that there is not: {host!r:.200}") from None
+        if error.errno != socket.EAI_AGAIN:  # the resolver is away, and may know the host later
+            raise _refused(f"callback_url names an unknown host: {host!r:.200}") from None
         found = []
     return all(is_public(ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)
 

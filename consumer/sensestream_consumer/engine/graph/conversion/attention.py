@@ -57,12 +57,18 @@ def _fuse(editor: Editor, softmax: NodeProto) -> bool:
         return False
     inputs = [_apart(editor, part) for part in (query, key, value)]
     products = editor.add(
-        "FusedMatMul", inputs[0], inputs[1], domain=_RUNTIME,
-        alpha=query.scale * key.scale, transB=1, transBatchA=1, transBatchB=1,
-    )  # fmt: skip
+        "FusedMatMul",
+        inputs[0],
+        inputs[1],
+        domain=_RUNTIME,
+        alpha=query.scale * key.scale,
+        transB=1,
+        transBatchA=1,
+        transBatchB=1,
+    )
     weights = editor.add("Softmax", products, axis=2)
-    heard = editor.add("FusedMatMul", weights, inputs[2], domain=_RUNTIME, transBatchB=1)
-    rows = editor.add("Transpose", heard, perm=[1, 0, 2])
+    attended = editor.add("FusedMatMul", weights, inputs[2], domain=_RUNTIME, transBatchB=1)
+    rows = editor.add("Transpose", attended, perm=[1, 0, 2])
     shape = editor.weight(np.array([1, -1, value.heads * value.width], np.int64))
     editor.replace(joined.output[0], editor.add("Reshape", rows, shape))
     return True

@@ -1,9 +1,10 @@
 """Activations of 8-bit products quantised row by row, not with one scale for a whole batch.
 
 `DynamicQuantizeLinear` looks for the largest value among all that it is given: a clip's integers
-then depend on how loud its company is, and so do its pieces. Here each row (one step of time of
-one clip) has a scale of its own. The zero point is the same for all rows, since products take no
-other: the middle of the range, or zero where the values come out of a ReLU and none is negative.
+then depend on how loud its batch neighbours are, and so do its tokens. Here each row (one step of
+time of one clip) has a scale of its own. The zero point is the same for all rows, since products
+take no other: the middle of the range, or zero where the values come out of a ReLU and none is
+negative.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 cuDNN plans a convolution anew whenever the shape differs from the last one's: about 0.9 ms for
 each of SenseVoice's seventy on an H100, more than all their arithmetic, and batches hardly ever
-have the shape of the one before. A product has no plan, and adds in the same order whatever
-company a clip keeps.
+have the shape of the one before. A product has no plan, and adds in the same order
+whichever clips share the batch.
 """
 
 from __future__ import annotations

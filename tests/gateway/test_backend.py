@@ -1,4 +1,4 @@
-"""A gateway whose submit goes through and whose reply is lost."""
+"""Uploads in a store when the reply of a submit is lost, or the id is submitted again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sensestream_common.connections.connection import connect
 from sensestream_common.connections.pipelined_connection import PipelinedConnection
 from sensestream_common.contract.keys import Keys
-from sensestream_producer.gateway.backend import Pipeline
+from sensestream_producer.gateway.backend import Backend
 from sensestream_producer.gateway.settings import GatewaySettings
 from sensestream_producer.gateway.uploads.multipart import File
 from sensestream_producer.gateway.uploads.spool import Spool
@@ -27,15 +27,15 @@ KEYS = Keys("sensestream")
 async def file_of(content: bytes) -> File:
     spool = Spool()
     spool.feed(content)
-    return File("file", "a.wav", spool, await spool.finish())
+    return File("file", spool, await spool.finish())
 
 
-def losing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Of what is sent with a reference to a file, so many replies do not come."""
-    ask, left = PipelinedConnection.execute, iter(range(times))
+def lose_replies(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Lose the replies of this many commands that carry a reference to a file."""
+    execute, left = PipelinedConnection.execute, iter(range(times))
 
     async def lossy(line: PipelinedConnection, packed: Sequence[bytes]) -> list[Any]:
-        replies = await ask(line, packed)
+        replies = await execute(line, packed)
         if any(b"file://" in command for command in packed) and next(left, None) is not None:
             raise RedisConnectionError("lost")
         return replies
@@ -44,25 +44,23 @@ def losing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-async def test_what_a_worker_will_read_stays_in_the_store(
+async def test_upload_of_a_queued_request_stays_in_the_store(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
-    """Sent again, the request is its own duplicate; its bytes were deleted as an idle copy."""
-    losing(monkeypatch, lost)
-    pipeline = Pipeline(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
-    await pipeline.submit(Submission(audio=b""), await file_of(b"RIFF"))
+    """After a lost reply the request is its own duplicate, and its upload must stay."""
+    lose_replies(monkeypatch, lost)
+    backend = Backend(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
+    await backend.submit(Submission(audio=b""), await file_of(b"RIFF"))
     assert await waiting(redis_url) == stored(tmp_path)
-    await pipeline.close()
+    await backend.close()
 
 
-async def test_of_an_id_that_waits_already_nothing_more_is_stored(
-    redis_url: str, tmp_path: Path
-) -> None:
-    pipeline = Pipeline(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
+async def test_upload_for_a_queued_id_is_not_stored_again(redis_url: str, tmp_path: Path) -> None:
+    backend = Backend(GatewaySettings(redis_url=redis_url), FolderStore(tmp_path))
     for _ in range(2):
-        await pipeline.submit(Submission(audio=b"", id="same"), await file_of(b"RIFF"))
+        await backend.submit(Submission(audio=b"", id="same"), await file_of(b"RIFF"))
     assert await waiting(redis_url) == stored(tmp_path)
-    await pipeline.close()
+    await backend.close()
 
 
 def stored(folder: Path) -> list[str]:

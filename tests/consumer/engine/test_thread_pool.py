@@ -50,36 +50,36 @@ def stage() -> Iterator[Stage]:
     stage.end()
 
 
-def _long(crew: ThreadPool, stage: Stage, name: str, pieces: int) -> Callable[[], list[str]]:
+def _long(pool: ThreadPool, stage: Stage, name: str, pieces: int) -> Callable[[], list[str]]:
     tasks = [stage.task(f"{name}{number}") for number in range(pieces)]
-    return lambda: crew.share(tasks)
+    return lambda: pool.run_shared(tasks)
 
 
 def test_idle_threads_help_with_the_pieces_of_a_long_recording(stage: Stage) -> None:
-    crew = ThreadPool(3)
-    heard = crew.submit(_long(crew, stage, "L", 4))
+    pool = ThreadPool(3)
+    future = pool.submit(_long(pool, stage, "L", 4))
     stage.await_began("L0", "L1", "L2")
     stage.end()
-    assert heard.result(PATIENCE) == ["L0", "L1", "L2", "L3"]
-    crew.close()
+    assert future.result(PATIENCE) == ["L0", "L1", "L2", "L3"]
+    pool.close()
 
 
 def test_results_come_in_order_whichever_piece_ends_first(stage: Stage) -> None:
-    crew = ThreadPool(3)
-    heard = crew.submit(_long(crew, stage, "L", 3))
+    pool = ThreadPool(3)
+    future = pool.submit(_long(pool, stage, "L", 3))
     stage.await_began("L0", "L1", "L2")
     stage.release("L2")
     stage.release("L1")
     stage.release("L0")
-    assert heard.result(PATIENCE) == ["L0", "L1", "L2"]
-    crew.close()
+    assert future.result(PATIENCE) == ["L0", "L1", "L2"]
+    pool.close()
 
 
 def test_a_short_recording_goes_before_the_waiting_pieces_of_a_long_one(stage: Stage) -> None:
-    crew = ThreadPool(2)
-    heard = crew.submit(_long(crew, stage, "L", 6))
+    pool = ThreadPool(2)
+    future = pool.submit(_long(pool, stage, "L", 6))
     stage.await_began("L0", "L1")
-    short = [crew.submit(stage.task(name)) for name in ("a", "b")]
+    short = [pool.submit(stage.task(name)) for name in ("a", "b")]
     stage.release("L0", "L1")
     # One thread is the long recording's own, the borrowed one comes back for the short ones.
     stage.await_began("L2", "a")
@@ -88,36 +88,36 @@ def test_a_short_recording_goes_before_the_waiting_pieces_of_a_long_one(stage: S
     assert "L3" not in stage.began
     stage.end()
     assert [one.result(PATIENCE) for one in short] == ["a", "b"]
-    assert heard.result(PATIENCE) == [f"L{number}" for number in range(6)]
-    crew.close()
+    assert future.result(PATIENCE) == [f"L{number}" for number in range(6)]
+    pool.close()
 
 
 def test_short_recordings_without_end_do_not_stop_a_long_one(stage: Stage) -> None:
-    crew = ThreadPool(2)
-    heard = crew.submit(_long(crew, stage, "L", 3))
+    pool = ThreadPool(2)
+    future = pool.submit(_long(pool, stage, "L", 3))
     stage.await_began("L0", "L1")
-    waiting = [crew.submit(stage.task(f"s{number}")) for number in range(20)]
+    waiting = [pool.submit(stage.task(f"s{number}")) for number in range(20)]
     stage.release("L0", "L1", "L2")
     # Its own thread goes on with it, whoever waits.
-    assert heard.result(PATIENCE) == ["L0", "L1", "L2"]
+    assert future.result(PATIENCE) == ["L0", "L1", "L2"]
     assert not any(one.done() for one in waiting)
     stage.end()
     assert waiting[-1].result(PATIENCE) == "s19"
-    crew.close()
+    pool.close()
 
 
 def test_two_long_recordings_share_the_threads_and_both_end(stage: Stage) -> None:
-    crew = ThreadPool(2)
-    first = crew.submit(_long(crew, stage, "A", 3))
-    second = crew.submit(_long(crew, stage, "B", 3))
+    pool = ThreadPool(2)
+    first = pool.submit(_long(pool, stage, "A", 3))
+    second = pool.submit(_long(pool, stage, "B", 3))
     stage.end()
     assert first.result(PATIENCE) == ["A0", "A1", "A2"]
     assert second.result(PATIENCE) == ["B0", "B1", "B2"]
-    crew.close()
+    pool.close()
 
 
 def test_the_first_failing_piece_names_the_error_and_no_more_are_started(stage: Stage) -> None:
-    crew = ThreadPool(2)
+    pool = ThreadPool(2)
 
     def fail(name: str) -> Callable[[], str]:
         run = stage.task(name)
@@ -128,41 +128,41 @@ def test_the_first_failing_piece_names_the_error_and_no_more_are_started(stage: 
         return failing
 
     tasks = [fail("L0"), fail("L1"), stage.task("L2")]
-    heard = crew.submit(lambda: crew.share(tasks))
+    future = pool.submit(lambda: pool.run_shared(tasks))
     stage.await_began("L0", "L1")
     stage.release("L1")
     stage.release("L0")
     with pytest.raises(ValueError, match="L0"):
-        heard.result(PATIENCE)
+        future.result(PATIENCE)
     assert "L2" not in stage.began
-    crew.close()
+    pool.close()
 
 
 def test_closing_lets_a_long_recording_end_and_cancels_what_waits(stage: Stage) -> None:
-    crew = ThreadPool(1)
-    heard = crew.submit(_long(crew, stage, "L", 3))
+    pool = ThreadPool(1)
+    future = pool.submit(_long(pool, stage, "L", 3))
     stage.await_began("L0")
-    waiting = crew.submit(stage.task("a"))
-    closing = threading.Thread(target=crew.close)
+    waiting = pool.submit(stage.task("a"))
+    closing = threading.Thread(target=pool.close)
     closing.start()
     stage.end()
     closing.join(PATIENCE)
-    assert heard.result(0) == ["L0", "L1", "L2"]
+    assert future.result(0) == ["L0", "L1", "L2"]
     assert waiting.cancelled()
     assert "a" not in stage.began
     with pytest.raises(RuntimeError, match="closed"):
-        crew.submit(stage.task("b"))
+        pool.submit(stage.task("b"))
 
 
 def test_work_cancelled_while_it_waits_is_never_started(stage: Stage) -> None:
-    crew = ThreadPool(1)
-    running, waiting = crew.submit(stage.task("a")), crew.submit(stage.task("b"))
+    pool = ThreadPool(1)
+    running, waiting = pool.submit(stage.task("a")), pool.submit(stage.task("b"))
     stage.await_began("a")
     assert waiting.cancel()
     assert not running.cancel()
     stage.end()
     assert running.result(PATIENCE) == "a"
-    crew.close()
+    pool.close()
     assert stage.began == ["a"]
 
 

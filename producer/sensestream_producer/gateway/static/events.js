@@ -1,10 +1,10 @@
-// The stream of outcomes. Not an EventSource: that sends no key.
+// The stream of outcomes. EventSource is not used, since it cannot send a key.
 
 import { call } from './api.js'
 
-const LONGEST_PAUSE = 5000 // ms between two tries
+const MAX_PAUSE = 5000 // ms between two tries
 
-// Parse server-sent events from a stream of text; `emit` gets {event, data, id}.
+// A parser of server-sent events: feed it text, and `emit` gets each {event, data, id}.
 export function parser (emit) {
   let rest = ''
   let id = ''
@@ -25,14 +25,14 @@ export function parser (emit) {
   }
 }
 
-// Follow the outcomes until the signal aborts: after a break, from where it was.
+// Follow the outcomes until the signal aborts. After an interruption it resumes.
 export async function follow ({ signal, onOutcome, onGap, onState }) {
   let position = ''
   let pause = 250
   while (!signal.aborted) {
     try {
       const headers = position ? { 'Last-Event-ID': position } : {}
-      const answer = await call('/v1/events', { headers, signal })
+      const response = await call('/v1/events', { headers, signal })
       onState('live')
       pause = 250
       const feed = parser(({ event, id, data }) => {
@@ -40,7 +40,7 @@ export async function follow ({ signal, onOutcome, onGap, onState }) {
         if (event === 'outcome') onOutcome(data)
         if (event === 'gap') onGap(data)
       })
-      for await (const chunk of chunks(answer.body.pipeThrough(new TextDecoderStream()))) feed(chunk)
+      for await (const chunk of chunks(response.body.pipeThrough(new TextDecoderStream()))) feed(chunk)
       onState('away')
     } catch (error) {
       if (signal.aborted) return
@@ -48,11 +48,11 @@ export async function follow ({ signal, onOutcome, onGap, onState }) {
       if (error.status === 401 || error.status === 403) return
     }
     await new Promise((resolve) => setTimeout(resolve, pause))
-    pause = Math.min(2 * pause, LONGEST_PAUSE)
+    pause = Math.min(2 * pause, MAX_PAUSE)
   }
 }
 
-async function * chunks (stream) { // Safari's streams are no async iterables
+async function * chunks (stream) { // Safari's streams are not async iterable
   const reader = stream.getReader()
   for (let part = await reader.read(); !part.done; part = await reader.read()) yield part.value
 }

@@ -1,4 +1,4 @@
-"""What a benchmark stands on: peers, a model, clips, and what is known of the machine."""
+"""Peers, a model and clips for a benchmark, and the facts about the machine it runs on."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def make_clips(folder: Path, count: int, seconds: float, python: Path) -> str:
 
 
 def busy_seconds() -> float:
-    """Processor seconds that anybody on this machine has used."""
+    """Processor seconds that all processes of this machine have used."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _, _, irq, softirq, *_ = (int(value) for value in fields)
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
@@ -104,7 +104,7 @@ def environment(cores: list[int]) -> dict[str, Any]:
 
 
 def keep(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Write all that was measured as JSON, under its date and as the latest; the former's path."""
+    """Write a result as JSON under its date and as the latest; return the dated path."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}.json"
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -164,7 +164,7 @@ def test_room_for_nothing_is_refused(gate: Gate) -> None:
         _engine(gate, 0)
 
 
-def test_a_clip_that_finds_no_thread_in_time_is_not_heard_and_one_under_way_is(
+def test_a_clip_that_finds_no_thread_in_time_is_not_transcribed_and_one_under_way_is(
     gate: Gate,
 ) -> None:
     async def scenario() -> None:

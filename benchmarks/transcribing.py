@@ -1,10 +1,10 @@
-"""One recording heard in a process of its own: what that took, as one line of JSON.
+"""One recording transcribed in a process of its own: what that took, as one line of JSON.
 
-    python hearing.py MODEL VAD SECONDS THREADS         (VAD empty: cut by loudness)
+    python transcribing.py MODEL VAD SECONDS THREADS    (VAD empty: cut by loudness)
 
 The recording is the bundled clips again and again, with pauses between them. What is measured is
-the most memory held while it was heard, beyond what the process held just before, when the model
-had been used, the samples were there and freed memory had been given back.
+the most memory held while it was transcribed, beyond what the process held just before, when the
+model had been used, the samples were there and freed memory had been given back.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import ROOT
 from numpy.typing import NDArray
 from sensestream_consumer.audio import AudioPolicy, decode
 from sensestream_consumer.audio.spool import Fetched
 from sensestream_consumer.engine import Engine, Recogniser
-from surroundings import ROOT
 
 RATE = 16_000
 CLIPS = ROOT / "consumer" / "sensestream_consumer" / "clips"
@@ -73,7 +73,7 @@ def measure(model: Path, vad: Path | None, seconds: int, threads: int) -> dict[s
     pieces = len(recogniser._cutter.cut(samples))
     cutting = peak.told()
     peak = Peak()
-    text = asyncio.run(_hear(recogniser, samples, threads))
+    text = asyncio.run(_transcribe(recogniser, samples, threads))
     return {
         "model": recogniser.name,
         "cut": "by a voice activity model" if vad else "by loudness",
@@ -83,12 +83,12 @@ def measure(model: Path, vad: Path | None, seconds: int, threads: int) -> dict[s
         "loaded_mb": round(loaded / MEGABYTE, 1),
         "samples_mb": round(samples.nbytes / MEGABYTE, 1),
         "cutting": cutting,
-        "hearing": peak.told(),
+        "transcribing": peak.told(),
         "characters": len(text),
     }
 
 
-async def _hear(recogniser: Recogniser, samples: NDArray[np.int16], threads: int) -> str:
+async def _transcribe(recogniser: Recogniser, samples: NDArray[np.int16], threads: int) -> str:
     engine = Engine(recogniser, concurrency=threads)
     try:
         return (await engine.transcribe(samples, "auto", True)).text
