@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sensestream_common.contract.alias import Alias, AudioWarning
 from sensestream_common.contract.keys import Keys
+from sensestream_consumer.audio import decode_revision
 from sensestream_producer.gateway.auth import Scope, new_key
 from sensestream_producer.local.redis_server import EmbeddedRedis
 
@@ -97,6 +100,26 @@ def test_uploaded_recording_shows_its_text_and_appears_among_the_outcomes(
     newest.get_by_text("314159").wait_for()
     page.set_input_files("#file", CLIP)
     page.locator("#facts li.hit").wait_for()
+
+
+def test_warnings_about_a_recording_stand_below_its_transcript(
+    gateway: GatewayProcess, redis: Any, open_page: Any, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"{name}.wav" for name in ("clean", "damaged")]
+    for seed, file in zip((451, 452), files, strict=True):
+        file.write_bytes(encoded(tone(seed)))
+        submit(gateway, file.read_bytes())
+    digest = f"sha256:{hashlib.sha256(files[1].read_bytes()).hexdigest()}"
+    alias = KEYS.audio(digest, decode_revision())
+    lost = AudioWarning("audio_truncated", "its last <b>0.4 s</b> are missing")
+    redis.set(alias, Alias(redis.get(alias).decode(), (lost,)).encode(), ex=600)
+    page = open_page(gateway.url)
+    wait_live(page)
+    page.set_input_files("#file", files[1])
+    page.locator("#warnings", has_text=f"Warning: {lost.message}").wait_for()
+    page.set_input_files("#file", files[0])
+    page.locator("#facts li.hit").wait_for()
+    page.locator("#warnings").wait_for(state="hidden")
 
 
 def test_microphone_recording_is_transcribed(gateway: GatewayProcess, open_page: Any) -> None:

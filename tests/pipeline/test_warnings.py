@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from click.testing import CliRunner
+from sensestream_consumer.audio import AudioPolicy, Spool, decode_with_warnings
 from sensestream_producer import AudioWarning, blocking
 from sensestream_producer.cli import sensestream
 
@@ -69,7 +71,7 @@ def ask(pipeline: Pipeline, audio: str, **fields: Any) -> dict[str, str]:
 def test_a_worker_warns_of_the_damaged_bytes_and_of_no_others(
     pipeline: Pipeline, start_worker: StartWorker, recordings: Recordings, first: str
 ) -> None:
-    start_worker(revision=REVISION)
+    worker = start_worker(revision=REVISION)
     second = "damaged" if first == "clean" else "clean"
     uses = []
     for name in (first, second, first, second):  # transcribed, same samples, then by their aliases
@@ -83,6 +85,7 @@ def test_a_worker_warns_of_the_damaged_bytes_and_of_no_others(
     assert uses == ["miss"] + 7 * ["hit"]
     assert len({outcome["text"] for outcome in pipeline.outcomes()}) == 1
 
+    worker.terminate()
     start_worker(revision=REVISION)  # knows them from their aliases alone
     for name in (first, second):
         assert warned(ask(pipeline, recordings.uri(name))) == (name == "damaged")
@@ -297,3 +300,27 @@ def test_after_an_upgrade_a_popular_recording_is_decoded_anew_and_once(
         assert found[-1].worker.startswith("client-")
         assert pipeline.stats()["misses"] == misses == 2
         assert client.transcribe(recordings.uri("clean")).cache == "hit"
+
+
+@pytest.mark.parametrize("first", ["clean", "damaged"])
+def test_a_flac_damaged_in_the_middle_shares_its_result_and_keeps_its_warning(
+    pipeline: Pipeline, start_worker: StartWorker, clips: Path, first: str
+) -> None:
+    flac = bytearray(encoded(tone(1, seconds=3), "FLAC"))
+    flac[len(flac) // 2 : len(flac) // 2 + 400] = bytes(400)
+    spool = Spool("flac", len(flac))
+    spool.write(bytes(flac))
+    with spool.finish() as fetched:
+        samples, warnings = decode_with_warnings(fetched, AudioPolicy(roots=()))
+    assert warnings
+    uris = {}
+    for name, content in (("damaged", bytes(flac)), ("clean", encoded(samples))):
+        (clips / name).write_bytes(content)
+        uris[name] = (clips / name).as_uri()
+    start_worker()
+    outcomes = [ask(pipeline, uris[name]) for name in 2 * (first, *(uris.keys() - {first}))]
+    assert [outcome["cache"] for outcome in outcomes] == ["miss", "hit", "hit", "hit"]
+    told = [outcome.get("warnings", "") for outcome in outcomes]
+    expected = json.dumps([asdict(each) for each in warnings], ensure_ascii=False)
+    assert [bool(each) for each in told] == [(first == "damaged") ^ (n % 2 == 1) for n in range(4)]
+    assert {json.dumps(json.loads(each), ensure_ascii=False) for each in told if each} == {expected}

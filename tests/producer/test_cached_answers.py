@@ -88,6 +88,15 @@ async def test_the_warnings_of_the_alias_are_fields_of_the_answer(
     assert warned.fields["text"] == clean.fields["text"]
 
 
+@pytest.mark.parametrize("revision", ["1:2", "*", "1" * 101, "\xff"])
+async def test_a_malformed_decode_revision_leads_nowhere(
+    cached: CachedAnswers, redis: Redis, keys: Keys, revision: str
+) -> None:
+    await redis.copy(keys.audio(key(0).digest, "1"), keys.audio(key(0).digest, revision))
+    await redis.hset(keys.reuse_policy, "decode_revision", revision)
+    assert await cached.find([key(0)]) == [None]
+
+
 async def test_aliases_of_another_decode_revision_lead_nowhere(
     cached: CachedAnswers, redis: Redis, keys: Keys
 ) -> None:

@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sensestream_common.contract.alias import AudioWarning, read_alias
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.contract.identity import checksum
 from sensestream_common.contract.outcome import CacheUse
 from sensestream_common.contract.transcript import Transcript
+from sensestream_consumer.audio import (
+    AudioPolicy,
+    Decoded,
+    DecodeWarning,
+    Fetched,
+    decode_with_warnings,
+)
+from sensestream_consumer.processing import transcribing
 from sensestream_consumer.processing.resolver import Resolution
 from sensestream_consumer.processing.slots import TooManyWaiters
 
 from tests.consumer.conftest import KEYS, REVISION
 from tests.consumer.processing.conftest import NOW, Way, digest_of
+from tests.support.clips import write_clip
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -247,3 +257,52 @@ async def test_the_transcript_is_the_one_that_redis_keeps_now(way: Way) -> None:
     replaced = Transcript("replaced").dumps()
     await way.parts.redis.hset(KEYS.result(hit.cache_write.result), "transcript", replaced)
     assert (await way.resolve(clip)).transcript.text == "replaced"
+
+
+LOST = AudioWarning("audio_truncated", "its last 0.4 s are missing")
+
+
+@pytest.fixture
+def damaged(way: Way, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A recording that has lost something, of the same samples as `way.clip(1)`."""
+
+    def decode(fetched: Fetched, policy: AudioPolicy) -> Decoded:
+        warned = fetched.digest == digest_of(clip)
+        warnings = (DecodeWarning(LOST.code, LOST.message),) if warned else ()
+        return Decoded(decode_with_warnings(fetched, policy).samples, warnings)
+
+    clip = write_clip(way.folder, 1, name="damaged.wav")
+    path = way.folder / "damaged.wav"
+    path.write_bytes(path.read_bytes() + b"junk")
+    monkeypatch.setattr(transcribing, "decode_with_warnings", decode)
+    return clip
+
+
+@pytest.mark.parametrize("damaged_first", [True, False])
+async def test_warnings_are_those_about_the_bytes_of_each_request(
+    way: Way, damaged: str, damaged_first: bool
+) -> None:
+    clean = way.clip(1)
+    clips = (damaged, clean) if damaged_first else (clean, damaged)
+    for clip in clips * 2:
+        outcome = await way.handle(clip)
+        assert ("warnings" in outcome) == (clip == damaged)
+    for clip in clips:
+        by_digest = await way.resolve(GONE, digest=digest_of(clip))
+        _, request = await way.request(GONE, digest=digest_of(clip))
+        remembered = way.resolver.resolve_locally(request)
+        assert remembered is not None
+        for resolution in (by_digest, remembered):
+            assert resolution.warnings == ((LOST,) if clip == damaged else ())
+    assert way.engine.calls == 1
+
+
+async def test_followers_of_a_damaged_recording_are_warned_too(way: Way, damaged: str) -> None:
+    leader = await in_the_engine(way, damaged)
+    follower = await waiting_for_it(way, damaged)
+    way.engine.go.set()
+    for resolution in (await leader, await follower):
+        assert resolution.warnings == (LOST,)
+        alias = read_alias(resolution.cache_write.alias_value.encode())
+        assert alias is not None
+        assert alias.warnings == (LOST,)
