@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+from urllib.parse import urlsplit
 
 from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_common.redaction import redacted
@@ -221,6 +222,24 @@ def _check_audio(value: str) -> None:
 def _check_callback(value: str) -> None:
     if len(value) > MAX_CALLBACK_LENGTH or not _WEB.fullmatch(value) or not _encodable(value):
         raise _bad("callback_url", redacted(value), "an http:// or https:// URL with a host")
+    if not _can_be_reached(value):
+        raise _bad(
+            "callback_url", redacted(value), "a URL with a valid host name and a port of 1 to 65535"
+        )
+
+
+def _can_be_reached(url: str) -> bool:
+    """Whether a look-up and a connection can be tried: others fail late, and as our own fault."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        host.encode("idna")  # the length of its labels
+        for label in host.split("."):
+            if label.startswith("xn--"):
+                label.removeprefix("xn--").encode().decode("punycode")
+        return host != "" and "xn--" not in host.split(".") and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _check_traceparent(value: str) -> None:
