@@ -22,6 +22,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, suppress
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, TypeVar
 
 from sensestream_common.contract.errors import SensestreamError
@@ -116,9 +117,16 @@ class LoopThread:
 
     def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         tracked = self._track(work)
-        with self._gate:
-            if not self._closing:
-                return asyncio.run_coroutine_threadsafe(tracked, self._loop)
+        try:
+            with self._gate:
+                if not self._closing:
+                    return asyncio.run_coroutine_threadsafe(tracked, self._loop)
+        except BaseException:  # Ctrl-C: where the loop does not have it yet, it is never awaited
+            if getcoroutinestate(tracked) == CORO_CREATED:
+                with suppress(ValueError):  # it has just begun
+                    tracked.close()
+                    work.close()
+            raise
         tracked.close()
         work.close()
         raise ThreadClosed

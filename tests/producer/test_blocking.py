@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import signal
@@ -232,6 +233,20 @@ def test_ctrl_c_that_comes_just_before_a_wait_ends_it_all_the_same(
     with pytest.raises(KeyboardInterrupt):
         client.wait("never")
     pressing.join()
+
+
+def test_ctrl_c_before_the_loop_has_the_work_leaves_no_coroutine_behind(
+    client: blocking.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        client.ping()
+    monkeypatch.undo()
+    gc.collect()  # a coroutine that is never awaited warns now, and a warning is an error
+    client.ping()
 
 
 FORKED = """
