@@ -42,8 +42,8 @@ async def worker(url: str, name: str) -> None:
     lanes = [KEYS.requests_high, KEYS.requests]
     print(json.dumps({"ready": True}), flush=True)
     while True:
-        high, normal = await redis.evalsha(READ.sha, 2, *lanes, "workers", name, COUNT, 0)
-        entries = [*high, *normal]
+        lists = await redis.evalsha(READ.sha, 2, *lanes, "workers", name, COUNT, 0)
+        entries = [entry for listed in lists for entry in listed]
         if not entries:
             reply = await reader.execute_command(
                 "XREADGROUP", "GROUP", "workers", name, "COUNT", COUNT // 2, "BLOCK", 1000,
