@@ -48,7 +48,7 @@ _CHUNK = 2000
 _REWRITE = 300.0  # seconds
 
 
-class CachedReply:
+class Case:
     """What one setting cost, round by round."""
 
     def __init__(self, kind: str, size: int, shown: str, *, by: str = "worker") -> None:
@@ -79,8 +79,8 @@ def ours(folder: Path, kind: type[Ours] = Queued) -> Iterator[Ours]:
         contender.close()
 
 
-def by_backlog(options: argparse.Namespace, _: Path) -> list[CachedReply]:
-    cases = [CachedReply("waiting requests", size, f"{size:,}") for size in BACKLOGS]
+def by_backlog(options: argparse.Namespace, _: Path) -> list[Case]:
+    cases = [Case("waiting requests", size, f"{size:,}") for size in BACKLOGS]
     for _ in range(options.rounds):
         for case in cases:
             pace = measure_backlog(case.size, options.seconds)
@@ -91,22 +91,20 @@ def by_backlog(options: argparse.Namespace, _: Path) -> list[CachedReply]:
     return cases
 
 
-def by_cache(options: argparse.Namespace, folder: Path) -> list[CachedReply]:
-    cases = [CachedReply("results kept", size, f"{size:,}") for size in RESULTS]
+def by_cache(options: argparse.Namespace, folder: Path) -> list[Case]:
+    cases = [Case("results kept", size, f"{size:,}") for size in RESULTS]
     _grow(options, folder, cases, Queued)
     return cases
 
 
-def by_cache_at_once(options: argparse.Namespace, folder: Path) -> list[CachedReply]:
+def by_cache_at_once(options: argparse.Namespace, folder: Path) -> list[Case]:
     kind = "results kept, answered by the client"
-    cases = [CachedReply(kind, size, f"{size:,}", by="client") for size in RESULTS]
+    cases = [Case(kind, size, f"{size:,}", by="client") for size in RESULTS]
     _grow(options, folder, cases, Ours)
     return cases
 
 
-def _grow(
-    options: argparse.Namespace, folder: Path, cases: list[CachedReply], kind: type[Ours]
-) -> None:
+def _grow(options: argparse.Namespace, folder: Path, cases: list[Case], kind: type[Ours]) -> None:
     """Not in turns: a cache only grows here."""
     transcript = spoken(10).dumps()
     with ours(folder, kind) as contender, Redis.from_url(contender.url) as redis:
@@ -142,23 +140,21 @@ def _rewrites(redis: Redis) -> bool:
     return bool(state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"])
 
 
-def by_workers(options: argparse.Namespace, folder: Path) -> list[CachedReply]:
-    cases = [CachedReply("workers", count, str(count)) for count in WORKERS]
+def by_workers(options: argparse.Namespace, folder: Path) -> list[Case]:
+    cases = [Case("workers", count, str(count)) for count in WORKERS]
     _hire(options, folder, cases, Queued)
     return cases
 
 
-def by_workers_at_once(options: argparse.Namespace, folder: Path) -> list[CachedReply]:
+def by_workers_at_once(options: argparse.Namespace, folder: Path) -> list[Case]:
     """They have nothing to do but to be there, which shall cost a request nothing either."""
     kind = "workers, answered by the client"
-    cases = [CachedReply(kind, count, str(count), by="client") for count in WORKERS]
+    cases = [Case(kind, count, str(count), by="client") for count in WORKERS]
     _hire(options, folder, cases, Ours)
     return cases
 
 
-def _hire(
-    options: argparse.Namespace, folder: Path, cases: list[CachedReply], kind: type[Ours]
-) -> None:
+def _hire(options: argparse.Namespace, folder: Path, cases: list[Case], kind: type[Ours]) -> None:
     with ours(folder, kind) as contender:
         for case in cases:
             while len(contender.workers) < case.size:
@@ -167,15 +163,15 @@ def _hire(
                 case.add(contender.measure(4 * DEPTH, options.seconds))
 
 
-def by_size(options: argparse.Namespace, folder: Path) -> list[CachedReply]:
-    cases = [CachedReply("bytes of metadata", size, f"{size:,}") for size in METADATA]
+def by_size(options: argparse.Namespace, folder: Path) -> list[Case]:
+    cases = [Case("bytes of metadata", size, f"{size:,}") for size in METADATA]
     with ours(folder) as contender:
         _drive(contender, options, cases, lambda case: ["--metadata", case.size])
     return cases
 
 
-def by_length(options: argparse.Namespace, folder: Path) -> list[CachedReply]:
-    cases = [CachedReply("bytes of audio, hashed", size, f"{size:,}") for size in AUDIO]
+def by_length(options: argparse.Namespace, folder: Path) -> list[Case]:
+    cases = [Case("bytes of audio, hashed", size, f"{size:,}") for size in AUDIO]
     for case in cases:
         (folder / f"{case.size}.wav").write_bytes(encoded(tone(1, seconds=case.size / 32_000)))
     with ours(folder) as contender:
@@ -184,8 +180,8 @@ def by_length(options: argparse.Namespace, folder: Path) -> list[CachedReply]:
 
 
 def _drive(
-    contender: Ours, options: argparse.Namespace, cases: list[CachedReply],
-    arguments: Callable[[CachedReply], list[Any]],
+    contender: Ours, options: argparse.Namespace, cases: list[Case],
+    arguments: Callable[[Case], list[Any]],
 ) -> None:  # fmt: skip
     """Each case by a driver of its own, in turns."""
     drivers = {}
@@ -199,7 +195,7 @@ def _drive(
             case.add(contender.measure(8, options.seconds))
 
 
-KINDS: dict[str, Callable[[argparse.Namespace, Path], list[CachedReply]]] = {
+KINDS: dict[str, Callable[[argparse.Namespace, Path], list[Case]]] = {
     "backlog": by_backlog,
     "cache": by_cache,
     "cache-at-once": by_cache_at_once,
@@ -210,7 +206,7 @@ KINDS: dict[str, Callable[[argparse.Namespace, Path], list[CachedReply]]] = {
 }
 
 
-def table(cases: list[CachedReply]) -> list[str]:
+def table(cases: list[Case]) -> list[str]:
     cost = f"µs of processor a request: {cases[0].by} / Redis"
     head = [cases[0].kind, "requests a second", cost, "times the first"]
     lines = [f"| {' | '.join(head)} |", "|---|---|---|---|"]
@@ -231,7 +227,7 @@ def main() -> int:
     options = parser.parse_args()
     facts = environment(sorted(os.sched_getaffinity(0)))
     loads = [os.getloadavg()[0]]
-    found: dict[str, list[CachedReply]] = {}
+    found: dict[str, list[Case]] = {}
     for kind in options.only:
         with tempfile.TemporaryDirectory(prefix="sensestream-scale-") as folder:
             found[kind] = KINDS[kind](options, Path(folder))
