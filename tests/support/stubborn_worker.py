@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.transcript import Transcript
 from sensestream_common.logs import configure_logs
 from sensestream_common.settings import load_settings
@@ -33,7 +34,6 @@ from sensestream_consumer import components
 from sensestream_consumer.audio import (
     AudioPolicy,
     Decoded,
-    DecodeWarning,
     Fetched,
     audio_identity,
     decode_with_warnings,
@@ -93,7 +93,7 @@ def _decode_as(revision: str) -> None:
             return Decoded(samples, warnings)
         if revision == "old":
             return Decoded(samples[: samples.size // 2], ())
-        return Decoded(samples, (DecodeWarning("audio_damaged", "lost – \udcff – is some of it"),))
+        return Decoded(samples, (AudioWarning("audio_damaged", "lost – \udcff – is some of it"),))
 
     setattr(transcribing, "decode_with_warnings", decode)  # noqa: B010 - to a type checker it is no
     setattr(components, "decode_revision", lambda: revision)  # noqa: B010 - part of these modules

@@ -64,7 +64,6 @@ class FallbackExchanges:
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[list[Any]]] = set()
         self._error = RedisConnectionError(_LOST)
-        self._released = False
 
     async def execute(self, commands: Sequence[bytes]) -> list[Any]:
         """As `PipelinedConnection.execute`. A caller that is cancelled leaves no reply unread."""
@@ -101,8 +100,6 @@ class FallbackExchanges:
     async def _reply(self) -> Any:
         try:
             return await self._connection.read_response()
-        except (RedisConnectionError, RedisTimeoutError):
-            raise
         except ResponseError as error:
             return error
 

@@ -34,8 +34,8 @@ class AudioWarning:
     """One thing that was lost or guessed in a recording that was transcribed all the same.
 
     Attributes:
-        code: such as `audio_truncated`; codes may be added.
-        message: a sentence for a person.
+        code: such as `audio_truncated` (`docs/audio-sources.md`); codes may be added.
+        message: a sentence for a person: what was lost or guessed, from where, how much.
     """
 
     code: str

@@ -7,7 +7,7 @@ policy stands here because the spool, the openers and the decoders all keep its 
 
 from sensestream_consumer.audio.decoding.decode import decode, decode_with_warnings
 from sensestream_consumer.audio.decoding.mixdown import SAMPLE_RATE
-from sensestream_consumer.audio.decoding.result import Decoded, DecodeWarning
+from sensestream_consumer.audio.decoding.result import Decoded
 from sensestream_consumer.audio.decoding.revision import DECODE_REVISION, decode_revision
 from sensestream_consumer.audio.identity import audio_identity
 from sensestream_consumer.audio.policy import AudioPolicy
@@ -19,7 +19,6 @@ __all__ = [
     "DECODE_REVISION",
     "SAMPLE_RATE",
     "AudioPolicy",
-    "DecodeWarning",
     "Decoded",
     "Fetched",
     "Fetcher",

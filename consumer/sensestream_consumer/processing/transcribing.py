@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,7 +23,6 @@ from sensestream_common.contract.transcript import Transcript
 
 from sensestream_consumer.audio import (
     AudioPolicy,
-    DecodeWarning,
     Fetched,
     audio_identity,
     decode_with_warnings,
@@ -106,7 +105,7 @@ class Transcribing:
                 self._decoders, decode_with_warnings, fetched, self._policy
             )
             audio = await loop.run_in_executor(self._decoders, audio_identity, samples)
-        return samples, Alias(audio, tuple(map(_audio_warning, warnings)))
+        return samples, Alias(audio, tuple(map(_sendable, warnings)))
 
     async def _transcribe(
         self, delivery: Delivery, request: Request, samples: NDArray[np.int16], audio: str
@@ -146,7 +145,6 @@ class Transcribing:
                 await backoff.wait()
 
 
-def _audio_warning(warning: DecodeWarning) -> AudioWarning:
-    """The warning as it is sent: text of a library or a tag may hold what is no UTF-8."""
-    message = warning.message.encode("utf-8", "replace").decode()
-    return AudioWarning(warning.code, message)
+def _sendable(warning: AudioWarning) -> AudioWarning:
+    """The warning as it can be sent: a library's text, or a tag, may hold what is no UTF-8."""
+    return replace(warning, message=warning.message.encode("utf-8", "replace").decode())

@@ -173,5 +173,5 @@ def test_each_warning_of_the_document_is_one_that_the_decoder_gives() -> None:
     folder = Path(decoding.__file__).parent
     given = set()
     for path in folder.rglob("*.py"):
-        given |= set(re.findall(r'DecodeWarning\(\s*"(\w+)"', path.read_text(encoding="utf-8")))
+        given |= set(re.findall(r'AudioWarning\(\s*"(\w+)"', path.read_text(encoding="utf-8")))
     assert {code.strip("`") for code, _ in rows("Warnings")} == given

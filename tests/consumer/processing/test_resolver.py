@@ -15,7 +15,6 @@ from sensestream_common.contract.transcript import Transcript
 from sensestream_consumer.audio import (
     AudioPolicy,
     Decoded,
-    DecodeWarning,
     Fetched,
     decode_with_warnings,
 )
@@ -268,7 +267,7 @@ def damaged(way: Way, monkeypatch: pytest.MonkeyPatch) -> str:
 
     def decode(fetched: Fetched, policy: AudioPolicy) -> Decoded:
         warned = fetched.digest == digest_of(clip)
-        warnings = (DecodeWarning(LOST.code, LOST.message),) if warned else ()
+        warnings = (LOST,) if warned else ()
         return Decoded(decode_with_warnings(fetched, policy).samples, warnings)
 
     clip = write_clip(way.folder, 1, name="damaged.wav")

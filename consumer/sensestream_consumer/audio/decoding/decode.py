@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
 from sensestream_consumer.audio.decoding.containers.links import find_links
 from sensestream_consumer.audio.decoding.containers.sniff import FORMATS, Container, Foreign, sniff
 from sensestream_consumer.audio.decoding.link import decode_link
 from sensestream_consumer.audio.decoding.mixdown import Correction, Mixdown, ProcessorTime
-from sensestream_consumer.audio.decoding.result import Decoded, DecodeWarning
+from sensestream_consumer.audio.decoding.result import Decoded
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed
 from sensestream_consumer.audio.decoding.window import SeekableView
 from sensestream_consumer.audio.policy import AudioPolicy
@@ -85,7 +86,7 @@ class _File:
             raise failures[0]
         return Decoded(self._mixdown.finish(), _few(warnings))
 
-    def _decode_link(self, start: int, end: int) -> list[DecodeWarning]:
+    def _decode_link(self, start: int, end: int) -> list[AudioWarning]:
         """Decode one recording, and once more if only the whole of it tells how to mix it."""
         view = SeekableView(self._file, start, end, self._time.is_over)
         self._mixdown.begin()
@@ -97,7 +98,7 @@ class _File:
             warnings = [*self._decode_view(view), *_corrections(correction)]
         return warnings
 
-    def _decode_view(self, view: SeekableView) -> list[DecodeWarning]:
+    def _decode_view(self, view: SeekableView) -> list[AudioWarning]:
         try:
             return decode_link(view, self._container, self._mixdown, self._time)
         except DecoderFailed as error:
@@ -115,41 +116,41 @@ _WHY = {
 }
 
 
-def _lost(start: int, end: int, seconds: float, failure: RequestError) -> DecodeWarning:
+def _lost(start: int, end: int, seconds: float, failure: RequestError) -> AudioWarning:
     message = (
         f"one of the joined recordings (bytes {start} to {end}, to be heard from {seconds:.1f} s "
         f"on) is missing: {failure.message}"
     )
-    return DecodeWarning("joined_part_lost", message)
+    return AudioWarning("joined_part_lost", message)
 
 
-def _skipped(junk: int) -> DecodeWarning:
+def _skipped(junk: int) -> AudioWarning:
     message = f"{junk} bytes before the beginning of the sound belong to no recording; skipped"
-    return DecodeWarning("leading_bytes_skipped", message)
+    return AudioWarning("leading_bytes_skipped", message)
 
 
-def _corrections(correction: Correction) -> list[DecodeWarning]:
+def _corrections(correction: Correction) -> list[AudioWarning]:
     warnings = []
     if correction.scale != 1.0:
         message = (
             f"its samples are floats beyond ±1, taken for integers on the scale of "
             f"±{correction.scale:.0f} and divided by it; write floats between -1 and 1"
         )
-        warnings.append(DecodeWarning("sample_scale_guessed", message))
+        warnings.append(AudioWarning("sample_scale_guessed", message))
     if correction.channel is not None:
         message = (
             "its channels cancel each other when they are mixed (one has the opposite phase); "
             f"channel {correction.channel + 1}, the loudest, was taken alone"
         )
-        warnings.append(DecodeWarning("channels_out_of_phase", message))
+        warnings.append(AudioWarning("channels_out_of_phase", message))
     return warnings
 
 
-def _few(warnings: list[DecodeWarning]) -> tuple[DecodeWarning, ...]:
+def _few(warnings: list[AudioWarning]) -> tuple[AudioWarning, ...]:
     if len(warnings) <= _MAX_WARNINGS:
         return tuple(warnings)
     left = len(warnings) - _MAX_WARNINGS + 1
-    more = DecodeWarning("more_warnings", f"there are {left} more warnings like these")
+    more = AudioWarning("more_warnings", f"there are {left} more warnings like these")
     return (*warnings[: _MAX_WARNINGS - 1], more)
 
 

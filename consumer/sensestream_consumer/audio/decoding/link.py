@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sensestream_common.contract.alias import AudioWarning
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
 from sensestream_consumer.audio.decoding.containers.chunks import find_sound
@@ -20,7 +21,7 @@ from sensestream_consumer.audio.decoding.containers.promise import missing_bytes
 from sensestream_consumer.audio.decoding.containers.sniff import begins_container
 from sensestream_consumer.audio.decoding.flac_frames import read_flac_frames
 from sensestream_consumer.audio.decoding.losses import losses
-from sensestream_consumer.audio.decoding.result import Attempt, DecodeWarning, ReadReport
+from sensestream_consumer.audio.decoding.result import Attempt, ReadReport
 from sensestream_consumer.audio.decoding.through_pyav import read_pyav
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed, read_soundfile
 
@@ -37,7 +38,7 @@ Reader = Callable[[ReadReport], Generator["Block", None, None]]
 
 def decode_link(
     view: SeekableView, container: Container, mixdown: Mixdown, time: ProcessorTime
-) -> list[DecodeWarning]:
+) -> list[AudioWarning]:
     """Decode the recording in `view` into `mixdown`, and return what its sender should know.
 
     Raises `DecoderFailed` if no library gets a sample out of a recording that should have some.
@@ -143,7 +144,7 @@ def _with_sound(attempt: Attempt, *, failed: bool = False) -> Attempt:
     return attempt
 
 
-def _other_behind(view: SeekableView, end: int) -> list[DecodeWarning]:
+def _other_behind(view: SeekableView, end: int) -> list[AudioWarning]:
     """Return a warning if another kind of recording was joined to this one."""
     view.seek(end)
     if not begins_container(view.read(1024) or b""):
@@ -152,4 +153,4 @@ def _other_behind(view: SeekableView, end: int) -> list[DecodeWarning]:
         f"behind the recording, at byte {end}, another one begins in another format; it is not "
         "read: send it apart"
     )
-    return [DecodeWarning("joined_part_lost", message)]
+    return [AudioWarning("joined_part_lost", message)]

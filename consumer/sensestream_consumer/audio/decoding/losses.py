@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sensestream_consumer.audio.decoding.result import Attempt, DecodeWarning
+from sensestream_common.contract.alias import AudioWarning
+
+from sensestream_consumer.audio.decoding.result import Attempt
 
 __all__ = ["losses"]
 
@@ -11,7 +13,7 @@ _LOST_BYTES = 16 * 1024  # at the end; less that cannot be decoded there is tags
 _NAMED = 3  # holes that are named one by one
 
 
-def losses(attempt: Attempt, missing: float, unannounced: int) -> list[DecodeWarning]:
+def losses(attempt: Attempt, missing: float, unannounced: int) -> list[AudioWarning]:
     """Return warnings about one recording.
 
     Args:
@@ -30,7 +32,7 @@ def losses(attempt: Attempt, missing: float, unannounced: int) -> list[DecodeWar
     return [warning for warning in found if warning]
 
 
-def _truncated(attempt: Attempt, missing: float) -> DecodeWarning | None:
+def _truncated(attempt: Attempt, missing: float) -> AudioWarning | None:
     lost = attempt.decoded * missing or attempt.short
     if lost < _LEAST:
         return None
@@ -38,25 +40,25 @@ def _truncated(attempt: Attempt, missing: float) -> DecodeWarning | None:
         f"the recording ends at {_time(attempt.end)}, about {lost:.1f} s before the end that "
         "its header states; the rest is missing or could not be decoded"
     )
-    return DecodeWarning("audio_truncated", message)
+    return AudioWarning("audio_truncated", message)
 
 
-def _damaged(attempt: Attempt) -> DecodeWarning | None:
+def _damaged(attempt: Attempt) -> AudioWarning | None:
     report = attempt.report
     if attempt.given_up is not None:
-        return DecodeWarning("audio_damaged", _reread(attempt))
+        return AudioWarning("audio_damaged", _reread(attempt))
     if (report.failure and not attempt.complete) or report.lost_bytes > _LOST_BYTES:
         message = (
             f"the recording is damaged behind {_time(attempt.end)} and could not be decoded "
             "further; sound may be missing at its end"
         )
-        return DecodeWarning("audio_damaged", message)
+        return AudioWarning("audio_damaged", message)
     if report.damaged:
         message = (
             f"{report.damaged} packets of the recording are damaged and were left out, so that "
             "some sound is missing"
         )
-        return DecodeWarning("audio_damaged", message)
+        return AudioWarning("audio_damaged", message)
     return None
 
 
@@ -67,34 +69,34 @@ def _reread(attempt: Attempt) -> str:
     return f"{where}; it was read on from there, but some of its sound may be missing or wrong"
 
 
-def _gaps(attempt: Attempt) -> DecodeWarning | None:
+def _gaps(attempt: Attempt) -> AudioWarning | None:
     if not attempt.holes or attempt.given_up is not None:
         return None
     message = (
         f"the time stamps leave {_count(attempt.holes)} without sound, where silence was put in: "
         f"{_list(attempt.holes)}"
     )
-    return DecodeWarning("audio_gap", message)
+    return AudioWarning("audio_gap", message)
 
 
-def _ignored(attempt: Attempt) -> DecodeWarning | None:
+def _ignored(attempt: Attempt) -> AudioWarning | None:
     if not attempt.ignored:
         return None
     message = (
         "the time stamps leave more silence than the longest recording taken here, so that it was "
         f"left out and all times behind it are earlier: {_list(attempt.ignored)}"
     )
-    return DecodeWarning("timestamps_ignored", message)
+    return AudioWarning("timestamps_ignored", message)
 
 
-def _unannounced(attempt: Attempt, size: int) -> DecodeWarning | None:
+def _unannounced(attempt: Attempt, size: int) -> AudioWarning | None:
     if not size:
         return None
     message = (
         f"the header announces less sound than the file holds; all of it was read, up to "
         f"{_time(attempt.end)} ({size} bytes more)"
     )
-    return DecodeWarning("length_corrected", message)
+    return AudioWarning("length_corrected", message)
 
 
 def _count(holes: list[tuple[float, float]]) -> str:

@@ -7,32 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sensestream_common.contract.alias import AudioWarning
 
-__all__ = ["Attempt", "Block", "DecodeWarning", "Decoded", "ReadReport"]
+__all__ = ["Attempt", "Block", "Decoded", "ReadReport"]
 
 _ROUNDING = 1e-6  # seconds
 _NEARLY = 0.9  # decoders of compressed speech lose some of it on both sides of a hole
 _UNREAD = 64 * 1024  # bytes; as many may lie unread behind a recording: tags, padding
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeWarning:
-    """One thing that a sender would want to know about a recording that was decoded all the same.
-
-    Attributes:
-        code: one of the codes in `docs/audio-sources.md`, such as `audio_truncated`.
-        message: a sentence for a person: what was lost or guessed, from where, how much.
-    """
-
-    code: str
-    message: str
-
-
 class Decoded(NamedTuple):
     """Samples, int16[n], mono at 16 kHz, n at least 1, and the warnings about their bytes."""
 
     samples: NDArray[np.int16]
-    warnings: tuple[DecodeWarning, ...]
+    warnings: tuple[AudioWarning, ...]
 
 
 class Block(NamedTuple):
