@@ -89,8 +89,8 @@ class Dispatcher:
     def on_lost(self, delivery: Delivery) -> None:
         """Give up a delivery that the heartbeat has found to be another worker's.
 
-        Once started it is finished: a transcript that is ready first counts, whoever owns the
-        entry.
+        A delivery that is started is finished all the same: the first transcript counts, from the
+        entry's owner or not.
         """
         if not self._in_flight.can_lose(delivery):
             return  # answered, or about to be, since the heartbeat looked

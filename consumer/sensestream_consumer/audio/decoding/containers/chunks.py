@@ -24,7 +24,7 @@ __all__ = ["Sound", "find_sound"]
 
 _MAX_CHUNKS = 10_000  # a header of more is a trap
 _TAIL = 1024 * 1024  # bytes before the end in which chunks behind the sound are looked for
-_LEAST = 4096  # bytes behind the sound; fewer that are no chunks are padding or somebody's tag
+_LEAST = 4096  # bytes behind the sound; fewer that are no chunks are padding or a tag
 _LEAST_OF_ALL = 64  # bytes behind a sound of size 0; fewer are padding as well
 _STREAMED = 0x7FFF_0000  # sizes from here on are those that writers into pipes put down
 
