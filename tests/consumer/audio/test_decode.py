@@ -27,7 +27,7 @@ from sensestream_consumer.audio import (
     decode,
     decode_revision,
 )
-from sensestream_consumer.audio.decoding import mixdown
+from sensestream_consumer.audio.decoding import processor_time
 from sensestream_consumer.audio.decoding.containers.sniff import FORMATS as FORMATS_TAKEN
 
 from .recordings import (
@@ -303,14 +303,14 @@ def test_a_codec_outside_the_list_is_named() -> None:
 def test_decoding_that_takes_too_much_of_the_processor_is_given_up(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mixdown, "_MAX_PROCESSOR_SECONDS", 0.0)
+    monkeypatch.setattr(processor_time, "_MAX_PROCESSOR_SECONDS", 0.0)
     error = refusal(FORMATS[name])
     assert error.code is ErrorCode.AUDIO_UNREADABLE
     assert "processor time" in error.message
 
 
 def test_a_header_of_a_million_chunks_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixdown, "_MAX_PROCESSOR_SECONDS", 0.2)
+    monkeypatch.setattr(processor_time, "_MAX_PROCESSOR_SECONDS", 0.2)
     wav = FORMATS["wav"]
     chunks = b"junk\x04\x00\x00\x00\x00\x00\x00\x00" * 1_000_000
     begun = time.thread_time()

@@ -13,7 +13,8 @@ from sensestream_common.contract.errors import ErrorCode, RequestError
 from sensestream_consumer.audio.decoding.containers.links import find_links
 from sensestream_consumer.audio.decoding.containers.sniff import FORMATS, Container, Foreign, sniff
 from sensestream_consumer.audio.decoding.link import decode_link
-from sensestream_consumer.audio.decoding.mixdown import Correction, Mixdown, ProcessorTime
+from sensestream_consumer.audio.decoding.mixdown import Correction, Mixdown
+from sensestream_consumer.audio.decoding.processor_time import ProcessorTime
 from sensestream_consumer.audio.decoding.result import Decoded
 from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed
 from sensestream_consumer.audio.decoding.window import SeekableView

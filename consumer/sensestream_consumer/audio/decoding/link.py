@@ -27,7 +27,8 @@ from sensestream_consumer.audio.decoding.through_soundfile import DecoderFailed,
 
 if TYPE_CHECKING:
     from sensestream_consumer.audio.decoding.containers.sniff import Container
-    from sensestream_consumer.audio.decoding.mixdown import Mixdown, ProcessorTime
+    from sensestream_consumer.audio.decoding.mixdown import Mixdown
+    from sensestream_consumer.audio.decoding.processor_time import ProcessorTime
     from sensestream_consumer.audio.decoding.result import Block
     from sensestream_consumer.audio.decoding.window import SeekableView
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from sensestream_common.contract.errors import ErrorCode, RequestError
 
 from sensestream_consumer.audio.decoding.levels import Levels
+from sensestream_consumer.audio.decoding.processor_time import ProcessorTime
 from sensestream_consumer.audio.decoding.result import Block
 from sensestream_consumer.audio.policy import AudioPolicy, too_long
 
@@ -23,7 +23,6 @@ __all__ = [
     "SAMPLE_RATE",
     "Correction",
     "Mixdown",
-    "ProcessorTime",
     "Taken",
     "check_layout",
 ]
@@ -41,30 +40,6 @@ _HEADROOM = 1e4  # times full scale: louder floats are clipped before they overf
 _HOLE = 0.1
 # Seconds that time stamps may step back before they are counted anew, as after a reset clock.
 _RESET = 1.0
-
-# Seconds of processor time for one file. Four hours of 48 kHz stereo take less than a minute;
-# a file made of millions of one-sample packets would take days.
-_MAX_PROCESSOR_SECONDS = 600.0
-
-
-class ProcessorTime:
-    """The processor time that decoding one file may take, in this thread and from now on."""
-
-    def __init__(self) -> None:
-        self._deadline = thread_time() + _MAX_PROCESSOR_SECONDS
-
-    def is_over(self) -> bool:
-        """Tell whether decoding has taken more processor time than any audio needs."""
-        return thread_time() > self._deadline
-
-    def check(self) -> None:
-        """Raise `audio_unreadable` once it is over."""
-        if self.is_over():
-            message = (
-                f"decoding the audio took more than {_MAX_PROCESSOR_SECONDS:g} seconds of "
-                "processor time; store it in a usual format, such as FLAC"
-            )
-            raise RequestError(ErrorCode.AUDIO_UNREADABLE, message)
 
 
 @dataclass(frozen=True, slots=True)
